@@ -1,0 +1,9 @@
+//! Accounts and the people who sign in to them.
+
+pub mod email;
+pub mod pages;
+pub mod password;
+pub mod session;
+pub mod setup_code;
+pub mod store;
+pub mod throttle;

@@ -1,0 +1,278 @@
+//! Sign-up, sign-in and sign-out in the browser.
+
+use actix_session::Session;
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::email::Email;
+use super::password::{Busy, Match, Password};
+use super::session::sign_in;
+use super::store::{self, CreateError, NewAccount};
+use crate::app::State;
+use crate::config::{Signup, is_loopback_authority};
+use crate::http::{Error, client_address, page};
+
+const MAX_TITLE_CHARS: usize = 64;
+const CLOSED: &str = "Sign-up is closed here. Sign in, or ask the operator for an account.";
+
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Self {
+        Self::Unavailable(busy.to_string())
+    }
+}
+
+/// `GET /`
+pub async fn home(state: web::Data<State>, request: HttpRequest) -> Result<HttpResponse, Error> {
+    let to = match state.db.read(store::exists_any).await? {
+        true => "/api-keys",
+        false => "/signup",
+    };
+    Ok(page::redirect(&request, to))
+}
+
+#[derive(Template, Default)]
+#[template(path = "accounts/signup.html")]
+struct SignupPage {
+    is_first: bool,
+    asks_code: bool,
+    title: String,
+    email: String,
+    title_error: Option<String>,
+    email_error: Option<String>,
+    password_error: Option<String>,
+    code_error: Option<String>,
+}
+
+/// `GET /signup`
+pub async fn signup_form(
+    state: web::Data<State>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Error> {
+    page::html(&signup_page(&state, &request).await?)
+}
+
+#[derive(Deserialize)]
+pub struct SignupForm {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    password: SecretString,
+    #[serde(default)]
+    setup_code: String,
+}
+
+/// `POST /signup`: creates an account with its first user, signs in, leads to the keys.
+pub async fn signup(
+    state: web::Data<State>,
+    request: HttpRequest,
+    session: Session,
+    web::Form(form): web::Form<SignupForm>,
+) -> Result<HttpResponse, Error> {
+    let mut page = signup_page(&state, &request).await?;
+    admit(&state, &request)?;
+    page.title = form.title.trim().to_owned();
+    page.email = form.email.trim().to_owned();
+
+    let title = parse_title(&form.title).map_err(|why| page.title_error = Some(why.into()));
+    let email = Email::parse(&form.email).map_err(|why| page.email_error = Some(why.to_string()));
+    let password = Password::choose(&form.password, &page.email, &page.title)
+        .map_err(|why| page.password_error = Some(why.to_string()));
+    if page.asks_code && !state.setup_code.matches(&form.setup_code) {
+        page.code_error = Some("This is not the code that the server printed at its start.".into());
+    }
+    let (Ok(title), Ok(email), Ok(password), None) = (title, email, password, &page.code_error)
+    else {
+        return page::unprocessable(&page);
+    };
+
+    let new = NewAccount {
+        title,
+        email,
+        password_hash: state.hasher.hash(password).await?,
+    };
+    let is_first = page.is_first;
+    let created = state
+        .db
+        .write(move |conn| match is_first {
+            true => store::create_first(conn, &new),
+            false => store::create(conn, &new),
+        })
+        .await;
+    match created {
+        Ok(user_id) => {
+            sign_in(&session, user_id)?;
+            Ok(page::redirect(&request, "/api-keys"))
+        }
+        Err(CreateError::EmailTaken) => {
+            page.email_error =
+                Some("There is an account with this address. Sign in instead.".into());
+            page::unprocessable(&page)
+        }
+        Err(CreateError::NotFirst) => Err(Error::Forbidden(CLOSED)),
+        Err(CreateError::Db(error)) => Err(error.into()),
+    }
+}
+
+/// What the sign-up page asks for right now.
+///
+/// # Errors
+/// Sign-up is closed.
+async fn signup_page(state: &State, request: &HttpRequest) -> Result<SignupPage, Error> {
+    let is_first = !state.db.read(store::exists_any).await?;
+    match (state.config.signup, is_first) {
+        (Signup::Closed, _) | (Signup::First, false) => return Err(Error::Forbidden(CLOSED)),
+        (Signup::First, true) | (Signup::Open, _) => {}
+    }
+    let is_this_machine = state.config.is_loopback() && is_loopback_authority(page::host(request));
+    Ok(SignupPage {
+        is_first,
+        asks_code: is_first && !is_this_machine,
+        ..SignupPage::default()
+    })
+}
+
+/// The name of an account: 1–64 characters, on one line.
+pub fn parse_title(text: &str) -> Result<String, &'static str> {
+    let title = text.trim();
+    if title.is_empty() {
+        Err("Enter the name of your company or project.")
+    } else if title.chars().count() > MAX_TITLE_CHARS {
+        Err("Use at most 64 characters.")
+    } else if title.chars().any(char::is_control) {
+        Err("Remove the invisible control characters.")
+    } else {
+        Ok(title.to_owned())
+    }
+}
+
+#[derive(Template, Default)]
+#[template(path = "accounts/login.html")]
+struct LoginPage {
+    email: String,
+    next: String,
+    error: Option<String>,
+    offers_signup: bool,
+}
+
+#[derive(Deserialize)]
+pub struct LoginQuery {
+    next: Option<String>,
+}
+
+/// `GET /login`
+pub async fn login_form(
+    state: web::Data<State>,
+    request: HttpRequest,
+    query: web::Query<LoginQuery>,
+) -> Result<HttpResponse, Error> {
+    if !state.db.read(store::exists_any).await? {
+        return Ok(page::redirect(&request, "/signup"));
+    }
+    page::html(&LoginPage {
+        next: page::local_path(query.next.as_deref()).to_owned(),
+        offers_signup: state.config.signup == Signup::Open,
+        ..LoginPage::default()
+    })
+}
+
+#[derive(Deserialize)]
+pub struct LoginForm {
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    password: SecretString,
+    next: Option<String>,
+}
+
+/// `POST /login`: an unknown user and a wrong password get the same answer at the same cost.
+pub async fn login(
+    state: web::Data<State>,
+    request: HttpRequest,
+    session: Session,
+    web::Form(form): web::Form<LoginForm>,
+) -> Result<HttpResponse, Error> {
+    admit(&state, &request)?;
+    let next = page::local_path(form.next.as_deref()).to_owned();
+    let user_id = match Email::parse(&form.email) {
+        Ok(email) => authenticate(&state, email, &form.password).await?,
+        Err(_) => None,
+    };
+    match user_id {
+        Some(user_id) => {
+            sign_in(&session, user_id)?;
+            Ok(page::redirect(&request, &next))
+        }
+        None => page::unprocessable(&LoginPage {
+            email: form.email,
+            next,
+            error: Some("The email address or the password is wrong.".into()),
+            offers_signup: state.config.signup == Signup::Open,
+        }),
+    }
+}
+
+async fn authenticate(
+    state: &State,
+    email: Email,
+    password: &SecretString,
+) -> Result<Option<i64>, Error> {
+    let attempted = email.clone();
+    let wait = state
+        .db
+        .write(move |conn| store::begin_attempt(conn, &attempted))
+        .await?;
+    if let Some(seconds) = wait {
+        return Err(Error::TooMany {
+            retry_after_seconds: seconds.unsigned_abs(),
+        });
+    }
+    let wanted = email.clone();
+    let found = state
+        .db
+        .read(move |conn| store::find_credentials(conn, &wanted))
+        .await?;
+    let (user_id, phc) = found.unzip();
+    let matched = state
+        .hasher
+        .compare(Password::typed(password), phc.clone())
+        .await?;
+    let (Some(user_id), Some(phc)) = (user_id, phc) else {
+        return Ok(None);
+    };
+    let rehashed = match matched {
+        Match::No => return Ok(None),
+        Match::Yes => None,
+        Match::Rehashed(new) => Some(new),
+    };
+    state
+        .db
+        .write(move |conn| {
+            if let Some(new) = rehashed {
+                store::rehash_password(conn, user_id, &phc, &new)?;
+            }
+            store::forget_attempts(conn, &email)
+        })
+        .await?;
+    Ok(Some(user_id))
+}
+
+/// Both forms run argon2, so both count against the address they come from.
+fn admit(state: &State, request: &HttpRequest) -> Result<(), Error> {
+    let address = client_address(request, &state.config.trusted_proxies);
+    state
+        .sign_in_limit
+        .admit(address)
+        .map_err(|retry_after_seconds| Error::TooMany {
+            retry_after_seconds,
+        })
+}
+
+/// `POST /logout`: ends this session, here and in the database.
+pub async fn logout(request: HttpRequest, session: Session) -> HttpResponse {
+    session.purge();
+    page::redirect(&request, "/login")
+}

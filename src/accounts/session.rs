@@ -1,0 +1,128 @@
+//! Who is signed in: sessions in the database behind actix-session, and the `SignedIn` argument.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
+use actix_session::{Session, SessionExt};
+use actix_web::cookie::time::Duration;
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest};
+
+use super::store::{self, User};
+use crate::app::State;
+use crate::db::Db;
+use crate::http::Error;
+use crate::token;
+
+const USER_ID: &str = "user_id";
+
+/// Sessions hold the user's id and nothing else, so a row is its user, and only people who signed
+/// in have one. Rows are keyed by the hash of the session key.
+#[derive(Clone)]
+pub struct DbSessions(pub Db);
+
+impl SessionStore for DbSessions {
+    async fn load(&self, key: &SessionKey) -> Result<Option<HashMap<String, String>>, LoadError> {
+        let id_hash = token::hash(key.as_ref());
+        let user_id = self
+            .0
+            .read(move |conn| store::find_session_of_any_account(conn, &id_hash))
+            .await
+            .map_err(|e| LoadError::Other(e.into()))?;
+        Ok(user_id.map(|id| HashMap::from([(USER_ID.to_owned(), id.to_string())])))
+    }
+
+    async fn save(
+        &self,
+        state: HashMap<String, String>,
+        _ttl: &Duration,
+    ) -> Result<SessionKey, SaveError> {
+        let user_id: i64 = state
+            .get(USER_ID)
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| SaveError::Other(anyhow::anyhow!("a session without a user")))?;
+        let key = token::random();
+        let id_hash = token::hash(&key);
+        self.0
+            .write(move |conn| store::insert_session(conn, &id_hash, user_id))
+            .await
+            .map_err(|e| SaveError::Other(e.into()))?;
+        key.try_into()
+            .map_err(|_| SaveError::Other(anyhow::anyhow!("the session key is too long")))
+    }
+
+    /// A session's state never changes, and saving it anew here would revive one that was ended
+    /// while the request ran.
+    async fn update(
+        &self,
+        key: SessionKey,
+        _state: HashMap<String, String>,
+        _ttl: &Duration,
+    ) -> Result<SessionKey, UpdateError> {
+        Ok(key)
+    }
+
+    /// Runs after the handler: an error here would replace its answer, which may show a key that
+    /// is shown only once. So it is logged, and the session ends earlier than it might.
+    async fn update_ttl(&self, key: &SessionKey, _ttl: &Duration) -> Result<(), anyhow::Error> {
+        let id_hash = token::hash(key.as_ref());
+        let touched: crate::db::Result<()> = async {
+            let due = self
+                .0
+                .read(move |conn| store::is_session_due(conn, &id_hash))
+                .await?;
+            if due {
+                self.0
+                    .write(move |conn| store::touch_session(conn, &id_hash))
+                    .await?;
+            }
+            Ok(())
+        }
+        .await;
+        if let Err(error) = touched {
+            tracing::warn!(%error, "the last use of a session could not be written");
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
+        let id_hash = token::hash(key.as_ref());
+        self.0
+            .write(move |conn| store::delete_session(conn, &id_hash))
+            .await?;
+        Ok(())
+    }
+}
+
+/// Signs a user in, under a new session id (ASVS 5.0, 7.2.4).
+pub fn sign_in(session: &Session, user_id: i64) -> Result<(), Error> {
+    session.renew();
+    session
+        .insert(USER_ID, user_id)
+        .map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// The user who sent the request. A handler without this argument is public.
+pub struct SignedIn(pub User);
+
+impl FromRequest for SignedIn {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let user_id = request.get_session().get::<i64>(USER_ID);
+        let state = State::of(request);
+        Box::pin(async move {
+            let Ok(Some(user_id)) = user_id else {
+                return Err(Error::SignInNeeded);
+            };
+            let user = state
+                .db
+                .read(move |conn| store::find_user(conn, user_id))
+                .await?;
+            user.map(Self).ok_or(Error::SignInNeeded)
+        })
+    }
+}

@@ -1,0 +1,369 @@
+//! Accounts, users, sessions and sign-in attempts in the database.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::Connection as _;
+use diesel::prelude::*;
+
+use super::email::Email;
+use super::throttle;
+use crate::clock;
+use crate::db::{self, Connection, Purpose, is_unique_violation};
+use crate::schema::{accounts, login_attempts, sessions, users};
+
+const IDLE: TimeDelta = TimeDelta::hours(12);
+const LIFETIME: TimeDelta = TimeDelta::days(7);
+/// A session's last use is written at most this often.
+const SEEN_STEP: TimeDelta = TimeDelta::minutes(1);
+/// After this long without another failure, failures are forgotten.
+const FORGIVEN: TimeDelta = TimeDelta::days(1);
+
+/// Whose data a statement may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AccountId(pub i64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountStatus {
+    Active,
+    Paused,
+}
+
+impl AccountStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+        }
+    }
+
+    fn from_column(text: &str) -> Self {
+        match text {
+            "active" => Self::Active,
+            _ => Self::Paused,
+        }
+    }
+}
+
+/// Someone who is signed in, and their account.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: i64,
+    pub account: AccountId,
+    pub email: String,
+    pub title: String,
+    pub account_status: AccountStatus,
+    /// How many live keys the account has.
+    pub key_count: i64,
+}
+
+#[derive(Debug)]
+pub struct Account {
+    pub title: String,
+    pub status: AccountStatus,
+}
+
+/// An account and its first user, checked and hashed.
+#[derive(Debug, Clone)]
+pub struct NewAccount {
+    pub title: String,
+    pub email: Email,
+    pub password_hash: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("this email address is taken")]
+    EmailTaken,
+    #[error("an account exists already")]
+    NotFirst,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl From<diesel::result::Error> for CreateError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Db(error.into())
+    }
+}
+
+pub fn exists_any(conn: &mut Connection) -> db::Result<bool> {
+    Ok(
+        diesel::select(diesel::dsl::exists(accounts::table.select(accounts::id)))
+            .get_result(conn)?,
+    )
+}
+
+/// Creates an account only if there is none yet: of parallel first sign-ups exactly one wins.
+/// Returns the user's id.
+pub fn create_first(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateError> {
+    db::serialize(conn, Purpose::FirstAccount)?;
+    if exists_any(conn)? {
+        return Err(CreateError::NotFirst);
+    }
+    create(conn, new)
+}
+
+/// Returns the user's id.
+pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateError> {
+    // So that an account from the command line and a first sign-up cannot both be the first.
+    db::serialize(conn, Purpose::FirstAccount)?;
+    let now = clock::now();
+    let account_id: i64 = diesel::insert_into(accounts::table)
+        .values((
+            accounts::title.eq(&new.title),
+            accounts::status.eq(AccountStatus::Active.as_str()),
+            accounts::created_at.eq(now),
+        ))
+        .returning(accounts::id)
+        .get_result(conn)?;
+    diesel::insert_into(users::table)
+        .values((
+            users::account_id.eq(account_id),
+            users::email.eq(new.email.as_ref()),
+            users::password_hash.eq(&new.password_hash),
+            users::role.eq("owner"),
+            users::created_at.eq(now),
+        ))
+        .returning(users::id)
+        .get_result(conn)
+        .map_err(|error| match is_unique_violation(&error) {
+            true => CreateError::EmailTaken,
+            false => error.into(),
+        })
+}
+
+/// The account that a person on the command line names by one of its users.
+pub fn find_id_by_email(conn: &mut Connection, email: &Email) -> db::Result<Option<AccountId>> {
+    let id = users::table
+        .filter(users::email.eq(email.as_ref()))
+        .select(users::account_id)
+        .first(conn)
+        .optional()?;
+    Ok(id.map(AccountId))
+}
+
+pub fn find(conn: &mut Connection, account: AccountId) -> db::Result<Account> {
+    let (title, status): (String, String) = accounts::table
+        .find(account.0)
+        .select((accounts::title, accounts::status))
+        .first(conn)?;
+    Ok(Account {
+        title,
+        status: AccountStatus::from_column(&status),
+    })
+}
+
+pub fn set_status(
+    conn: &mut Connection,
+    account: AccountId,
+    status: AccountStatus,
+) -> db::Result<()> {
+    diesel::update(accounts::table.find(account.0))
+        .set(accounts::status.eq(status.as_str()))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Counts one more live key, if the account is active and below `limit`. Returns whether it was.
+pub fn count_key(conn: &mut Connection, account: AccountId, limit: i64) -> db::Result<bool> {
+    let updated = diesel::update(
+        accounts::table
+            .find(account.0)
+            .filter(accounts::status.eq(AccountStatus::Active.as_str()))
+            .filter(accounts::key_count.lt(limit)),
+    )
+    .set(accounts::key_count.eq(accounts::key_count + 1))
+    .execute(conn)?;
+    Ok(updated == 1)
+}
+
+/// Counts one live key less.
+pub fn uncount_key(conn: &mut Connection, account: AccountId) -> db::Result<()> {
+    diesel::update(accounts::table.find(account.0))
+        .set(accounts::key_count.eq(accounts::key_count - 1))
+        .execute(conn)?;
+    Ok(())
+}
+
+pub fn find_user(conn: &mut Connection, user_id: i64) -> db::Result<Option<User>> {
+    type Row = (i64, i64, String, String, String, i64);
+    let row: Option<Row> = users::table
+        .inner_join(accounts::table)
+        .filter(users::id.eq(user_id))
+        .select((
+            users::id,
+            users::account_id,
+            users::email,
+            accounts::title,
+            accounts::status,
+            accounts::key_count,
+        ))
+        .first(conn)
+        .optional()?;
+    Ok(
+        row.map(|(id, account_id, email, title, status, key_count)| User {
+            id,
+            account: AccountId(account_id),
+            email,
+            title,
+            account_status: AccountStatus::from_column(&status),
+            key_count,
+        }),
+    )
+}
+
+/// What a sign-in compares with: the user's id and PHC string.
+pub fn find_credentials(conn: &mut Connection, email: &Email) -> db::Result<Option<(i64, String)>> {
+    Ok(users::table
+        .filter(users::email.eq(email.as_ref()))
+        .select((users::id, users::password_hash))
+        .first(conn)
+        .optional()?)
+}
+
+/// Sets a new password, ends all sessions and forgives failures. Returns whether there is such a
+/// user.
+pub fn set_password(conn: &mut Connection, email: &Email, password_hash: &str) -> db::Result<bool> {
+    let user_id: Option<i64> = diesel::update(users::table)
+        .filter(users::email.eq(email.as_ref()))
+        .set(users::password_hash.eq(password_hash))
+        .returning(users::id)
+        .get_result(conn)
+        .optional()?;
+    let Some(user_id) = user_id else {
+        return Ok(false);
+    };
+    diesel::delete(sessions::table.filter(sessions::user_id.eq(user_id))).execute(conn)?;
+    forget_attempts(conn, email)?;
+    Ok(true)
+}
+
+/// Replaces a hash made with weaker parameters, unless the password was changed meanwhile.
+pub fn rehash_password(
+    conn: &mut Connection,
+    user_id: i64,
+    old_hash: &str,
+    new_hash: &str,
+) -> db::Result<()> {
+    diesel::update(users::table.find(user_id))
+        .filter(users::password_hash.eq(old_hash))
+        .set(users::password_hash.eq(new_hash))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Counts a sign-in before its password is looked at, so that parallel guesses count too.
+/// Returns the seconds to wait if the account's sign-in is shut.
+pub fn begin_attempt(conn: &mut Connection, email: &Email) -> db::Result<Option<i64>> {
+    let now = clock::now();
+    diesel::delete(login_attempts::table.filter(login_attempts::next_at.lt(now - FORGIVEN)))
+        .execute(conn)?;
+    let email_hash = hash_of(email);
+    let inserted = conn.transaction(|conn| {
+        diesel::insert_into(login_attempts::table)
+            .values((
+                login_attempts::email_hash.eq(&email_hash[..]),
+                login_attempts::failures.eq(1),
+                login_attempts::next_at.eq(now),
+            ))
+            .execute(conn)
+    });
+    match inserted {
+        Ok(_) => return Ok(None),
+        Err(error) if is_unique_violation(&error) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let failures: Option<i64> = diesel::update(login_attempts::table)
+        .filter(login_attempts::email_hash.eq(&email_hash[..]))
+        .filter(login_attempts::next_at.le(now))
+        .set(login_attempts::failures.eq(login_attempts::failures + 1))
+        .returning(login_attempts::failures)
+        .get_result(conn)
+        .optional()?;
+    let attempt = login_attempts::table.filter(login_attempts::email_hash.eq(&email_hash[..]));
+    match failures {
+        Some(failures) => {
+            diesel::update(attempt)
+                .set(login_attempts::next_at.eq(now + throttle::delay_after(failures)))
+                .execute(conn)?;
+            Ok(None)
+        }
+        None => {
+            let next_at: Option<NaiveDateTime> = attempt
+                .select(login_attempts::next_at)
+                .first(conn)
+                .optional()?;
+            Ok(next_at.map(|at| (at - now).num_seconds().max(0) + 1))
+        }
+    }
+}
+
+/// Forgets the failures of an account: its password was right, or was set anew.
+pub fn forget_attempts(conn: &mut Connection, email: &Email) -> db::Result<()> {
+    diesel::delete(
+        login_attempts::table.filter(login_attempts::email_hash.eq(&hash_of(email)[..])),
+    )
+    .execute(conn)?;
+    Ok(())
+}
+
+fn hash_of(email: &Email) -> [u8; 32] {
+    crate::token::hash(email.as_ref())
+}
+
+/// Starts a session; takes the occasion to remove those that have ended.
+pub fn insert_session(conn: &mut Connection, id_hash: &[u8; 32], user_id: i64) -> db::Result<()> {
+    let now = clock::now();
+    diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
+        .execute(conn)?;
+    diesel::insert_into(sessions::table)
+        .values((
+            sessions::id_hash.eq(&id_hash[..]),
+            sessions::user_id.eq(user_id),
+            sessions::created_at.eq(now),
+            sessions::last_seen_at.eq(now),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Whose session this is, unless it has ended: 12 h idle, or 7 days old.
+pub fn find_session_of_any_account(
+    conn: &mut Connection,
+    id_hash: &[u8; 32],
+) -> db::Result<Option<i64>> {
+    let now = clock::now();
+    Ok(sessions::table
+        .filter(sessions::id_hash.eq(&id_hash[..]))
+        .filter(sessions::last_seen_at.gt(now - IDLE))
+        .filter(sessions::created_at.gt(now - LIFETIME))
+        .select(sessions::user_id)
+        .first(conn)
+        .optional()?)
+}
+
+/// Whether the last use of a session is old enough to be written again.
+pub fn is_session_due(conn: &mut Connection, id_hash: &[u8; 32]) -> db::Result<bool> {
+    Ok(diesel::select(diesel::dsl::exists(due_session(id_hash))).get_result(conn)?)
+}
+
+/// Notes that a session is in use. One that is gone stays gone.
+pub fn touch_session(conn: &mut Connection, id_hash: &[u8; 32]) -> db::Result<()> {
+    diesel::update(due_session(id_hash))
+        .set(sessions::last_seen_at.eq(clock::now()))
+        .execute(conn)?;
+    Ok(())
+}
+
+#[diesel::dsl::auto_type]
+fn due_session<'a>(id_hash: &'a [u8; 32]) -> _ {
+    let before: NaiveDateTime = clock::now() - SEEN_STEP;
+    let id_hash: &'a [u8] = id_hash;
+    sessions::table
+        .filter(sessions::id_hash.eq(id_hash))
+        .filter(sessions::last_seen_at.lt(before))
+}
+
+pub fn delete_session(conn: &mut Connection, id_hash: &[u8; 32]) -> db::Result<()> {
+    diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id_hash[..]))).execute(conn)?;
+    Ok(())
+}

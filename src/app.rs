@@ -1,0 +1,80 @@
+//! Builds the server on a listener: the one way in, for `main` and for tests.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpRequest, HttpServer, web};
+use tracing_actix_web::TracingLogger;
+
+use crate::accounts::password::Hasher;
+use crate::accounts::setup_code::SetupCode;
+use crate::accounts::throttle::PerAddress;
+use crate::config::Config;
+use crate::db::Db;
+use crate::http::{headers, log::PathlessSpan};
+use crate::routes;
+use crate::secret::ServerSecret;
+
+/// After SIGTERM, how long requests that are under way may take.
+const DRAIN_SECONDS: u64 = 8;
+
+/// What every handler may need.
+pub struct State {
+    pub config: Config,
+    pub db: Db,
+    pub hasher: Hasher,
+    pub sign_in_limit: PerAddress,
+    pub setup_code: SetupCode,
+    pub secret: ServerSecret,
+    /// How the operator called this program: the word to begin a command with.
+    pub program: String,
+}
+
+impl State {
+    pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
+        Self {
+            config,
+            db,
+            hasher: Hasher::new(),
+            sign_in_limit: PerAddress::new(),
+            setup_code: SetupCode::derive(secret.as_ref()),
+            secret,
+            program: std::env::args()
+                .next()
+                .unwrap_or_else(|| "tosend-dashboard".to_owned()),
+        }
+    }
+
+    /// The state of the server that took a request.
+    pub fn of(request: &HttpRequest) -> Arc<Self> {
+        request
+            .app_data::<web::Data<Self>>()
+            .expect("every app has a state")
+            .clone()
+            .into_inner()
+    }
+}
+
+/// # Errors
+/// If the listener cannot be used.
+pub fn build(
+    listener: TcpListener,
+    state: State,
+    workers: Option<usize>,
+) -> std::io::Result<Server> {
+    let state = web::Data::new(state);
+    let mut server = HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .configure(routes::configure(&state))
+            .wrap(from_fn(headers::secure))
+            .wrap(TracingLogger::<PathlessSpan>::new())
+    })
+    .shutdown_timeout(DRAIN_SECONDS);
+    if let Some(workers) = workers {
+        server = server.workers(workers);
+    }
+    Ok(server.listen(listener)?.run())
+}

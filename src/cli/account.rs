@@ -1,0 +1,136 @@
+//! `tosend-dashboard account …`
+
+use std::io::{IsTerminal, Read};
+
+use clap::{Args, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Failure, Outcome, failure, find_account};
+use crate::accounts::email::Email;
+use crate::accounts::pages::parse_title;
+use crate::accounts::password::{Password, hash_blocking};
+use crate::accounts::store::{self, AccountStatus, NewAccount};
+use crate::db::Db;
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create an account and its first user
+    Create {
+        /// The address to sign in with
+        #[arg(long)]
+        email: String,
+        /// The name of the company or project
+        #[arg(long)]
+        title: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Set a new password and end all sessions
+    Password {
+        /// The address to sign in with
+        #[arg(long)]
+        account: String,
+        #[command(flatten)]
+        password: PasswordSource,
+    },
+    /// Refuse the account's keys; its people can still sign in and delete keys
+    Pause {
+        /// The address of one of its people
+        #[arg(long)]
+        account: String,
+    },
+    /// Let the account's keys work again
+    Resume {
+        /// The address of one of its people
+        #[arg(long)]
+        account: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct PasswordSource {
+    /// Read the password from standard input instead of asking for it
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+pub fn run(command: Command, db: &Db) -> Outcome {
+    match command {
+        Command::Create {
+            email,
+            title,
+            password,
+        } => create(db, &email, &title, &password),
+        Command::Password { account, password } => set_password(db, &account, &password),
+        Command::Pause { account } => set_status(db, &account, AccountStatus::Paused),
+        Command::Resume { account } => set_status(db, &account, AccountStatus::Active),
+    }
+}
+
+fn create(db: &Db, email: &str, title: &str, source: &PasswordSource) -> Outcome {
+    let email = Email::parse(email).map_err(|e| e.to_string())?;
+    let title = parse_title(title)?;
+    let password = choose_password(source, &email, &title)?;
+    let new = NewAccount {
+        title,
+        password_hash: hash_blocking(&password),
+        email,
+    };
+    db.write_blocking(|conn| store::create(conn, &new))
+        .map_err(|e| e.to_string())?;
+    println!("Created the account “{}” of {}.", new.title, new.email);
+    Ok(())
+}
+
+fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
+    let email = Email::parse(email).map_err(|e| e.to_string())?;
+    let password = choose_password(source, &email, "")?;
+    let hash = hash_blocking(&password);
+    let is_set =
+        db.write_blocking(|conn| store::set_password(conn, &email, &hash).map_err(Failure::from))?;
+    if !is_set {
+        return Err(format!("there is no account of {email}"));
+    }
+    println!("Set the password of {email} and ended all sessions.");
+    Ok(())
+}
+
+fn set_status(db: &Db, email: &str, status: AccountStatus) -> Outcome {
+    db.write_blocking(|conn| {
+        let account = find_account(conn, email)?;
+        store::set_status(conn, account, status).map_err(Failure::from)
+    })?;
+    println!("The account of {email} is {}.", status.as_str());
+    Ok(())
+}
+
+fn choose_password(
+    source: &PasswordSource,
+    email: &Email,
+    title: &str,
+) -> Result<Password, String> {
+    let text = read_password(source)?;
+    Password::choose(&text, email.as_ref(), title).map_err(|e| e.to_string())
+}
+
+fn read_password(source: &PasswordSource) -> Result<SecretString, String> {
+    if source.password_stdin {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|e| format!("the password cannot be read: {e}"))?;
+        return Ok(text.trim_end_matches(['\r', '\n']).to_owned().into());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            "standard input is no terminal: give the password with --password-stdin".into(),
+        );
+    }
+    let ask = |prompt| rpassword::prompt_password(prompt).map_err(|e| failure(e).0);
+    let password: SecretString = ask("Password: ")?.into();
+    let again: SecretString = ask("Again: ")?.into();
+    if password.expose_secret() != again.expose_secret() {
+        return Err("the two passwords differ".into());
+    }
+    Ok(password)
+}

@@ -1,0 +1,154 @@
+//! The command line. Results go to stdout, logs and prompts to stderr.
+
+mod account;
+mod domain;
+mod key;
+mod serve;
+
+use std::fmt::Display;
+use std::fs::DirBuilder;
+use std::io::IsTerminal;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::accounts::email::Email;
+use crate::accounts::store::{self as accounts_store, AccountId};
+use crate::config::{Config, Settings};
+use crate::db::{self, Connection, DatabaseUrl, Db, migrations};
+
+/// The API Keys dashboard of ToSend, an email API. Without a command it serves.
+#[derive(Debug, Parser)]
+#[command(name = "tosend-dashboard", version)]
+pub struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the dashboard and the API (the default)
+    Serve,
+    /// Accounts and their people
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Sending domains
+    #[command(subcommand)]
+    Domain(domain::Command),
+    /// API keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Bring the database's tables up to date, and do nothing else
+    Migrate,
+}
+
+/// Why a command did not do what was asked, in one sentence.
+type Outcome = Result<(), String>;
+
+/// Runs a command. Exit code 2 for problems of the configuration, 1 for what failed.
+pub fn run(cli: Cli) -> ExitCode {
+    let config = match Config::parse(&cli.settings) {
+        Ok(config) => config,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("error: {problem}");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    log_to_stderr(&config);
+    match execute(cli.command.unwrap_or(Command::Serve), config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("error: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command, config: Config) -> Outcome {
+    let db = open(&config)?;
+    match command {
+        Command::Serve => serve::run(config, db),
+        Command::Account(command) => account::run(command, &db),
+        Command::Domain(command) => domain::run(command, &db),
+        Command::Key(command) => key::run(command, &config, &db),
+        Command::Migrate => {
+            println!("The database is up to date.");
+            Ok(())
+        }
+    }
+}
+
+fn log_to_stderr(config: &Config) {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(EnvFilter::new(&config.log))
+        .init();
+}
+
+/// The database, made if it is a file that is missing, with all migrations.
+fn open(config: &Config) -> Result<Db, String> {
+    if let DatabaseUrl::Sqlite(path) = &config.database {
+        make_folder_of(path)?;
+    }
+    let db = Db::open(&config.database)
+        .map_err(|why| format!("the database cannot be opened: {}", one_line(&why)))?;
+    let ran = migrations::run(&db).map_err(|e| one_line(&e.to_string()))?;
+    if ran > 0 {
+        tracing::info!(
+            migrations = ran,
+            "the database's tables were brought up to date"
+        );
+    }
+    Ok(db)
+}
+
+/// Makes the folder of a file, for its owner alone. One that exists is not changed.
+fn make_folder_of(path: &Path) -> Outcome {
+    let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else {
+        return Ok(());
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The account that one of its people's email address names.
+fn find_account(conn: &mut Connection, email: &str) -> Result<AccountId, Failure> {
+    let email = Email::parse(email).map_err(failure)?;
+    accounts_store::find_id_by_email(conn, &email)?
+        .ok_or_else(|| Failure(format!("there is no account of {email}")))
+}
+
+/// What a command tells when it failed.
+#[derive(Debug)]
+struct Failure(String);
+
+fn failure(why: impl Display) -> Failure {
+    Failure(why.to_string())
+}
+
+impl From<db::Error> for Failure {
+    fn from(error: db::Error) -> Self {
+        Self(one_line(&error.to_string()))
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        failure.0
+    }
+}

@@ -1,0 +1,61 @@
+//! `tosend-dashboard`: serves until it is told to stop.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use super::{Outcome, make_folder_of};
+use crate::accounts::store as accounts_store;
+use crate::app::{self, State};
+use crate::config::{Config, Signup};
+use crate::db::Db;
+use crate::secret::ServerSecret;
+
+pub fn run(config: Config, db: Db) -> Outcome {
+    make_folder_of(&config.secret_file)?;
+    let secret = ServerSecret::read_or_make(&config.secret_file)?;
+    let listener = TcpListener::bind(config.listen).map_err(|e| match e.kind() {
+        ErrorKind::AddrInUse => format!(
+            "{} is in use: stop what listens there, or choose another with --listen",
+            config.listen
+        ),
+        _ => format!("cannot listen on {}: {e}", config.listen),
+    })?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    let is_empty = !db
+        .write_blocking(accounts_store::exists_any)
+        .map_err(|e| e.to_string())?;
+    let url = config
+        .public_url
+        .as_ref()
+        .map_or_else(|| format!("http://{address}"), |url| url.origin());
+    let state = State::new(config, db, secret);
+    greet(&state, &url, is_empty);
+    actix_web::rt::System::new()
+        .block_on(async { app::build(listener, state, None)?.await })
+        .map_err(|e| format!("the server stopped: {e}"))
+}
+
+/// One line for whoever started it; then what they should know.
+fn greet(state: &State, url: &str, is_empty: bool) {
+    let config = &state.config;
+    let first = match (is_empty, config.signup) {
+        (false, _) => String::new(),
+        (true, Signup::Closed) => {
+            " Sign-up is closed: create an account with “account create”.".to_owned()
+        }
+        (true, _) if config.is_loopback() => {
+            " Open it: the first visitor creates the account.".to_owned()
+        }
+        (true, _) => format!(
+            " Open it: the first visitor creates the account, with the set-up code {}.",
+            state.setup_code.expose()
+        ),
+    };
+    println!("The API Keys dashboard is at {url}.{first}");
+    if !config.is_https() && !config.is_loopback() {
+        tracing::warn!(
+            "served without https: cookies and keys travel in clear. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"
+        );
+    }
+    tracing::info!("emails are accepted and held: nothing is delivered yet");
+}

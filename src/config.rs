@@ -1,0 +1,343 @@
+//! `Config`: what flags and `TOSEND_*` variables say, parsed and typed once, at start.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ipnet::IpNet;
+use url::{Host, Url};
+
+use crate::db::DatabaseUrl;
+
+const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
+const DEFAULT_FOLDER: &str = "data";
+const SECRET_FILE: &str = "secret";
+
+/// The settings as clap reads them: strings, so that every problem can be told at once.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// sqlite://FILE or postgres://USER:PASSWORD@HOST/NAME [default: sqlite://data/tosend.db]
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_DATABASE_URL",
+        hide_env_values = true
+    )]
+    pub database_url: Option<String>,
+
+    /// Address and port to listen on
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_LISTEN",
+        default_value = "127.0.0.1:8080"
+    )]
+    pub listen: String,
+
+    /// Where browsers and programs reach this server, as in https://dash.acme.com
+    #[arg(long, global = true, env = "TOSEND_PUBLIC_URL")]
+    pub public_url: Option<String>,
+
+    /// Who may sign up: "first" (only the first account), "open" or "closed"
+    #[arg(long, global = true, env = "TOSEND_SIGNUP", default_value = "first")]
+    pub signup: String,
+
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_TRUSTED_PROXIES",
+        default_value = ""
+    )]
+    pub trusted_proxies: String,
+
+    /// Secret that signs session cookies; made if missing [default: beside the SQLite file, or data/secret]
+    #[arg(long, global = true, env = "TOSEND_SECRET_FILE")]
+    pub secret_file: Option<String>,
+
+    /// How many live keys an account may have
+    #[arg(long, global = true, env = "TOSEND_KEY_LIMIT", default_value = "1000")]
+    pub key_limit: String,
+
+    /// What is logged: error, warn, info, debug, trace, or a tracing filter
+    #[arg(long, global = true, env = "TOSEND_LOG", default_value = "info")]
+    pub log: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub database: DatabaseUrl,
+    pub listen: SocketAddr,
+    pub public_url: Option<PublicUrl>,
+    pub signup: Signup,
+    pub trusted_proxies: Vec<IpNet>,
+    pub secret_file: PathBuf,
+    pub key_limit: i64,
+    pub log: String,
+}
+
+/// Who may create an account in the browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signup {
+    First,
+    Open,
+    Closed,
+}
+
+/// An origin: scheme, host and port, without a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicUrl(Url);
+
+impl Config {
+    /// # Errors
+    /// Every problem, a sentence each.
+    pub fn parse(settings: &Settings) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut told = |name: &str, why: String| problems.push(format!("{name}: {why}"));
+
+        let database = settings
+            .database_url
+            .as_deref()
+            .map_or(
+                Ok(DatabaseUrl::Sqlite(DEFAULT_SQLITE_FILE.into())),
+                DatabaseUrl::parse,
+            )
+            .map_err(|why| told("TOSEND_DATABASE_URL", why))
+            .ok();
+        let listen = parse_listen(&settings.listen)
+            .map_err(|why| told("TOSEND_LISTEN", why))
+            .ok();
+        let public_url = settings
+            .public_url
+            .as_deref()
+            .filter(|url| !url.is_empty())
+            .map(PublicUrl::parse)
+            .transpose()
+            .map_err(|why| told("TOSEND_PUBLIC_URL", why))
+            .ok();
+        let signup = Signup::parse(&settings.signup)
+            .map_err(|why| told("TOSEND_SIGNUP", why))
+            .ok();
+        let trusted_proxies = parse_networks(&settings.trusted_proxies)
+            .map_err(|why| told("TOSEND_TRUSTED_PROXIES", why))
+            .ok();
+        let key_limit = parse_key_limit(&settings.key_limit)
+            .map_err(|why| told("TOSEND_KEY_LIMIT", why))
+            .ok();
+        if let Err(why) = tracing_subscriber::EnvFilter::try_new(&settings.log) {
+            told("TOSEND_LOG", format!("not a level or filter: {why}"));
+        }
+
+        match (
+            database,
+            listen,
+            public_url,
+            signup,
+            trusted_proxies,
+            key_limit,
+        ) {
+            (
+                Some(database),
+                Some(listen),
+                Some(public_url),
+                Some(signup),
+                Some(trusted_proxies),
+                Some(key_limit),
+            ) if problems.is_empty() => Ok(Self {
+                secret_file: secret_file(settings.secret_file.as_deref(), &database),
+                database,
+                listen,
+                public_url,
+                signup,
+                trusted_proxies,
+                key_limit,
+                log: settings.log.clone(),
+            }),
+            _ => Err(problems),
+        }
+    }
+
+    /// Whether cookies may be `Secure` and HSTS is sent: browsers reach this server by https.
+    pub fn is_https(&self) -> bool {
+        self.public_url.as_ref().is_some_and(PublicUrl::is_https)
+    }
+
+    /// Whether only this machine can reach the server, as far as the configuration tells.
+    pub fn is_loopback(&self) -> bool {
+        self.listen.ip().is_loopback()
+            && self.public_url.as_ref().is_none_or(PublicUrl::is_loopback)
+    }
+}
+
+impl Signup {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "first" => Ok(Self::First),
+            "open" => Ok(Self::Open),
+            "closed" => Ok(Self::Closed),
+            _ => Err(format!("“{text}” is none of first, open, closed")),
+        }
+    }
+}
+
+impl PublicUrl {
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("“{text}” is not of the form https://dash.acme.com (no path, user or query)")
+        };
+        let url = Url::parse(text).map_err(|_| wrong())?;
+        let is_origin = matches!(url.scheme(), "http" | "https")
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if is_origin {
+            Ok(Self(url))
+        } else {
+            Err(wrong())
+        }
+    }
+
+    /// As browsers send it in `Origin`: no final slash, no default port.
+    pub fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.0.host().is_some_and(|host| is_loopback_host(&host))
+    }
+}
+
+/// Whether a `Host` header (with or without a port) names this machine itself.
+pub fn is_loopback_authority(authority: &str) -> bool {
+    Url::parse(&format!("http://{authority}/"))
+        .is_ok_and(|url| url.host().is_some_and(|host| is_loopback_host(&host)))
+}
+
+fn is_loopback_host(host: &Host<&str>) -> bool {
+    match host {
+        // RFC 6761, 6.3: "localhost" and names below it are always loopback.
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(ip) => ip.is_loopback(),
+        Host::Ipv6(ip) => ip.is_loopback(),
+    }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| format!("“{text}” is not an address and port, as in 127.0.0.1:8080"))
+}
+
+fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.parse::<IpNet>()
+                .or_else(|_| part.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| format!("“{part}” is not an address or network, as in 10.0.0.0/8"))
+        })
+        .collect()
+}
+
+fn parse_key_limit(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(limit) if limit >= 1 => Ok(limit),
+        _ => Err(format!("“{text}” is not a number from 1")),
+    }
+}
+
+fn secret_file(given: Option<&str>, database: &DatabaseUrl) -> PathBuf {
+    match (given, database) {
+        (Some(file), _) => file.into(),
+        (None, DatabaseUrl::Sqlite(path)) => {
+            path.parent().unwrap_or(Path::new("")).join(SECRET_FILE)
+        }
+        (None, DatabaseUrl::Postgres(_)) => Path::new(DEFAULT_FOLDER).join(SECRET_FILE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            database_url: None,
+            listen: "127.0.0.1:8080".into(),
+            public_url: None,
+            signup: "first".into(),
+            trusted_proxies: String::new(),
+            secret_file: None,
+            key_limit: "1000".into(),
+            log: "info".into(),
+        }
+    }
+
+    #[test]
+    fn the_defaults_need_nothing() {
+        let config = Config::parse(&settings()).unwrap();
+        assert_eq!(config.secret_file, Path::new("data/secret"));
+        assert!(config.is_loopback());
+        assert!(!config.is_https());
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let wrong = Settings {
+            database_url: Some("mysql://x".into()),
+            listen: "nowhere".into(),
+            public_url: Some("https://dash.acme.com/path".into()),
+            signup: "maybe".into(),
+            trusted_proxies: "10.0.0.0/8, proxy".into(),
+            secret_file: None,
+            key_limit: "0".into(),
+            log: "a=b=c".into(),
+        };
+        assert_eq!(Config::parse(&wrong).unwrap_err().len(), 7);
+    }
+
+    #[test]
+    fn a_public_url_is_an_origin() {
+        let url = PublicUrl::parse("https://Dash.Acme.com:443/").unwrap();
+        assert_eq!(url.origin(), "https://dash.acme.com");
+        for wrong in [
+            "dash.acme.com",
+            "ftp://a.com",
+            "https://a.com/?x",
+            "https://u@a.com",
+        ] {
+            assert!(PublicUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn loopback_needs_both_listener_and_public_url() {
+        for (listen, public_url, loopback) in [
+            ("127.0.0.1:80", None, true),
+            ("[::1]:80", Some("http://localhost:8080"), true),
+            ("0.0.0.0:80", None, false),
+            ("127.0.0.1:80", Some("https://dash.acme.com"), false),
+        ] {
+            let config = Config::parse(&Settings {
+                listen: listen.into(),
+                public_url: public_url.map(Into::into),
+                ..settings()
+            })
+            .unwrap();
+            assert_eq!(config.is_loopback(), loopback, "{listen} {public_url:?}");
+        }
+        assert!(is_loopback_authority("localhost:8080"));
+        assert!(is_loopback_authority("[::1]:8080"));
+        assert!(!is_loopback_authority("dash.test:8080"));
+        assert!(!is_loopback_authority("127.0.0.1.evil.com"));
+        assert!(!is_loopback_authority(""));
+    }
+}

@@ -1,0 +1,171 @@
+//! One connection type over both databases, made by the scheme of the URL.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use diesel::connection::SimpleConnection;
+use diesel::r2d2::{ManageConnection, R2D2Connection};
+use diesel::{Connection, ConnectionError, PgConnection, QueryResult, SqliteConnection};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Known outside as `Connection`: the derive's own code needs that name for Diesel's trait here.
+#[derive(diesel::MultiConnection)]
+pub enum AnyConnection {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
+
+/// Where the data lives. `Debug` shows no password.
+#[derive(Debug, Clone)]
+pub enum DatabaseUrl {
+    Sqlite(PathBuf),
+    Postgres(SecretString),
+}
+
+impl DatabaseUrl {
+    /// Takes `sqlite://relative/or//absolute/path` or `postgres://…` (also `postgresql://…`).
+    pub fn parse(url: &str) -> std::result::Result<Self, String> {
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            if path.is_empty() || path.ends_with('/') {
+                return Err("a sqlite URL names a file, as in sqlite://data/tosend.db".into());
+            }
+            return Ok(Self::Sqlite(path.into()));
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Self::Postgres(url.to_owned().into()));
+        }
+        Err("a database URL begins with sqlite:// or postgres://".into())
+    }
+}
+
+/// What a pooled connection may do. PostgreSQL makes no difference between the two.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Access {
+    Read,
+    Write,
+}
+
+/// Opens connections for a pool. Diesel's own manager would try both databases in turn.
+#[derive(Debug)]
+pub(super) struct Manager {
+    pub url: DatabaseUrl,
+    pub access: Access,
+}
+
+impl ManageConnection for Manager {
+    type Connection = AnyConnection;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> std::result::Result<AnyConnection, Self::Error> {
+        Ok(establish(&self.url, self.access)?)
+    }
+
+    fn is_valid(&self, conn: &mut AnyConnection) -> std::result::Result<(), Self::Error> {
+        conn.ping().map_err(diesel::r2d2::Error::QueryError)
+    }
+
+    fn has_broken(&self, conn: &mut AnyConnection) -> bool {
+        std::thread::panicking() || conn.is_broken()
+    }
+}
+
+pub(super) fn establish(
+    url: &DatabaseUrl,
+    access: Access,
+) -> std::result::Result<AnyConnection, ConnectionError> {
+    match url {
+        DatabaseUrl::Sqlite(path) => establish_sqlite(path, access).map(AnyConnection::Sqlite),
+        DatabaseUrl::Postgres(url) => {
+            let mut conn = PgConnection::establish(url.expose_secret())?;
+            // Instants are stored without a zone and are UTC by rule.
+            conn.batch_execute("SET TIME ZONE 'UTC'; SET lock_timeout = '5s'")
+                .map_err(ConnectionError::CouldntSetupConfiguration)?;
+            Ok(AnyConnection::Postgres(conn))
+        }
+    }
+}
+
+fn establish_sqlite(
+    path: &Path,
+    access: Access,
+) -> std::result::Result<SqliteConnection, ConnectionError> {
+    // SQLite would make the file readable for everyone; its WAL takes over the file's mode.
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| ConnectionError::BadConnection(e.to_string()))?;
+    // The prefix keeps SQLite from reading the path as a URI or as ":memory:".
+    let mut conn = SqliteConnection::establish(&format!(
+        "file:{}",
+        escape_uri_path(&path.to_string_lossy())
+    ))?;
+    // FULL, since a revocation that was answered must survive a power loss.
+    conn.batch_execute(
+        "PRAGMA busy_timeout = 5000;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF;
+         PRAGMA cell_size_check = ON;",
+    )
+    .and_then(|()| match access {
+        Access::Read => conn.batch_execute("PRAGMA query_only = ON"),
+        Access::Write => Ok(()),
+    })
+    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// Escapes what has a meaning in a SQLite URI (<https://www.sqlite.org/uri.html>).
+fn escape_uri_path(path: &str) -> String {
+    path.replace('%', "%25")
+        .replace('?', "%3f")
+        .replace('#', "%23")
+}
+
+/// Makes the running transaction wait for others that named the same `purpose`, until it ends.
+/// On SQLite every writing transaction is alone already.
+pub fn serialize(conn: &mut AnyConnection, purpose: Purpose) -> QueryResult<()> {
+    match conn {
+        AnyConnection::Postgres(conn) => {
+            conn.batch_execute(&format!("SELECT pg_advisory_xact_lock({})", purpose as i64))
+        }
+        AnyConnection::Sqlite(_) => Ok(()),
+    }
+}
+
+/// What transactions wait for each other about; the number is the lock's.
+#[derive(Debug, Clone, Copy)]
+pub enum Purpose {
+    FirstAccount = 7_306_001,
+    Migration = 7_306_002,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_decides_the_database() {
+        assert!(matches!(
+            DatabaseUrl::parse("sqlite://data/a.db"),
+            Ok(DatabaseUrl::Sqlite(path)) if path == Path::new("data/a.db")
+        ));
+        assert!(matches!(
+            DatabaseUrl::parse("postgres://u:p@localhost/x"),
+            Ok(DatabaseUrl::Postgres(_))
+        ));
+        for wrong in ["", "data.db", "mysql://x", "sqlite://", "sqlite:///data/"] {
+            assert!(DatabaseUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let url = DatabaseUrl::parse("postgres://u:hunter2@localhost/x").unwrap();
+        assert!(!format!("{url:?}").contains("hunter2"));
+    }
+}

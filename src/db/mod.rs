@@ -1,0 +1,10 @@
+//! The database: SQLite in a file, or PostgreSQL. Knows no noun and nothing of HTTP.
+
+mod connection;
+mod error;
+pub mod migrations;
+mod pool;
+
+pub use connection::{AnyConnection as Connection, DatabaseUrl, MultiBackend, Purpose, serialize};
+pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
+pub use pool::Db;

@@ -1,0 +1,5 @@
+//! Sending domains: the names an account may send from.
+
+pub mod name;
+pub mod pages;
+pub mod store;

@@ -1,0 +1,5 @@
+//! Emails as programs hand them in: `POST /v2/emails`, and `GET /v2/info` beside it.
+
+pub mod api;
+pub mod message;
+pub mod store;

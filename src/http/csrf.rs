@@ -1,0 +1,36 @@
+//! Protection of cookie routes against requests that other sites make a browser send.
+
+use actix_web::HttpRequest;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, ORIGIN};
+use actix_web::middleware::Next;
+
+use super::{Error, page};
+use crate::app::State;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Lets an unsafe method pass only if the browser says that this site sent it.
+pub async fn protect<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<actix_web::body::EitherBody<B>>, actix_web::Error> {
+    if request.method().is_safe() || is_same_origin(request.request()) {
+        return next.call(request).await.map(|r| r.map_into_left_body());
+    }
+    let (request, _) = request.into_parts();
+    Ok(ServiceResponse::from_err(Error::CrossSite, request).map_into_right_body())
+}
+
+/// `Sec-Fetch-Site` decides where the browser sends it (https and localhost); elsewhere `Origin`
+/// must be ours. Neither: refused.
+fn is_same_origin(request: &HttpRequest) -> bool {
+    if let Some(site) = request.headers().get(SEC_FETCH_SITE) {
+        return site == "same-origin";
+    }
+    request
+        .headers()
+        .get(ORIGIN)
+        .is_some_and(|origin| origin == page::origin(request, &State::of(request).config).as_str())
+}

@@ -1,0 +1,198 @@
+//! What goes wrong on a page, and its face: a page, a sentence for htmx, or a redirect to sign in.
+
+use std::fmt::Display;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::middleware::Next;
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use askama::Template;
+
+use super::page;
+use crate::db;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("not found")]
+    NotFound,
+    /// Nobody is signed in, or no longer.
+    #[error("sign-in needed")]
+    SignInNeeded,
+    /// The request may come from another site.
+    #[error("cross-site request")]
+    CrossSite,
+    #[error("forbidden: {0}")]
+    Forbidden(&'static str),
+    #[error("too many attempts")]
+    TooMany { retry_after_seconds: u64 },
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::Unavailable(why) => Self::Unavailable(why),
+            db::Error::Refused(source) => Self::Internal(source.to_string()),
+        }
+    }
+}
+
+impl From<askama::Error> for Error {
+    fn from(error: askama::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::SignInNeeded => StatusCode::UNAUTHORIZED,
+            Self::CrossSite | Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Bare: `render_errors` gives it a face, for which the request is needed.
+    fn error_response(&self) -> HttpResponse {
+        HttpResponse::new(self.status_code())
+    }
+}
+
+/// The middleware that gives every error on a page route its face, the framework's own too.
+pub async fn render_errors(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse, actix_web::Error> {
+    let http_request = request.request().clone();
+    let response = match next.call(request).await {
+        Ok(response) => response.map_into_boxed_body(),
+        // Only the session's middleware fails like this, and only when its store does.
+        Err(error) => {
+            let error = Error::Unavailable(error.to_string());
+            ServiceResponse::from_err(error, http_request)
+        }
+    };
+    let has_face =
+        response.headers().contains_key(CONTENT_TYPE) && response.response().error().is_none();
+    if !response.status().is_client_error() && !response.status().is_server_error() || has_face {
+        return Ok(response);
+    }
+    let face = face(response.request(), response.response());
+    Ok(response.into_response(face))
+}
+
+fn face(request: &HttpRequest, response: &HttpResponse) -> HttpResponse {
+    let error = response.error().and_then(|e| e.as_error::<Error>());
+    if let Some(Error::SignInNeeded) = error {
+        return page::redirect(request, &login_path(request));
+    }
+    log(response.status(), error.map(|e| e as &dyn Display));
+    let text = Text::of(response.status(), error);
+    let mut face = HttpResponse::build(response.status());
+    if let Some(allow) = response.headers().get(ALLOW) {
+        face.insert_header((ALLOW, allow.clone()));
+    }
+    match error {
+        Some(Error::TooMany {
+            retry_after_seconds,
+        }) => face.insert_header((RETRY_AFTER, HeaderValue::from(*retry_after_seconds))),
+        Some(Error::Unavailable(_)) => face.insert_header((RETRY_AFTER, HeaderValue::from(5))),
+        _ => &mut face,
+    };
+    face.insert_header((CACHE_CONTROL, "no-store"));
+    if page::is_htmx(request) {
+        return face
+            .content_type("text/plain; charset=utf-8")
+            .body(format!("{} {}", text.title, text.advice));
+    }
+    match text.render() {
+        Ok(html) => face.content_type("text/html; charset=utf-8").body(html),
+        Err(_) => face
+            .content_type("text/plain; charset=utf-8")
+            .body(text.title),
+    }
+}
+
+/// Back to where the person was going, if that is something one can go to again.
+fn login_path(request: &HttpRequest) -> String {
+    let wanted = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    if request.method().is_safe() && !page::is_htmx(request) && wanted != "/" {
+        let next: String = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
+        format!("/login?next={next}")
+    } else {
+        "/login".to_owned()
+    }
+}
+
+fn log(status: StatusCode, error: Option<&dyn Display>) {
+    if status.is_server_error() {
+        let error = error.map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            status = status.as_u16(),
+            error,
+            "a page could not be answered"
+        );
+    }
+}
+
+/// What a person reads: what happened, and what to do.
+#[derive(Template)]
+#[template(path = "error.html")]
+struct Text {
+    title: &'static str,
+    advice: &'static str,
+    leads_to_login: bool,
+}
+
+impl Text {
+    fn of(status: StatusCode, error: Option<&Error>) -> Self {
+        let (title, advice) = match (status, error) {
+            (_, Some(Error::Forbidden(why))) => ("This is not allowed.", *why),
+            (_, Some(Error::CrossSite)) => (
+                "This request did not come from this site.",
+                "Open the page again and repeat what you did. If that does not help, ask the operator whether TOSEND_PUBLIC_URL is the address you use.",
+            ),
+            (StatusCode::NOT_FOUND, _) => (
+                "There is nothing here.",
+                "It may have been deleted, or the address is wrong.",
+            ),
+            (StatusCode::METHOD_NOT_ALLOWED, _) => (
+                "This address does not take this kind of request.",
+                "Go back to the page and use its buttons.",
+            ),
+            (StatusCode::PAYLOAD_TOO_LARGE, _) => (
+                "This is too much text.",
+                "Shorten what you entered and try again.",
+            ),
+            (StatusCode::TOO_MANY_REQUESTS, _) => (
+                "Too many attempts.",
+                "Wait a minute, then try again. Nothing is wrong with your account.",
+            ),
+            (StatusCode::SERVICE_UNAVAILABLE, _) => (
+                "The server cannot do this right now.",
+                "Try again in a few seconds. If you were changing something, check first whether it was changed.",
+            ),
+            (status, _) if status.is_client_error() => (
+                "The server did not understand this request.",
+                "Go back, reload the page and try again.",
+            ),
+            _ => (
+                "Something went wrong on the server.",
+                "It has been logged. Try again; if it happens again, tell the operator.",
+            ),
+        };
+        Self {
+            title,
+            advice,
+            leads_to_login: matches!(error, Some(Error::Forbidden(_))),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! HTTP without any noun: protection, headers, assets, pages and the faces of errors.
+
+mod address;
+pub mod api_error;
+pub mod assets;
+pub mod csrf;
+mod error;
+pub mod headers;
+pub mod health;
+pub mod log;
+pub mod page;
+
+pub use address::client_address;
+pub use api_error::ApiError;
+pub use error::{Error, render_errors};

@@ -1,0 +1,128 @@
+//! Answers that browsers show: whole pages, fragments for htmx, redirects.
+
+use actix_web::http::header::{CACHE_CONTROL, HOST, LOCATION};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use askama::Template;
+
+use super::Error;
+use crate::config::Config;
+
+/// A page or fragment; nothing of it may be kept by browser or proxy.
+pub fn html(template: &impl Template) -> Result<HttpResponse, Error> {
+    answer(HttpResponse::Ok(), template)
+}
+
+/// A form that comes back with its errors.
+pub fn unprocessable(template: &impl Template) -> Result<HttpResponse, Error> {
+    answer(HttpResponse::UnprocessableEntity(), template)
+}
+
+pub fn answer(
+    mut response: HttpResponseBuilder,
+    template: &impl Template,
+) -> Result<HttpResponse, Error> {
+    Ok(response
+        .content_type("text/html; charset=utf-8")
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .body(template.render()?))
+}
+
+/// Leads elsewhere. htmx would put the page behind a plain redirect into the fragment, so it gets
+/// its own header and an empty 200.
+pub fn redirect(request: &HttpRequest, to: &str) -> HttpResponse {
+    let mut response = if is_htmx(request) {
+        let mut response = HttpResponse::Ok();
+        response.insert_header(("HX-Redirect", to));
+        response
+    } else {
+        let mut response = HttpResponse::SeeOther();
+        response.insert_header((LOCATION, to));
+        response
+    };
+    response.insert_header((CACHE_CONTROL, "no-store")).finish()
+}
+
+/// Whether htmx asks, for a fragment.
+pub fn is_htmx(request: &HttpRequest) -> bool {
+    request.headers().contains_key("hx-request")
+}
+
+/// A path on this server to go to after signing in, or the default: never another site.
+pub fn local_path(next: Option<&str>) -> &str {
+    match next {
+        Some(path)
+            if path.starts_with('/')
+                && !path[1..].starts_with(['/', '\\'])
+                && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') =>
+        {
+            path
+        }
+        _ => "/api-keys",
+    }
+}
+
+/// Where this server is reached: the public URL, else what this request was sent to.
+pub fn origin(request: &HttpRequest, config: &Config) -> String {
+    match &config.public_url {
+        Some(url) => url.origin(),
+        None => format!("http://{}", host(request)),
+    }
+}
+
+/// The request's own `Host`, not a forwarded one.
+pub fn host(request: &HttpRequest) -> &str {
+    request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// Quotes for a POSIX shell, where only the single quote ends single quotes.
+pub fn shell_quote(text: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&b);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_local_paths_are_gone_to() {
+        for good in ["/", "/api-keys?page=2", "/domains/7"] {
+            assert_eq!(local_path(Some(good)), good);
+        }
+        for evil in [
+            "",
+            "api-keys",
+            "//evil.test",
+            "/\\evil.test",
+            "https://evil.test",
+            "/a\\b",
+            "/a\nb",
+            "/\t/evil.test",
+            "javascript:alert(1)",
+        ] {
+            assert_eq!(local_path(Some(evil)), "/api-keys", "{evil:?}");
+        }
+        assert_eq!(local_path(None), "/api-keys");
+    }
+
+    #[test]
+    fn shell_words_are_quoted_where_needed() {
+        assert_eq!(
+            shell_quote("https://dash.acme.com:8080/v2"),
+            "https://dash.acme.com:8080/v2"
+        );
+        assert_eq!(
+            shell_quote("it's; rm -rf $HOME"),
+            r"'it'\''s; rm -rf $HOME'"
+        );
+        assert_eq!(shell_quote(""), "''");
+    }
+}

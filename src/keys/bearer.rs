@@ -1,0 +1,154 @@
+//! Which key a request carries, in any of the places where clients put it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use actix_web::dev::Payload;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use actix_web::{FromRequest, HttpRequest, web};
+use serde_json::Value;
+
+use super::store::LiveKey;
+use super::verify;
+use crate::app::State;
+use crate::http::ApiError;
+
+/// How long a request body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A working key from the header, or from the query (`?api_key=`), as FluentSMTP checks keys.
+pub struct Bearer(pub LiveKey);
+
+/// A working key from the header, or from the body's member `api_key`, and that body.
+pub struct BearerWithBody {
+    pub key: LiveKey,
+    pub body: Body,
+}
+
+/// A JSON body, read but not yet complained about: the key comes first.
+pub struct Body {
+    value: Result<Value, ApiError>,
+}
+
+impl Body {
+    pub fn json(self) -> Result<Value, ApiError> {
+        self.value
+    }
+
+    fn parse(headers: &HeaderMap, bytes: &[u8]) -> Self {
+        let value = if bytes.is_empty() {
+            Ok(Value::Object(Default::default()))
+        } else if !is_json(headers) {
+            Err(ApiError::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+        } else {
+            serde_json::from_slice(bytes)
+                .map_err(|_| ApiError::bad_request("The request body is not valid JSON."))
+        };
+        Self { value }
+    }
+}
+
+impl FromRequest for Bearer {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let state = State::of(request);
+        let presented = from_header(request.headers()).map(|key| {
+            key.or_else(|| {
+                url::form_urlencoded::parse(request.query_string().as_bytes())
+                    .find(|(name, _)| name == "api_key")
+                    .and_then(|(_, value)| presented(value.as_bytes()))
+            })
+        });
+        Box::pin(async move { authenticate(&state, presented?).await.map(Self) })
+    }
+}
+
+impl FromRequest for BearerWithBody {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let state = State::of(request);
+        let request = request.clone();
+        let reading = web::Bytes::from_request(&request, payload);
+        Box::pin(async move {
+            let bytes = tokio::time::timeout(BODY_DEADLINE, reading)
+                .await
+                .map_err(|_| ApiError::of_status(StatusCode::REQUEST_TIMEOUT))?
+                .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
+            let body = Body::parse(request.headers(), &bytes);
+            let presented = match from_header(request.headers())? {
+                Some(key) => Some(key),
+                None => body.value.as_ref().ok().and_then(from_body),
+            };
+            let key = authenticate(&state, presented).await?;
+            Ok(Self { key, body })
+        })
+    }
+}
+
+async fn authenticate(state: &State, presented: Option<Vec<u8>>) -> Result<LiveKey, ApiError> {
+    let presented = presented.ok_or_else(ApiError::missing_key)?;
+    verify::verify(&state.db, &presented)
+        .await?
+        .ok_or_else(ApiError::invalid_key)
+}
+
+/// The value after `Bearer` (RFC 6750, 2.1). `None`: no such header, or another scheme.
+fn from_header(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ApiError> {
+    let mut values = headers.get_all(AUTHORIZATION);
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return match headers.contains_key(AUTHORIZATION) {
+            true => Err(ApiError::bad_request("Send one Authorization header only.")),
+            false => Ok(None),
+        };
+    };
+    let value = value.as_bytes().trim_ascii();
+    let end = value
+        .iter()
+        .position(u8::is_ascii_whitespace)
+        .unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    Ok(if scheme.eq_ignore_ascii_case(b"bearer") {
+        presented(rest)
+    } else {
+        None
+    })
+}
+
+/// `{"api_key": …}`, also beside a batch's `emails`.
+fn from_body(body: &Value) -> Option<Vec<u8>> {
+    match body.get("api_key")? {
+        Value::Null => None,
+        Value::String(text) => presented(text.as_bytes()),
+        // Something was presented, and it is no key.
+        _ => Some(Vec::new()),
+    }
+}
+
+fn presented(text: &[u8]) -> Option<Vec<u8>> {
+    let text = text.trim_ascii();
+    (!text.is_empty()).then(|| text.to_vec())
+}
+
+/// JSON in UTF-8, or unlabelled.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return true;
+    };
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let essence = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|p| {
+        p.strip_prefix("charset=")
+            .map(|c| c.trim_matches('"').to_owned())
+    });
+    (essence == "application/json" || essence.ends_with("+json"))
+        && charset.is_none_or(|c| c == "utf-8" || c == "utf8")
+}

@@ -1,0 +1,87 @@
+//! What a key opens. Always an explicit value: nothing absent ever means "everything".
+
+use std::fmt;
+
+/// The domains a key may send from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    AllDomains,
+    /// Only these; with none left the key sends from nowhere.
+    Domains(Vec<ScopedDomain>),
+}
+
+/// A domain as a scope names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScopedDomain {
+    pub id: i64,
+    pub name: String,
+    pub is_verified: bool,
+}
+
+/// The scope a new key is to have, by ids that the account must own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NewScope {
+    AllDomains,
+    Domains(Vec<i64>),
+}
+
+impl Scope {
+    /// Puts together what a joined query found: the flag of the key's row and its domains' rows.
+    pub fn from_rows(all_domains: bool, domains: Vec<ScopedDomain>) -> Self {
+        if all_domains {
+            Self::AllDomains
+        } else {
+            Self::Domains(domains)
+        }
+    }
+
+    pub fn allows(&self, domain_id: i64) -> bool {
+        match self {
+            Self::AllDomains => true,
+            Self::Domains(domains) => domains.iter().any(|d| d.id == domain_id),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllDomains => f.write_str("All domains"),
+            Self::Domains(domains) => {
+                let names: Vec<&str> = domains.iter().map(|d| d.name.as_str()).collect();
+                f.write_str(&names.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(id: i64) -> ScopedDomain {
+        ScopedDomain {
+            id,
+            name: format!("d{id}.test"),
+            is_verified: true,
+        }
+    }
+
+    #[test]
+    fn a_restricted_key_opens_its_domains_only() {
+        let scope = Scope::from_rows(false, vec![domain(1), domain(2)]);
+        assert!(scope.allows(1) && scope.allows(2));
+        assert!(!scope.allows(3));
+        assert_eq!(scope.to_string(), "d1.test, d2.test");
+    }
+
+    #[test]
+    fn a_restricted_key_without_domains_opens_nothing() {
+        assert!(!Scope::from_rows(false, vec![]).allows(1));
+    }
+
+    #[test]
+    fn all_domains_is_said_not_implied() {
+        assert!(Scope::from_rows(true, vec![]).allows(7));
+    }
+}

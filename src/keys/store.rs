@@ -1,0 +1,451 @@
+//! API keys in the database. Only hashes of keys come here.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+
+use super::name::KeyName;
+use super::scope::{NewScope, Scope, ScopedDomain};
+use super::secret::{KeyHash, PlainKey, Truncated};
+use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
+use crate::clock;
+use crate::db::{self, Connection, is_foreign_key_violation};
+use crate::domains::store::DomainStatus;
+use crate::schema::{accounts, api_key_domains, api_keys, form_nonces, sending_domains};
+
+/// How long a form can be sent after it was opened.
+const NONCE_LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+/// A key that is not deleted, as lists show it. There is no field for the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub id: i64,
+    pub name: String,
+    pub truncated: Truncated,
+    pub scope: Scope,
+    pub status: KeyStatus,
+    pub created_at: NaiveDateTime,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyStatus {
+    Active,
+    Paused,
+}
+
+impl KeyStatus {
+    /// As the column and the command line spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+        }
+    }
+
+    /// As a page says it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Paused => "Inactive",
+        }
+    }
+
+    pub fn is_active(self) -> bool {
+        self == Self::Active
+    }
+
+    fn from_column(text: &str) -> Self {
+        match text {
+            "active" => Self::Active,
+            _ => Self::Paused,
+        }
+    }
+}
+
+/// A key that works right now, with all that a verdict needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKey {
+    pub id: i64,
+    pub account: AccountId,
+    pub name: String,
+    pub truncated: Truncated,
+    pub scope: Scope,
+}
+
+impl LiveKey {
+    pub fn allows(&self, domain_id: i64) -> bool {
+        self.scope.allows(domain_id)
+    }
+}
+
+/// What a new key is to be, checked.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    pub name: KeyName,
+    pub scope: NewScope,
+    pub created_by: Option<i64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("the account is paused")]
+    AccountPaused,
+    #[error("the account has {0} keys, which is its limit")]
+    LimitReached(i64),
+    #[error("the account has no such domain")]
+    UnknownDomain,
+    /// The form was sent before; `None` if that key has been deleted since.
+    #[error("the form was used already")]
+    FormUsed(Option<Box<Key>>),
+    #[error("the form is unknown or too old")]
+    UnknownForm,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl From<diesel::result::Error> for CreateError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Db(error.into())
+    }
+}
+
+/// What became of a key that a request names.
+#[derive(Debug)]
+pub enum Found {
+    Live(Key),
+    Deleted,
+    Nothing,
+}
+
+/// Creates a key unless the form behind `nonce_hash` has created one already: a form makes one
+/// key however often it is sent. On any error the form stays as it was.
+pub fn create_once(
+    conn: &mut Connection,
+    account: AccountId,
+    new: &NewKey,
+    secret: &PlainKey,
+    limit: i64,
+    nonce_hash: &[u8; 32],
+    user_id: i64,
+) -> Result<Key, CreateError> {
+    let now = clock::now();
+    let form = form_nonces::table
+        .filter(form_nonces::nonce_hash.eq(&nonce_hash[..]))
+        .filter(form_nonces::user_id.eq(user_id))
+        .filter(form_nonces::created_at.gt(now - NONCE_LIFETIME));
+    // Locks the row: whoever sends the same form at the same time waits here.
+    let used = diesel::update(form.filter(form_nonces::used_at.is_null()))
+        .set(form_nonces::used_at.eq(now))
+        .execute(conn)?;
+    if used == 0 {
+        let key_id: Option<Option<i64>> = form
+            .select(form_nonces::api_key_id)
+            .first(conn)
+            .optional()?;
+        return Err(match key_id {
+            Some(Some(id)) => match find(conn, account, id)? {
+                Found::Live(key) => CreateError::FormUsed(Some(Box::new(key))),
+                _ => CreateError::FormUsed(None),
+            },
+            _ => CreateError::UnknownForm,
+        });
+    }
+    let key = create(conn, account, new, secret, limit)?;
+    diesel::update(form)
+        .set(form_nonces::api_key_id.eq(key.id))
+        .execute(conn)?;
+    Ok(key)
+}
+
+pub fn create(
+    conn: &mut Connection,
+    account: AccountId,
+    new: &NewKey,
+    secret: &PlainKey,
+    limit: i64,
+) -> Result<Key, CreateError> {
+    if !accounts_store::count_key(conn, account, limit)? {
+        return Err(match accounts_store::find(conn, account)?.status {
+            AccountStatus::Paused => CreateError::AccountPaused,
+            AccountStatus::Active => CreateError::LimitReached(limit),
+        });
+    }
+    let truncated = secret.truncated();
+    let created_at = clock::now();
+    let id: i64 = diesel::insert_into(api_keys::table)
+        .values((
+            api_keys::account_id.eq(account.0),
+            api_keys::name.eq(new.name.as_ref()),
+            api_keys::hash.eq(secret.hash().as_ref()),
+            api_keys::first8.eq(&truncated.first8),
+            api_keys::last4.eq(&truncated.last4),
+            api_keys::all_domains.eq(new.scope == NewScope::AllDomains),
+            api_keys::status.eq(KeyStatus::Active.as_str()),
+            api_keys::created_by.eq(new.created_by),
+            api_keys::created_at.eq(created_at),
+        ))
+        .returning(api_keys::id)
+        .get_result(conn)?;
+    let scope = match &new.scope {
+        NewScope::AllDomains => Scope::AllDomains,
+        NewScope::Domains(ids) => Scope::Domains(restrict(conn, account, id, ids)?),
+    };
+    Ok(Key {
+        id,
+        name: new.name.to_string(),
+        truncated,
+        scope,
+        status: KeyStatus::Active,
+        created_at,
+    })
+}
+
+/// Restricts a new key to domains of its own account.
+fn restrict(
+    conn: &mut Connection,
+    account: AccountId,
+    key_id: i64,
+    domain_ids: &[i64],
+) -> Result<Vec<ScopedDomain>, CreateError> {
+    let mut domains = Vec::new();
+    for &domain_id in domain_ids {
+        let (name, status): (String, String) = sending_domains::table
+            .filter(sending_domains::account_id.eq(account.0))
+            .filter(sending_domains::id.eq(domain_id))
+            .select((sending_domains::name, sending_domains::status))
+            .first(conn)
+            .optional()?
+            .ok_or(CreateError::UnknownDomain)?;
+        diesel::insert_into(api_key_domains::table)
+            .values((
+                api_key_domains::api_key_id.eq(key_id),
+                api_key_domains::domain_id.eq(domain_id),
+            ))
+            .execute(conn)
+            .map_err(|error| match is_foreign_key_violation(&error) {
+                // Deleted since the line above.
+                true => CreateError::UnknownDomain,
+                false => error.into(),
+            })?;
+        domains.push(scoped(domain_id, name, &status));
+    }
+    Ok(domains)
+}
+
+type KeyRow = (i64, String, String, String, bool, String, NaiveDateTime);
+type DomainRow = (Option<i64>, Option<String>, Option<String>);
+
+const KEY_COLUMNS: (
+    api_keys::id,
+    api_keys::name,
+    api_keys::first8,
+    api_keys::last4,
+    api_keys::all_domains,
+    api_keys::status,
+    api_keys::created_at,
+) = (
+    api_keys::id,
+    api_keys::name,
+    api_keys::first8,
+    api_keys::last4,
+    api_keys::all_domains,
+    api_keys::status,
+    api_keys::created_at,
+);
+
+/// One page of live keys, newest first, in one query however many there are.
+pub fn list(
+    conn: &mut Connection,
+    account: AccountId,
+    limit: i64,
+    offset: i64,
+) -> db::Result<Vec<Key>> {
+    let page = diesel::alias!(api_keys as page_of_keys);
+    let ids = page
+        .filter(page.field(api_keys::account_id).eq(account.0))
+        .filter(page.field(api_keys::deleted_at).is_null())
+        .order(page.field(api_keys::id).desc())
+        .limit(limit)
+        .offset(offset)
+        .select(page.field(api_keys::id));
+    let rows: Vec<(KeyRow, DomainRow)> = api_keys::table
+        .left_join(api_key_domains::table.inner_join(sending_domains::table))
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::id.eq_any(ids))
+        .order((api_keys::id.desc(), sending_domains::name.asc()))
+        .select((
+            KEY_COLUMNS,
+            (
+                sending_domains::id.nullable(),
+                sending_domains::name.nullable(),
+                sending_domains::status.nullable(),
+            ),
+        ))
+        .load(conn)?;
+    Ok(gather(rows))
+}
+
+pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
+    let rows: Vec<((KeyRow, Option<NaiveDateTime>), DomainRow)> = api_keys::table
+        .left_join(api_key_domains::table.inner_join(sending_domains::table))
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::id.eq(id))
+        .order(sending_domains::name.asc())
+        .select((
+            (KEY_COLUMNS, api_keys::deleted_at),
+            (
+                sending_domains::id.nullable(),
+                sending_domains::name.nullable(),
+                sending_domains::status.nullable(),
+            ),
+        ))
+        .load(conn)?;
+    let is_deleted = rows.iter().any(|((_, deleted_at), _)| deleted_at.is_some());
+    let rows = rows.into_iter().map(|((key, _), domain)| (key, domain));
+    Ok(match gather(rows.collect()).pop() {
+        Some(_) if is_deleted => Found::Deleted,
+        Some(key) => Found::Live(key),
+        None => Found::Nothing,
+    })
+}
+
+/// Puts the rows of a join together: one key may have several domains.
+fn gather(rows: Vec<(KeyRow, DomainRow)>) -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::new();
+    for ((id, name, first8, last4, all_domains, status, created_at), domain) in rows {
+        if keys.last().is_none_or(|key| key.id != id) {
+            keys.push(Key {
+                id,
+                name,
+                truncated: Truncated { first8, last4 },
+                scope: Scope::from_rows(all_domains, Vec::new()),
+                status: KeyStatus::from_column(&status),
+                created_at,
+            });
+        }
+        if let (Some(key), (Some(id), Some(name), Some(status))) = (keys.last_mut(), domain)
+            && let Scope::Domains(domains) = &mut key.scope
+        {
+            domains.push(scoped(id, name, &status));
+        }
+    }
+    keys
+}
+
+fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
+    ScopedDomain {
+        id,
+        name,
+        is_verified: DomainStatus::from_column(status).is_verified(),
+    }
+}
+
+/// Who holds the key with this hash: only if it is active and its account is too.
+pub fn find_live_by_hash_of_any_account(
+    conn: &mut Connection,
+    hash: &KeyHash,
+) -> db::Result<Option<LiveKey>> {
+    type Row = ((i64, i64, String, String, String, bool), DomainRow);
+    let rows: Vec<Row> = api_keys::table
+        .inner_join(accounts::table)
+        .left_join(api_key_domains::table.inner_join(sending_domains::table))
+        .filter(api_keys::hash.eq(hash.as_ref()))
+        .filter(api_keys::deleted_at.is_null())
+        .filter(api_keys::status.eq(KeyStatus::Active.as_str()))
+        .filter(accounts::status.eq(AccountStatus::Active.as_str()))
+        .order(sending_domains::name.asc())
+        .select((
+            (
+                api_keys::id,
+                api_keys::account_id,
+                api_keys::name,
+                api_keys::first8,
+                api_keys::last4,
+                api_keys::all_domains,
+            ),
+            (
+                sending_domains::id.nullable(),
+                sending_domains::name.nullable(),
+                sending_domains::status.nullable(),
+            ),
+        ))
+        .load(conn)?;
+    let Some(((id, account_id, name, first8, last4, all_domains), _)) = rows.first().cloned()
+    else {
+        return Ok(None);
+    };
+    let domains = rows
+        .into_iter()
+        .filter_map(|(_, domain)| match domain {
+            (Some(id), Some(name), Some(status)) => Some(scoped(id, name, &status)),
+            _ => None,
+        })
+        .collect();
+    Ok(Some(LiveKey {
+        id,
+        account: AccountId(account_id),
+        name,
+        truncated: Truncated { first8, last4 },
+        scope: Scope::from_rows(all_domains, domains),
+    }))
+}
+
+/// Pauses or resumes. Returns whether there is such a live key.
+pub fn set_status(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    status: KeyStatus,
+) -> db::Result<bool> {
+    let updated = diesel::update(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::id.eq(id))
+        .filter(api_keys::deleted_at.is_null())
+        .set(api_keys::status.eq(status.as_str()))
+        .execute(conn)?;
+    Ok(updated == 1)
+}
+
+/// Deletes a key: its hash is gone for good, its row stays for the history with its domains as
+/// text. Returns what there was.
+pub fn delete(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
+    let found = find(conn, account, id)?;
+    let Found::Live(key) = &found else {
+        return Ok(found);
+    };
+    let domain_names = match &key.scope {
+        Scope::AllDomains => None,
+        Scope::Domains(_) => Some(key.scope.to_string()),
+    };
+    let deleted = diesel::update(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::id.eq(id))
+        .filter(api_keys::deleted_at.is_null())
+        .set((
+            api_keys::hash.eq(None::<Vec<u8>>),
+            api_keys::deleted_at.eq(clock::now()),
+            api_keys::deleted_domain_names.eq(domain_names),
+        ))
+        .execute(conn)?;
+    if deleted == 0 {
+        return Ok(Found::Deleted);
+    }
+    diesel::delete(api_key_domains::table.filter(api_key_domains::api_key_id.eq(id)))
+        .execute(conn)?;
+    accounts_store::uncount_key(conn, account)?;
+    Ok(found)
+}
+
+/// Remembers a form that is about to be shown; forgets those that are too old to be sent.
+pub fn issue_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<()> {
+    let now = clock::now();
+    diesel::delete(form_nonces::table.filter(form_nonces::created_at.lt(now - NONCE_LIFETIME)))
+        .execute(conn)?;
+    diesel::insert_into(form_nonces::table)
+        .values((
+            form_nonces::nonce_hash.eq(&nonce_hash[..]),
+            form_nonces::user_id.eq(user_id),
+            form_nonces::created_at.eq(now),
+        ))
+        .execute(conn)?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The whole route table.
+
+use actix_session::SessionMiddleware;
+use actix_session::config::{CookieContentSecurity, PersistentSession, TtlExtensionPolicy};
+use actix_web::cookie::time::Duration;
+use actix_web::cookie::{Key, SameSite};
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
+
+use crate::accounts::pages as accounts;
+use crate::accounts::session::DbSessions;
+use crate::app::State;
+use crate::domains::pages as domains;
+use crate::emails::api as emails;
+use crate::http::{self, api_error, assets, csrf, health};
+use crate::keys::pages as keys;
+
+/// 10 MB of attachments in base64, and the rest of the message.
+const API_BODY_BYTES: usize = 16 * 1024 * 1024;
+const FORM_BYTES: usize = 64 * 1024;
+
+pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    let session = session(state);
+    move |config| {
+        config
+            .service(resource("/healthz").get(health::alive).head(health::alive))
+            .service(resource("/readyz").get(health::ready).head(health::ready))
+            .service(
+                resource("/static/{version}/{name}")
+                    .get(assets::serve)
+                    .wrap(from_fn(http::render_errors)),
+            )
+            .service(
+                scope("/v2")
+                    .app_data(PayloadConfig::new(API_BODY_BYTES))
+                    .wrap(from_fn(api_error::shape_errors))
+                    .configure(api),
+            )
+            .service(
+                scope("")
+                    .app_data(web::FormConfig::default().limit(FORM_BYTES))
+                    .configure(pages)
+                    .wrap(from_fn(csrf::protect))
+                    .wrap(session)
+                    .wrap(from_fn(http::render_errors)),
+            );
+    }
+}
+
+fn api(config: &mut ServiceConfig) {
+    config
+        .service(resource("/info").get(emails::info))
+        .service(resource("/emails").post(emails::create));
+}
+
+#[rustfmt::skip]
+fn pages(config: &mut ServiceConfig) {
+    config
+        .service(resource("/").get(accounts::home))
+        .service(resource("/signup").get(accounts::signup_form).post(accounts::signup))
+        .service(resource("/login").get(accounts::login_form).post(accounts::login))
+        .service(resource("/logout").post(accounts::logout))
+        .service(resource("/api-keys").get(keys::index).post(keys::create))
+        .service(resource("/api-keys/new").get(keys::new))
+        .service(resource("/api-keys/{id}/delete").get(keys::confirm_delete).post(keys::delete))
+        .service(resource("/api-keys/{id}/pause").post(keys::pause))
+        .service(resource("/api-keys/{id}/resume").post(keys::resume))
+        .service(resource("/domains").get(domains::index).post(domains::create))
+        .service(resource("/domains/{id}").get(domains::show))
+        .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete));
+}
+
+fn session(state: &State) -> SessionMiddleware<DbSessions> {
+    let is_https = state.config.is_https();
+    let name = match is_https {
+        // The prefix makes browsers insist on Secure, Path=/ and this host (RFC 6265bis, 4.1.3).
+        true => "__Host-tosend_session",
+        false => "tosend_session",
+    };
+    let lifetime = PersistentSession::default()
+        .session_ttl(Duration::days(7))
+        .session_ttl_extension_policy(TtlExtensionPolicy::OnEveryRequest);
+    SessionMiddleware::builder(
+        DbSessions(state.db.clone()),
+        Key::from(state.secret.as_ref()),
+    )
+    .cookie_name(name.to_owned())
+    .cookie_secure(is_https)
+    .cookie_http_only(true)
+    .cookie_same_site(SameSite::Lax)
+    .cookie_path("/".to_owned())
+    .cookie_content_security(CookieContentSecurity::Signed)
+    .session_lifecycle(lifetime)
+    .build()
+}

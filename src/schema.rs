@@ -1,0 +1,121 @@
+// @generated automatically by Diesel CLI.
+
+diesel::table! {
+    accounts (id) {
+        id -> Int8,
+        title -> Text,
+        status -> Text,
+        key_count -> Int8,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    api_key_domains (api_key_id, domain_id) {
+        api_key_id -> Int8,
+        domain_id -> Int8,
+    }
+}
+
+diesel::table! {
+    api_keys (id) {
+        id -> Int8,
+        account_id -> Int8,
+        name -> Text,
+        hash -> Nullable<Bytea>,
+        first8 -> Text,
+        last4 -> Text,
+        all_domains -> Bool,
+        status -> Text,
+        created_by -> Nullable<Int8>,
+        created_at -> Timestamp,
+        deleted_at -> Nullable<Timestamp>,
+        deleted_domain_names -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    emails (id) {
+        id -> Int8,
+        account_id -> Int8,
+        api_key_id -> Int8,
+        domain_id -> Nullable<Int8>,
+        message_id -> Text,
+        message -> Text,
+        status -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    form_nonces (nonce_hash) {
+        nonce_hash -> Bytea,
+        user_id -> Int8,
+        api_key_id -> Nullable<Int8>,
+        created_at -> Timestamp,
+        used_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    login_attempts (email_hash) {
+        email_hash -> Bytea,
+        failures -> Int8,
+        next_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    sending_domains (id) {
+        id -> Int8,
+        account_id -> Int8,
+        name -> Text,
+        status -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    sessions (id_hash) {
+        id_hash -> Bytea,
+        user_id -> Int8,
+        created_at -> Timestamp,
+        last_seen_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    users (id) {
+        id -> Int8,
+        account_id -> Int8,
+        email -> Text,
+        password_hash -> Text,
+        role -> Text,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::joinable!(api_key_domains -> api_keys (api_key_id));
+diesel::joinable!(api_key_domains -> sending_domains (domain_id));
+diesel::joinable!(api_keys -> accounts (account_id));
+diesel::joinable!(api_keys -> users (created_by));
+diesel::joinable!(emails -> accounts (account_id));
+diesel::joinable!(emails -> api_keys (api_key_id));
+diesel::joinable!(emails -> sending_domains (domain_id));
+diesel::joinable!(form_nonces -> api_keys (api_key_id));
+diesel::joinable!(form_nonces -> users (user_id));
+diesel::joinable!(sending_domains -> accounts (account_id));
+diesel::joinable!(sessions -> users (user_id));
+diesel::joinable!(users -> accounts (account_id));
+
+diesel::allow_tables_to_appear_in_same_query!(
+    accounts,
+    api_key_domains,
+    api_keys,
+    emails,
+    form_nonces,
+    login_attempts,
+    sending_domains,
+    sessions,
+    users,
+);

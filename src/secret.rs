@@ -1,0 +1,110 @@
+//! The server's secret: 64 random bytes in a file, from which cookies are signed.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+const BYTES: usize = 64;
+
+/// Debug does not show it. The nodes of one database share it.
+#[derive(Clone)]
+pub struct ServerSecret([u8; BYTES]);
+
+impl ServerSecret {
+    /// Reads the file, or makes it, readable for its owner alone.
+    ///
+    /// # Errors
+    /// One sentence on what is wrong with the file.
+    pub fn read_or_make(path: &Path) -> Result<Self, String> {
+        match Self::make(path) {
+            Ok(secret) => Ok(secret),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::read(path),
+            Err(e) => Err(format!("the secret {} cannot be made: {e}", path.display())),
+        }
+    }
+
+    fn make(path: &Path) -> std::io::Result<Self> {
+        if path.exists() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let mut bytes = [0; BYTES];
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(std::io::Error::other)?;
+        // Whole or not at all: another node may start at the same moment, and this one may die.
+        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        let linked = std::fs::hard_link(&draft, path);
+        std::fs::remove_file(&draft)?;
+        linked.map(|()| Self(bytes))
+    }
+
+    fn read(path: &Path) -> Result<Self, String> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(BYTES as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|e| format!("the secret {} cannot be read: {e}", path.display()))?;
+        bytes.try_into().map(Self).map_err(|_| {
+            format!(
+                "the secret {} does not hold {BYTES} bytes: restore it, or delete it to make a new one, which signs everyone out",
+                path.display()
+            )
+        })
+    }
+}
+
+impl AsRef<[u8]> for ServerSecret {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ServerSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerSecret")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let made = ServerSecret::read_or_make(&path).unwrap();
+        let read = ServerSecret::read_or_make(&path).unwrap();
+        assert_eq!(made.as_ref(), read.as_ref());
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_secret_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "short").unwrap();
+        assert!(
+            ServerSecret::read_or_make(&path)
+                .unwrap_err()
+                .contains("64 bytes")
+        );
+        assert!(ServerSecret::read_or_make(folder.path()).is_err());
+    }
+}

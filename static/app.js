@@ -1,0 +1,129 @@
+"use strict";
+
+// Dialogs: htmx puts a fragment into a <dialog>; here it is opened, and closed when it is empty.
+
+const dialogs = [...document.querySelectorAll("dialog")];
+
+document.addEventListener("htmx:afterSettle", (event) => {
+  const dialog = dialogs.find((d) => d === event.detail.target);
+  if (!dialog) return;
+  if (dialog.children.length === 0) {
+    dialog.close();
+    return;
+  }
+  // A key that is shown once must not vanish by a stray Esc.
+  dialog.setAttribute("closedby", showsKey(dialog) ? "none" : "closerequest");
+  if (!dialog.open) dialog.showModal();
+  dialog.querySelector("[autofocus]")?.focus();
+});
+
+for (const dialog of dialogs) {
+  // For browsers that do not know "closedby".
+  dialog.addEventListener("cancel", (event) => {
+    if (showsKey(dialog)) event.preventDefault();
+  });
+  dialog.addEventListener("close", () => {
+    dialog.replaceChildren();
+    focusSomewhere();
+  });
+}
+
+document.addEventListener("click", (event) => {
+  const closer = event.target.closest("[data-close-dialog]");
+  const dialog = closer?.closest("dialog");
+  if (!dialog) return;
+  event.preventDefault();
+  dialog.close();
+});
+
+function showsKey(dialog) {
+  return dialog.querySelector("[data-reveal]") !== null;
+}
+
+// What had the focus may be gone from the page: the heading is always there.
+function focusSomewhere() {
+  const active = document.activeElement;
+  if (!active || active === document.body || !active.isConnected) {
+    document.querySelector("h1[tabindex]")?.focus();
+  }
+}
+
+// The browser keeps pages for "back": a shown key must not be among them.
+window.addEventListener("pagehide", () => {
+  for (const reveal of document.querySelectorAll("[data-reveal]")) reveal.remove();
+});
+
+// Copying.
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (!button) return;
+  const source = document.getElementById(button.dataset.copy);
+  const copied = await copy(source);
+  select(source);
+  const label = button.dataset.label ?? (button.dataset.label = button.textContent);
+  button.textContent = copied ? "Copied" : "Selected: press Ctrl+C";
+  say(copied ? "Copied." : "Copying is not possible here. The text is selected: press Ctrl+C.");
+  setTimeout(() => (button.textContent = label), 4000);
+});
+
+async function copy(source) {
+  try {
+    await navigator.clipboard.writeText(source.value ?? source.textContent);
+    return true;
+  } catch {
+    // On plain http there is no clipboard object; a selection can still be copied.
+    select(source);
+    return document.execCommand("copy");
+  }
+}
+
+function select(source) {
+  if (source.select) {
+    source.focus();
+    source.select();
+    return;
+  }
+  const range = document.createRange();
+  range.selectNodeContents(source);
+  const selection = window.getSelection();
+  selection.removeAllRanges();
+  selection.addRange(range);
+}
+
+// What went wrong, in one place: htmx shows nothing by itself.
+
+document.addEventListener("htmx:responseError", (event) => {
+  const { xhr } = event.detail;
+  const isText = (xhr.getResponseHeader("content-type") ?? "").startsWith("text/plain");
+  warn(isText ? xhr.responseText : "The server could not do this. Try again in a few seconds.");
+});
+
+document.addEventListener("htmx:sendError", () => {
+  warn("The server cannot be reached. Check your connection and try again.");
+});
+
+document.addEventListener("htmx:beforeRequest", () => warn(""));
+
+// Inside a modal dialog the page's own alert region cannot be seen.
+function warn(text) {
+  document.getElementById("alert").textContent = text;
+  const dialog = dialogs.find((d) => d.open);
+  if (!dialog) return;
+  dialog.querySelector(".dialog-alert")?.remove();
+  if (!text) return;
+  const note = document.createElement("p");
+  note.className = "note danger dialog-alert";
+  note.setAttribute("role", "alert");
+  note.textContent = text;
+  dialog.prepend(note);
+}
+
+function say(text) {
+  document.getElementById("status").textContent = text;
+}
+
+// After a swap without a dialog (pause, resume) htmx restores the focus by id.
+document.addEventListener("htmx:afterSettle", () => {
+  if (!dialogs.some((d) => d.open)) focusSomewhere();
+});
