@@ -44,12 +44,27 @@ impl Password {
         if chars > MAX_CHARS {
             return Err(WeakPassword::Long);
         }
-        let entropy = zxcvbn::zxcvbn(password.0.expose_secret(), &[email, title, "tosend"]);
-        if entropy.score() < Score::Three {
+        let text = password.0.expose_secret();
+        let entropy = zxcvbn::zxcvbn(text, &[email, title, "tosend"]);
+        if entropy.score() < Score::Three || is_made_of(text, &[email, title]) {
             return Err(WeakPassword::Guessable);
         }
         Ok(password)
     }
+}
+
+/// Whether little is left of a password without what everyone knows of its owner. (zxcvbn finds
+/// these words, but rates a sequence of them as strong.)
+fn is_made_of(password: &str, known: &[&str]) -> bool {
+    let mut rest = password.to_lowercase();
+    for text in known {
+        let text = text.to_lowercase();
+        let words = text.split(|c: char| !c.is_alphanumeric());
+        for word in words.filter(|word| word.chars().count() >= 3) {
+            rest = rest.replace(word, "");
+        }
+    }
+    rest.chars().filter(|c| c.is_alphanumeric()).count() < MIN_CHARS / 2
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +205,7 @@ mod tests {
             "aaaaaaaaaaaaaaaaaaaa",
             "passwordpassword",
             "ada@acme.com Acme Inc",
+            "acme INC acme inc",
         ] {
             assert_eq!(
                 choose(guessable).unwrap_err(),

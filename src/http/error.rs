@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::middleware::Next;
@@ -71,53 +72,48 @@ pub async fn render_errors(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, actix_web::Error> {
-    let http_request = request.request().clone();
-    let response = match next.call(request).await {
-        Ok(response) => response.map_into_boxed_body(),
+    let asker = Asker::of(request.request());
+    match next.call(request).await {
+        Ok(response) => {
+            let status = response.status();
+            if !status.is_client_error() && !status.is_server_error() {
+                return Ok(response.map_into_boxed_body());
+            }
+            // A form that comes back with its errors has a face already.
+            if response.response().error().is_none()
+                && response.headers().contains_key(CONTENT_TYPE)
+            {
+                return Ok(response.map_into_boxed_body());
+            }
+            let error = response.response().error();
+            let error = error.and_then(|e| e.as_error::<Error>());
+            let mut face = face(&asker, status, error);
+            if let Some(allow) = response.headers().get(ALLOW) {
+                face.headers_mut().insert(ALLOW, allow.clone());
+            }
+            Ok(response.into_response(face))
+        }
         // Only the session's middleware fails like this, and only when its store does.
         Err(error) => {
             let error = Error::Unavailable(error.to_string());
-            ServiceResponse::from_err(error, http_request)
+            let face = face(&asker, error.status_code(), Some(&error));
+            Err(InternalError::from_response(error, face).into())
         }
-    };
-    let has_face =
-        response.headers().contains_key(CONTENT_TYPE) && response.response().error().is_none();
-    if !response.status().is_client_error() && !response.status().is_server_error() || has_face {
-        return Ok(response);
     }
-    let face = face(response.request(), response.response());
-    Ok(response.into_response(face))
 }
 
-fn face(request: &HttpRequest, response: &HttpResponse) -> HttpResponse {
-    let error = response.error().and_then(|e| e.as_error::<Error>());
-    if let Some(Error::SignInNeeded) = error {
-        return page::redirect(request, &login_path(request));
-    }
-    log(response.status(), error.map(|e| e as &dyn Display));
-    let text = Text::of(response.status(), error);
-    let mut face = HttpResponse::build(response.status());
-    if let Some(allow) = response.headers().get(ALLOW) {
-        face.insert_header((ALLOW, allow.clone()));
-    }
-    match error {
-        Some(Error::TooMany {
-            retry_after_seconds,
-        }) => face.insert_header((RETRY_AFTER, HeaderValue::from(*retry_after_seconds))),
-        Some(Error::Unavailable(_)) => face.insert_header((RETRY_AFTER, HeaderValue::from(5))),
-        _ => &mut face,
-    };
-    face.insert_header((CACHE_CONTROL, "no-store"));
-    if page::is_htmx(request) {
-        return face
-            .content_type("text/plain; charset=utf-8")
-            .body(format!("{} {}", text.title, text.advice));
-    }
-    match text.render() {
-        Ok(html) => face.content_type("text/html; charset=utf-8").body(html),
-        Err(_) => face
-            .content_type("text/plain; charset=utf-8")
-            .body(text.title),
+/// What an error's face depends on: kept aside, since an error may come back without its request.
+struct Asker {
+    is_htmx: bool,
+    login_path: String,
+}
+
+impl Asker {
+    fn of(request: &HttpRequest) -> Self {
+        Self {
+            is_htmx: page::is_htmx(request),
+            login_path: login_path(request),
+        }
     }
 }
 
@@ -129,6 +125,34 @@ fn login_path(request: &HttpRequest) -> String {
         format!("/login?next={next}")
     } else {
         "/login".to_owned()
+    }
+}
+
+fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpResponse {
+    if let Some(Error::SignInNeeded) = error {
+        return page::lead(asker.is_htmx, &asker.login_path);
+    }
+    log(status, error.map(|e| e as &dyn Display));
+    let text = Text::of(status, error);
+    let mut face = HttpResponse::build(status);
+    match error {
+        Some(Error::TooMany {
+            retry_after_seconds,
+        }) => face.insert_header((RETRY_AFTER, HeaderValue::from(*retry_after_seconds))),
+        Some(Error::Unavailable(_)) => face.insert_header((RETRY_AFTER, HeaderValue::from(5))),
+        _ => &mut face,
+    };
+    face.insert_header((CACHE_CONTROL, "no-store"));
+    if asker.is_htmx {
+        return face
+            .content_type("text/plain; charset=utf-8")
+            .body(format!("{} {}", text.title, text.advice));
+    }
+    match text.render() {
+        Ok(html) => face.content_type("text/html; charset=utf-8").body(html),
+        Err(_) => face
+            .content_type("text/plain; charset=utf-8")
+            .body(text.title),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 
@@ -42,12 +43,26 @@ pub async fn secure(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let is_https = State::of(request.request()).config.is_https();
-    let mut response = next.call(request).await?.map_into_boxed_body();
-    insert(response.headers_mut(), &ALWAYS);
-    if is_https {
-        insert(response.headers_mut(), &ON_HTTPS);
+    match next.call(request).await {
+        Ok(response) => {
+            let mut response = response.map_into_boxed_body();
+            insert_all(response.headers_mut(), is_https);
+            Ok(response)
+        }
+        // The request is gone with an error of a middleware; its answer is not.
+        Err(error) => {
+            let mut response = error.error_response();
+            insert_all(response.headers_mut(), is_https);
+            Err(InternalError::from_response(error.to_string(), response).into())
+        }
     }
-    Ok(response)
+}
+
+fn insert_all(headers: &mut HeaderMap, is_https: bool) {
+    insert(headers, &ALWAYS);
+    if is_https {
+        insert(headers, &ON_HTTPS);
+    }
 }
 
 fn insert(headers: &mut HeaderMap, pairs: &[(&'static str, &'static str)]) {

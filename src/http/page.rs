@@ -27,10 +27,15 @@ pub fn answer(
         .body(template.render()?))
 }
 
-/// Leads elsewhere. htmx would put the page behind a plain redirect into the fragment, so it gets
-/// its own header and an empty 200.
+/// Leads elsewhere.
 pub fn redirect(request: &HttpRequest, to: &str) -> HttpResponse {
-    let mut response = if is_htmx(request) {
+    lead(is_htmx(request), to)
+}
+
+/// htmx would put the page behind a plain redirect into the fragment, so it gets its own header
+/// and an empty 200.
+pub(super) fn lead(is_htmx: bool, to: &str) -> HttpResponse {
+    let mut response = if is_htmx {
         let mut response = HttpResponse::Ok();
         response.insert_header(("HX-Redirect", to));
         response

@@ -1,0 +1,7 @@
+//! Black-box tests: requests by actors against the server as `main` builds it, on SQLite and on
+//! PostgreSQL. `tests/run` provides what they need.
+
+#[macro_use]
+mod support;
+
+mod keys;

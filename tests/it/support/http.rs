@@ -1,0 +1,255 @@
+//! Who talks to the server: a visitor with a browser, a program with a key, or raw bytes.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
+use serde_json::Value;
+
+use super::PASSWORD;
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    fn read(response: Response) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.text().expect("a body"),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|v| v.to_str().unwrap())
+    }
+
+    pub fn location(&self) -> Option<&str> {
+        self.header("location")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// The value of a form's field, unescaped where it matters to tests.
+    pub fn field(&self, name: &str) -> String {
+        let from = format!("name=\"{name}\" value=\"");
+        let rest = self
+            .body
+            .split_once(&from)
+            .unwrap_or_else(|| panic!("no field {name} in {}", self.body))
+            .1;
+        rest.split('"').next().unwrap().to_owned()
+    }
+
+    /// The key that this answer shows.
+    pub fn key(&self) -> String {
+        self.find_key()
+            .unwrap_or_else(|| panic!("no key in {} {}", self.status, self.body))
+    }
+
+    pub fn find_key(&self) -> Option<String> {
+        self.body.split("tsend_").skip(1).find_map(|tail| {
+            let tail = tail.get(..38)?;
+            tail.bytes()
+                .all(|b| b.is_ascii_alphanumeric())
+                .then(|| format!("tsend_{tail}"))
+        })
+    }
+
+    /// The ids of the keys in the list, in its order.
+    pub fn key_ids(&self) -> Vec<i64> {
+        let rows = self.body.split("<tr id=\"key-").skip(1);
+        rows.map(|row| row.split('"').next().unwrap().parse().unwrap())
+            .collect()
+    }
+}
+
+fn client() -> Client {
+    Client::builder()
+        .redirect(Policy::none())
+        .timeout(Duration::from_secs(60))
+        .no_proxy()
+        .build()
+        .unwrap()
+}
+
+/// A person with a browser: keeps the session's cookie, sends what browsers send.
+pub struct Visitor {
+    client: Client,
+    base: String,
+    cookie: RefCell<Option<String>>,
+}
+
+impl Visitor {
+    pub fn new(base: String) -> Self {
+        Self {
+            client: client(),
+            base,
+            cookie: RefCell::default(),
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path))
+    }
+
+    pub fn post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        self.send(self.same_origin("POST", path).form(form))
+    }
+
+    /// As htmx asks for a fragment.
+    pub fn htmx_get(&self, path: &str) -> Answer {
+        self.send(self.request("GET", path).header("HX-Request", "true"))
+    }
+
+    pub fn htmx_post(&self, path: &str, form: &[(&str, &str)]) -> Answer {
+        let request = self.same_origin("POST", path);
+        self.send(request.header("HX-Request", "true").form(form))
+    }
+
+    /// A request with this visitor's cookie, for tests that add headers of their own.
+    pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let request = self
+            .client
+            .request(method.parse().unwrap(), format!("{}{path}", self.base));
+        match self.cookie.borrow().as_ref() {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        }
+    }
+
+    pub fn same_origin(&self, method: &str, path: &str) -> RequestBuilder {
+        self.request(method, path)
+            .header("sec-fetch-site", "same-origin")
+    }
+
+    /// Sends, and keeps the cookie that comes back.
+    pub fn send(&self, request: RequestBuilder) -> Answer {
+        let answer = Answer::read(request.send().expect("an answer"));
+        for set_cookie in answer.headers.get_all("set-cookie") {
+            let pair = set_cookie.to_str().unwrap().split(';').next().unwrap();
+            let is_removal = pair.ends_with('=');
+            *self.cookie.borrow_mut() = (!is_removal).then(|| pair.to_owned());
+        }
+        answer
+    }
+
+    pub fn cookie(&self) -> Option<String> {
+        self.cookie.borrow().clone()
+    }
+
+    pub fn set_cookie(&self, cookie: Option<String>) {
+        *self.cookie.borrow_mut() = cookie;
+    }
+
+    pub fn sign_in(&self, email: &str) {
+        let answer = self.post("/login", &[("email", email), ("password", PASSWORD)]);
+        assert_eq!(answer.status, 303, "{}", answer.body);
+    }
+
+    /// A fresh form's nonce.
+    pub fn nonce(&self) -> String {
+        self.get("/api-keys/new").field("nonce")
+    }
+
+    /// Creates a key by the form. `domain`: empty for all domains, or an id.
+    pub fn create(&self, name: &str, domain: &str) -> Answer {
+        let nonce = self.nonce();
+        self.post(
+            "/api-keys",
+            &[("nonce", &nonce), ("name", name), ("domain", domain)],
+        )
+    }
+
+    /// Creates a key and gives its id and the key itself.
+    pub fn create_key(&self, name: &str, domain: &str) -> (i64, String) {
+        let answer = self.create(name, domain);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let id = self.get("/api-keys").key_ids()[0];
+        (id, answer.key())
+    }
+
+    /// Adds a domain; gives its id.
+    pub fn add_domain(&self, name: &str) -> String {
+        let answer = self.post("/domains", &[("name", name)]);
+        assert_eq!(answer.status, 303, "{}", answer.body);
+        let location = answer.location().unwrap();
+        location.rsplit('/').next().unwrap().to_owned()
+    }
+}
+
+/// A program that calls the API.
+pub struct Program {
+    client: Client,
+    base: String,
+    key: String,
+}
+
+impl Program {
+    pub fn new(base: String, key: &str) -> Self {
+        Self {
+            client: client(),
+            base,
+            key: key.to_owned(),
+        }
+    }
+
+    pub fn info(&self) -> Answer {
+        self.send(self.bare("GET", "/v2/info").bearer_auth(&self.key))
+    }
+
+    pub fn post(&self, body: &Value) -> Answer {
+        self.send(
+            self.bare("POST", "/v2/emails")
+                .bearer_auth(&self.key)
+                .json(body),
+        )
+    }
+
+    /// Sends a plain email from an address.
+    pub fn email_from(&self, from: &str) -> Answer {
+        self.post(&email(from))
+    }
+
+    /// A request without the key.
+    pub fn bare(&self, method: &str, path: &str) -> RequestBuilder {
+        self.client
+            .request(method.parse().unwrap(), format!("{}{path}", self.base))
+    }
+
+    pub fn send(&self, request: RequestBuilder) -> Answer {
+        Answer::read(request.send().expect("an answer"))
+    }
+}
+
+/// A plain email, as JSON.
+pub fn email(from: &str) -> Value {
+    serde_json::json!({
+        "from": {"email": from},
+        "to": [{"email": "bob@example.org"}],
+        "subject": "Hello",
+        "text": "It works.",
+    })
+}
+
+/// Sends bytes as they are and reads until the server closes.
+pub fn raw(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let _ = stream.write_all(request);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}

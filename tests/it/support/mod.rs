@@ -1,0 +1,52 @@
+//! The server under test, a database of its own for each test, and who talks to it.
+
+#![allow(dead_code)]
+
+mod database;
+mod http;
+mod logs;
+mod process;
+mod server;
+
+pub use database::Database;
+pub use http::{Answer, Program, Visitor, raw};
+pub use process::{Dashboard, cli};
+pub use server::{App, Backend};
+
+pub const EMAIL: &str = "ada@acme.test";
+pub const TITLE: &str = "Acme Inc";
+pub const PASSWORD: &str = "four unrelated grey lamps";
+
+/// Writes a test once and runs it on both databases.
+///
+/// `both! { fn a_sentence(app: App) { … } }`, or with settings of its own:
+/// `both! { fn a_sentence(app: App, with |settings| settings.key_limit = "3".into()) { … } }`
+macro_rules! both {
+    ($($(#[$meta:meta])* fn $name:ident($app:ident: App $(, with |$settings:ident| $change:expr)?) $body:block)*) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+            use $crate::support::{App, Backend};
+
+            fn body($app: App) $body
+
+            #[allow(unused_mut, unused_assignments)]
+            fn start(backend: Backend) -> App {
+                let mut change: fn(&mut tosend_dashboard::config::Settings) = |_| {};
+                $(change = |$settings| { $change; };)?
+                App::start(backend, change)
+            }
+
+            #[test]
+            fn on_sqlite() {
+                body(start(Backend::Sqlite));
+            }
+
+            #[test]
+            fn on_postgres() {
+                body(start(Backend::Postgres));
+            }
+        }
+    )*};
+}

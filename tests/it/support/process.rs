@@ -1,0 +1,119 @@
+//! The program as a process of its own: for what only the real binary shows.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use super::{Database, Program, Visitor};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_tosend-dashboard");
+
+/// The program with a clean environment and a test's database.
+pub fn command(database: &Database) -> Command {
+    let mut command = Command::new(BINARY);
+    command
+        .env_clear()
+        .env("TOSEND_DATABASE_URL", &database.url)
+        .env("TOSEND_SECRET_FILE", database.folder.path().join("secret"))
+        .current_dir(database.folder.path());
+    command
+}
+
+/// Runs a command with something on its standard input. `Err`: its stderr.
+pub fn cli(database: &Database, args: &[&str], stdin: &str) -> Result<String, String> {
+    let mut child = command(database)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+/// A running server; killed when dropped.
+pub struct Dashboard {
+    child: Child,
+    /// The line it printed at start.
+    pub greeting: String,
+    pub base: String,
+    pub log: PathBuf,
+}
+
+impl Dashboard {
+    /// Starts on a free port and waits until it says that it serves.
+    pub fn start(database: &Database, args: &[&str]) -> Self {
+        let log = database.folder.path().join("log");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
+        let mut child = command(database)
+            .args(["--listen", "127.0.0.1:0"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        let mut greeting = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut greeting)
+            .unwrap();
+        let base = greeting
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .unwrap_or_else(|| {
+                panic!(
+                    "no URL: {greeting} {}",
+                    std::fs::read_to_string(&log).unwrap()
+                )
+            })
+            .trim_end_matches('.')
+            .to_owned();
+        Self {
+            child,
+            greeting,
+            base,
+            log,
+        }
+    }
+
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(self.base.clone())
+    }
+
+    pub fn program(&self, key: &str) -> Program {
+        Program::new(self.base.clone(), key)
+    }
+
+    /// `kill -9`: no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and whether it ended well by itself.
+    pub fn terminate(&mut self) -> bool {
+        let killed = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(killed.success());
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Dashboard {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

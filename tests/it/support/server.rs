@@ -1,0 +1,137 @@
+//! The server in this process, on a free port.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tosend_dashboard::accounts::password::Hasher;
+use tosend_dashboard::app::{self, State};
+use tosend_dashboard::config::{Config, Settings};
+use tosend_dashboard::db::{Db, migrations};
+use tosend_dashboard::secret::ServerSecret;
+
+use super::{Database, EMAIL, PASSWORD, Program, TITLE, Visitor, logs};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+pub struct App {
+    pub address: SocketAddr,
+    pub database: Database,
+    pub hasher: Hasher,
+    pub setup_code: String,
+    handle: actix_web::dev::ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl App {
+    pub fn start(backend: Backend, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::on(Database::new(backend), change)
+    }
+
+    /// A server on a database that is there already, such as a second node.
+    pub fn on(database: Database, change: impl FnOnce(&mut Settings)) -> Self {
+        logs::watch();
+        let mut settings = Settings {
+            database_url: Some(database.url.clone()),
+            listen: "127.0.0.1:0".into(),
+            public_url: None,
+            signup: "first".into(),
+            trusted_proxies: String::new(),
+            secret_file: Some(database.folder.path().join("secret").display().to_string()),
+            key_limit: "1000".into(),
+            log: "trace".into(),
+        };
+        change(&mut settings);
+        let config = Config::parse(&settings).expect("the test's settings are right");
+        std::fs::create_dir_all(database.folder.path().join("data")).unwrap();
+        let db = Db::open(&config.database).expect("the database opens");
+        migrations::run(&db).expect("the migrations run");
+        let secret = ServerSecret::read_or_make(&config.secret_file).unwrap();
+        let listener = TcpListener::bind(config.listen).unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = State::new(config, db, secret);
+        let hasher = state.hasher.clone();
+        let setup_code = state.setup_code.expose().to_owned();
+        let (send, receive) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let server = app::build(listener, state, Some(2)).expect("the server starts");
+                send.send(server.handle()).unwrap();
+                server.await.expect("the server ends well");
+            });
+        });
+        Self {
+            address,
+            database,
+            hasher,
+            setup_code,
+            handle: receive.recv().unwrap(),
+            thread: Some(thread),
+        }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Someone with an empty browser.
+    pub fn visitor(&self) -> Visitor {
+        Visitor::new(format!("http://{}", self.address))
+    }
+
+    /// The owner of the first account, signed up and signed in.
+    pub fn owner(&self) -> Visitor {
+        let visitor = self.visitor();
+        let answer = visitor.post(
+            "/signup",
+            &[("title", TITLE), ("email", EMAIL), ("password", PASSWORD)],
+        );
+        assert_eq!(
+            (answer.status, answer.location()),
+            (303, Some("/api-keys")),
+            "{}",
+            answer.body
+        );
+        visitor
+    }
+
+    /// The owner of another account, made by the operator, signed in.
+    pub fn stranger(&self) -> Visitor {
+        let email = "eve@evil.test";
+        super::cli(
+            &self.database,
+            &[
+                "account",
+                "create",
+                "--email",
+                email,
+                "--title",
+                "Evil Corp",
+                "--password-stdin",
+            ],
+            PASSWORD,
+        )
+        .expect("an account");
+        let visitor = self.visitor();
+        visitor.sign_in(email);
+        visitor
+    }
+
+    /// A program that sends a key with its requests.
+    pub fn program(&self, key: &str) -> Program {
+        Program::new(format!("http://{}", self.address), key)
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
