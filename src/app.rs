@@ -57,6 +57,16 @@ impl State {
     }
 }
 
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the listener cannot be used.
+pub fn run(listener: TcpListener, state: State) -> std::io::Result<()> {
+    actix_web::rt::System::new().block_on(async { build(listener, state, None)?.await })
+}
+
+/// `workers`: how many threads; one for each core if not given.
+///
 /// # Errors
 /// If the listener cannot be used.
 pub fn build(

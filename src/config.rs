@@ -60,7 +60,12 @@ pub struct Settings {
     pub key_limit: String,
 
     /// What is logged: error, warn, info, debug, trace, or a tracing filter
-    #[arg(long, global = true, env = "TOSEND_LOG", default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_LOG",
+        default_value = "info,actix_server=warn"
+    )]
     pub log: String,
 }
 

@@ -7,3 +7,4 @@ pub mod session;
 pub mod setup_code;
 pub mod store;
 pub mod throttle;
+pub mod title;

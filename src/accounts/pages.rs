@@ -10,11 +10,11 @@ use super::email::Email;
 use super::password::{Busy, Match, Password};
 use super::session::sign_in;
 use super::store::{self, CreateError, NewAccount};
+use super::title::Title;
 use crate::app::State;
 use crate::config::{Signup, is_loopback_authority};
 use crate::http::{Error, client_address, page};
 
-const MAX_TITLE_CHARS: usize = 64;
 const CLOSED: &str = "Sign-up is closed here. Sign in, or ask the operator for an account.";
 
 impl From<Busy> for Error {
@@ -77,7 +77,7 @@ pub async fn signup(
     page.title = form.title.trim().to_owned();
     page.email = form.email.trim().to_owned();
 
-    let title = parse_title(&form.title).map_err(|why| page.title_error = Some(why.into()));
+    let title = Title::parse(&form.title).map_err(|why| page.title_error = Some(why.to_string()));
     let email = Email::parse(&form.email).map_err(|why| page.email_error = Some(why.to_string()));
     let password = Password::choose(&form.password, &page.email, &page.title)
         .map_err(|why| page.password_error = Some(why.to_string()));
@@ -133,20 +133,6 @@ async fn signup_page(state: &State, request: &HttpRequest) -> Result<SignupPage,
         asks_code: is_first && !is_this_machine,
         ..SignupPage::default()
     })
-}
-
-/// The name of an account: 1–64 characters, on one line.
-pub fn parse_title(text: &str) -> Result<String, &'static str> {
-    let title = text.trim();
-    if title.is_empty() {
-        Err("Enter the name of your company or project.")
-    } else if title.chars().count() > MAX_TITLE_CHARS {
-        Err("Use at most 64 characters.")
-    } else if title.chars().any(char::is_control) {
-        Err("Remove the invisible control characters.")
-    } else {
-        Ok(title.to_owned())
-    }
 }
 
 #[derive(Template, Default)]

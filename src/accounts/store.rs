@@ -6,6 +6,7 @@ use diesel::prelude::*;
 
 use super::email::Email;
 use super::throttle;
+use super::title::Title;
 use crate::clock;
 use crate::db::{self, Connection, Purpose, is_unique_violation};
 use crate::schema::{accounts, login_attempts, sessions, users};
@@ -64,7 +65,7 @@ pub struct Account {
 /// An account and its first user, checked and hashed.
 #[derive(Debug, Clone)]
 pub struct NewAccount {
-    pub title: String,
+    pub title: Title,
     pub email: Email,
     pub password_hash: String,
 }
@@ -109,7 +110,7 @@ pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateErro
     let now = clock::now();
     let account_id: i64 = diesel::insert_into(accounts::table)
         .values((
-            accounts::title.eq(&new.title),
+            accounts::title.eq(new.title.as_ref()),
             accounts::status.eq(AccountStatus::Active.as_str()),
             accounts::created_at.eq(now),
         ))

@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Failure, Outcome, failure, find_account};
 use crate::accounts::email::Email;
-use crate::accounts::pages::parse_title;
 use crate::accounts::password::{Password, hash_blocking};
 use crate::accounts::store::{self, AccountStatus, NewAccount};
+use crate::accounts::title::Title;
 use crate::db::Db;
 
 #[derive(Debug, Subcommand)]
@@ -69,8 +69,8 @@ pub fn run(command: Command, db: &Db) -> Outcome {
 
 fn create(db: &Db, email: &str, title: &str, source: &PasswordSource) -> Outcome {
     let email = Email::parse(email).map_err(|e| e.to_string())?;
-    let title = parse_title(title)?;
-    let password = choose_password(source, &email, &title)?;
+    let title = Title::parse(title).map_err(|e| e.to_string())?;
+    let password = choose_password(source, &email, title.as_ref())?;
     let new = NewAccount {
         title,
         password_hash: hash_blocking(&password),

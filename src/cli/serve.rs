@@ -30,9 +30,7 @@ pub fn run(config: Config, db: Db) -> Outcome {
         .map_or_else(|| format!("http://{address}"), |url| url.origin());
     let state = State::new(config, db, secret);
     greet(&state, &url, is_empty);
-    actix_web::rt::System::new()
-        .block_on(async { app::build(listener, state, None)?.await })
-        .map_err(|e| format!("the server stopped: {e}"))
+    app::run(listener, state).map_err(|e| format!("the server stopped: {e}"))
 }
 
 /// One line for whoever started it; then what they should know.
@@ -41,17 +39,17 @@ fn greet(state: &State, url: &str, is_empty: bool) {
     let first = match (is_empty, config.signup) {
         (false, _) => String::new(),
         (true, Signup::Closed) => {
-            " Sign-up is closed: create an account with “account create”.".to_owned()
+            " (sign-up is closed: create an account with “account create”)".to_owned()
         }
         (true, _) if config.is_loopback() => {
-            " Open it: the first visitor creates the account.".to_owned()
+            " (open it: the first visitor creates the account)".to_owned()
         }
         (true, _) => format!(
-            " Open it: the first visitor creates the account, with the set-up code {}.",
+            " (open it: the first visitor creates the account, with the set-up code {})",
             state.setup_code.expose()
         ),
     };
-    println!("The API Keys dashboard is at {url}.{first}");
+    println!("API Keys dashboard: {url}{first}");
     if !config.is_https() && !config.is_loopback() {
         tracing::warn!(
             "served without https: cookies and keys travel in clear. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"

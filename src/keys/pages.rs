@@ -4,6 +4,7 @@ use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::name::KeyName;
 use super::scope::NewScope;
@@ -187,6 +188,8 @@ struct CreatedPage<'a> {
     key: &'a Key,
     secret: &'a str,
     curl: String,
+    /// Whether the command works now: some domain that the key opens is verified.
+    can_send: bool,
     /// For the page behind the dialog; left out if it could not be read.
     list: Option<KeyList>,
     is_fragment: bool,
@@ -298,11 +301,18 @@ async fn show_created(
         true => fresh_list(state, &user, 1).await.ok(),
         false => None,
     };
+    let sender = sender_domain(state, &user, key).await;
     let page = CreatedPage {
         user: &user,
         key,
         secret: secret.expose(),
-        curl: curl_line(state, request, &user, key, secret).await,
+        curl: curl_line(
+            &page::origin(request, &state.config),
+            sender.as_ref().map_or("your-domain.example", |d| &d.name),
+            &user.email,
+            secret,
+        ),
+        can_send: sender.is_some_and(|domain| domain.status.is_verified()),
         list,
         is_fragment,
     };
@@ -331,38 +341,33 @@ async fn fresh_list(state: &State, user: &User, page: i64) -> Result<KeyList, Er
     Ok(list)
 }
 
-/// A complete command that sends an email with the key: from a domain that the key opens.
-async fn curl_line(
-    state: &State,
-    request: &HttpRequest,
-    user: &User,
-    key: &Key,
-    secret: &PlainKey,
-) -> String {
+/// A domain that the key opens, a verified one if there is one.
+async fn sender_domain(state: &State, user: &User, key: &Key) -> Option<Domain> {
     let account = user.account;
     let domains = state
         .db
         .read(move |conn| domains_store::list(conn, account))
         .await
         .unwrap_or_default();
-    let domain = domains
-        .iter()
+    domains
+        .into_iter()
         .filter(|domain| key.scope.allows(domain.id))
         .max_by_key(|domain| domain.status.is_verified())
-        .map_or("your-domain.example", |domain| domain.name.as_str());
-    let body = serde_json::json!({
-        "from": {"email": format!("hello@{domain}")},
-        "to": [{"email": user.email}],
-        "subject": "Hello from ToSend",
-        "text": "It works.",
-    });
-    let url = format!("{}/v2/emails", page::origin(request, &state.config));
+}
+
+/// A complete command that sends an email with the key.
+fn curl_line(origin: &str, sender_domain: &str, recipient: &str, secret: &PlainKey) -> String {
+    let body = format!(
+        r#"{{"from": {}, "to": [{}], "subject": "Hello from ToSend", "text": "It works."}}"#,
+        json!({"email": format!("hello@{sender_domain}")}),
+        json!({"email": recipient}),
+    );
     format!(
         "curl {} \\\n  -H {} \\\n  -H {} \\\n  -d {}",
-        page::shell_quote(&url),
+        page::shell_quote(&format!("{origin}/v2/emails")),
         page::shell_quote(&format!("Authorization: Bearer {}", secret.expose())),
         page::shell_quote("Content-Type: application/json"),
-        page::shell_quote(&body.to_string()),
+        page::shell_quote(&body),
     )
 }
 

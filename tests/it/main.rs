@@ -4,4 +4,7 @@
 #[macro_use]
 mod support;
 
+mod durability;
+mod house;
 mod keys;
+mod secrecy;

@@ -1,8 +1,8 @@
 //! Who talks to the server: a visitor with a browser, a program with a key, or raw bytes.
 
-use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -10,7 +10,7 @@ use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use serde_json::Value;
 
-use super::PASSWORD;
+use super::{EMAIL, PASSWORD, TITLE};
 
 #[derive(Debug)]
 pub struct Answer {
@@ -86,16 +86,16 @@ fn client() -> Client {
 /// A person with a browser: keeps the session's cookie, sends what browsers send.
 pub struct Visitor {
     client: Client,
-    base: String,
-    cookie: RefCell<Option<String>>,
+    base: Mutex<String>,
+    cookie: Mutex<Option<String>>,
 }
 
 impl Visitor {
     pub fn new(base: String) -> Self {
         Self {
             client: client(),
-            base,
-            cookie: RefCell::default(),
+            base: base.into(),
+            cookie: Mutex::default(),
         }
     }
 
@@ -119,10 +119,9 @@ impl Visitor {
 
     /// A request with this visitor's cookie, for tests that add headers of their own.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
-        let request = self
-            .client
-            .request(method.parse().unwrap(), format!("{}{path}", self.base));
-        match self.cookie.borrow().as_ref() {
+        let url = format!("{}{path}", self.base.lock().unwrap());
+        let request = self.client.request(method.parse().unwrap(), url);
+        match self.cookie.lock().unwrap().as_ref() {
             Some(cookie) => request.header("cookie", cookie),
             None => request,
         }
@@ -139,17 +138,36 @@ impl Visitor {
         for set_cookie in answer.headers.get_all("set-cookie") {
             let pair = set_cookie.to_str().unwrap().split(';').next().unwrap();
             let is_removal = pair.ends_with('=');
-            *self.cookie.borrow_mut() = (!is_removal).then(|| pair.to_owned());
+            *self.cookie.lock().unwrap() = (!is_removal).then(|| pair.to_owned());
         }
         answer
     }
 
     pub fn cookie(&self) -> Option<String> {
-        self.cookie.borrow().clone()
+        self.cookie.lock().unwrap().clone()
     }
 
     pub fn set_cookie(&self, cookie: Option<String>) {
-        *self.cookie.borrow_mut() = cookie;
+        *self.cookie.lock().unwrap() = cookie;
+    }
+
+    /// Goes on at another address, with the same cookie.
+    pub fn move_to(&self, base: &str) {
+        *self.base.lock().unwrap() = base.to_owned();
+    }
+
+    /// Creates the first account.
+    pub fn sign_up(&self) {
+        let answer = self.post(
+            "/signup",
+            &[("title", TITLE), ("email", EMAIL), ("password", PASSWORD)],
+        );
+        assert_eq!(
+            (answer.status, answer.location()),
+            (303, Some("/api-keys")),
+            "{}",
+            answer.body
+        );
     }
 
     pub fn sign_in(&self, email: &str) {

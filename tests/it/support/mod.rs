@@ -9,7 +9,7 @@ mod process;
 mod server;
 
 pub use database::Database;
-pub use http::{Answer, Program, Visitor, raw};
+pub use http::{Answer, Program, Visitor, email, raw};
 pub use process::{Dashboard, cli};
 pub use server::{App, Backend};
 

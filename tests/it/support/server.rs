@@ -10,7 +10,7 @@ use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::secret::ServerSecret;
 
-use super::{Database, EMAIL, PASSWORD, Program, TITLE, Visitor, logs};
+use super::{Database, PASSWORD, Program, Visitor, logs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -86,16 +86,7 @@ impl App {
     /// The owner of the first account, signed up and signed in.
     pub fn owner(&self) -> Visitor {
         let visitor = self.visitor();
-        let answer = visitor.post(
-            "/signup",
-            &[("title", TITLE), ("email", EMAIL), ("password", PASSWORD)],
-        );
-        assert_eq!(
-            (answer.status, answer.location()),
-            (303, Some("/api-keys")),
-            "{}",
-            answer.body
-        );
+        visitor.sign_up();
         visitor
     }
 

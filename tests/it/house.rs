@@ -1,0 +1,145 @@
+//! The order of the house: what may stand in which file, by the file's name.
+
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Every Rust file below `src`, with its path there and its text without tests.
+fn sources() -> Vec<(String, String)> {
+    let src = Path::new(ROOT).join("src");
+    let mut folders = vec![src.clone()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&src).unwrap().display().to_string();
+                let text = std::fs::read_to_string(&path).unwrap();
+                let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
+                found.push((name, text));
+            }
+        }
+    }
+    assert!(found.len() > 30);
+    found
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let paths = entries(&Path::new(ROOT).join(folder));
+    let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    paths.into_iter().map(name).collect()
+}
+
+fn ends_in(path: &str, names: &[&str]) -> bool {
+    names.contains(&path.rsplit('/').next().unwrap())
+}
+
+#[test]
+fn diesel_stands_in_stores_and_db_only() {
+    for (path, text) in sources() {
+        if !path.starts_with("db/") && !ends_in(&path, &["store.rs", "schema.rs"]) {
+            assert!(!text.contains("diesel"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn actix_stands_at_the_edge_only() {
+    let edge = [
+        "pages.rs",
+        "api.rs",
+        "app.rs",
+        "routes.rs",
+        "session.rs",
+        "bearer.rs",
+    ];
+    for (path, text) in sources() {
+        if !path.starts_with("http/") && !ends_in(&path, &edge) {
+            assert!(
+                !text.contains("actix_web") && !text.contains("actix_session"),
+                "{path}"
+            );
+        }
+    }
+}
+
+#[test]
+fn nouns_use_each_other_in_one_direction_and_never_their_pages() {
+    let nouns = ["emails", "keys", "domains", "accounts"];
+    for (path, text) in sources() {
+        let noun = path.split('/').next().unwrap();
+        let rank = nouns.iter().position(|n| *n == noun);
+        for (other_rank, other) in nouns.iter().enumerate() {
+            let uses = text.contains(&format!("crate::{other}"));
+            match rank {
+                Some(rank) => assert!(!uses || other_rank >= rank, "{path} uses {other}"),
+                None if matches!(noun, "db" | "http") => {
+                    assert!(!uses, "{path} uses {other}");
+                }
+                None => {}
+            }
+            if *other != noun && path != "routes.rs" {
+                assert!(!text.contains(&format!("crate::{other}::pages")), "{path}");
+            }
+        }
+        if noun == "db" {
+            assert!(!text.contains("crate::http"), "{path}");
+        }
+    }
+}
+
+#[test]
+fn every_statement_on_a_tenants_row_takes_the_account() {
+    for (path, text) in sources() {
+        if !ends_in(&path, &["store.rs"]) || path.starts_with("accounts/") {
+            continue;
+        }
+        for function in text.split("\npub fn ").skip(1) {
+            let (name, rest) = function.split_once('(').unwrap();
+            let arguments = rest.split(") ->").next().unwrap();
+            let knows_whose = arguments.contains("AccountId")
+                || arguments.contains("user_id")
+                || arguments.contains("&LiveKey")
+                || name.ends_with("_of_any_account");
+            assert!(
+                knows_whose || !arguments.contains("Connection"),
+                "{path} {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn both_databases_have_the_same_migrations() {
+    let sqlite = names("migrations/sqlite");
+    assert_eq!(sqlite, names("migrations/postgres"));
+    assert!(!sqlite.is_empty());
+    for backend in ["sqlite", "postgres"] {
+        for migration in &sqlite {
+            let files = names(&format!("migrations/{backend}/{migration}"));
+            assert_eq!(files, ["down.sql", "up.sql"], "{backend} {migration}");
+        }
+    }
+}
+
+#[test]
+fn vendored_assets_are_what_their_list_says() {
+    use sha2::Digest;
+    let list = std::fs::read_to_string(Path::new(ROOT).join("static/README.md")).unwrap();
+    let script = std::fs::read(Path::new(ROOT).join("static/htmx.min.js")).unwrap();
+    let sum: String = sha2::Sha256::digest(script)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(list.contains(&sum), "htmx.min.js is {sum}");
+}
