@@ -7,4 +7,5 @@ mod support;
 mod durability;
 mod house;
 mod keys;
+mod sdk;
 mod secrecy;
