@@ -98,8 +98,10 @@ fn open(config: &Config) -> Result<Db, String> {
     if let DatabaseUrl::Sqlite(path) = &config.database {
         make_folder_of(path)?;
     }
-    let db = Db::open(&config.database)
-        .map_err(|why| format!("the database cannot be opened: {}", one_line(&why)))?;
+    let db = Db::open(&config.database).map_err(|why| {
+        let why = one_line(&why);
+        format!("the database {} cannot be opened: {why}", config.database)
+    })?;
     let ran = migrations::run(&db).map_err(|e| one_line(&e.to_string()))?;
     if ran > 0 {
         tracing::info!(

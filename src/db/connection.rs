@@ -1,5 +1,6 @@
 //! One connection type over both databases, made by the scheme of the URL.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,15 @@ impl DatabaseUrl {
             return Ok(Self::Postgres(url.to_owned().into()));
         }
         Err("a database URL begins with sqlite:// or postgres://".into())
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Postgres(_) => f.write_str("of PostgreSQL"),
+        }
     }
 }
 
