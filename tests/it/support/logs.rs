@@ -8,8 +8,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::PASSWORD;
 
-/// Everything at TRACE but the tests' own HTTP client, which runs in this process too.
-const FILTER: &str = "trace,reqwest=off,hyper=off,hyper_util=off,h2=off,mio=off";
+/// Everything at TRACE but the tests' own HTTP clients, which run in this process too.
+const FILTER: &str = "trace,reqwest=off,hyper=off,hyper_util=off,h2=off,mio=off,thirtyfour=off";
 
 /// Collects the logs of this process and ends it if one holds a key, a password or a session.
 pub fn watch() {

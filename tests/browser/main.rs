@@ -1,0 +1,15 @@
+//! The dashboard in a real browser: Chromium without a window, driven by ChromeDriver, against
+//! the server as `main` builds it. `tests/run` provides what they need.
+
+#[path = "../it/support/mod.rs"]
+#[macro_use]
+#[allow(unused_imports)]
+mod support;
+
+mod browser;
+mod screens;
+
+mod form;
+mod looks;
+mod safety;
+mod story;

@@ -1,0 +1,280 @@
+//! The screens: what is on each, and where its buttons lead.
+
+use serde::Deserialize;
+
+use crate::browser::Browser;
+use crate::support::{EMAIL, PASSWORD, TITLE};
+
+/// Signs up as the first owner.
+pub fn sign_up(browser: &Browser) -> Keys<'_> {
+    SignUp::open(browser).submit(TITLE)
+}
+
+pub struct SignUp<'a>(&'a Browser);
+
+impl<'a> SignUp<'a> {
+    pub fn open(browser: &'a Browser) -> Self {
+        browser.goto("/");
+        browser.see("form[action='/signup']");
+        Self(browser)
+    }
+
+    pub fn asks_for_code(&self) -> bool {
+        self.0.shows("#setup_code")
+    }
+
+    pub fn fill_code(self, code: &str) -> Self {
+        self.0.fill("#setup_code", code);
+        self
+    }
+
+    pub fn submit(self, title: &str) -> Keys<'a> {
+        self.0.fill("#title", title);
+        self.0.fill("#email", EMAIL);
+        self.0.fill("#password", PASSWORD);
+        self.0.press("Create account");
+        Keys::see(self.0)
+    }
+}
+
+pub struct SignIn<'a>(&'a Browser);
+
+impl<'a> SignIn<'a> {
+    pub fn see(browser: &'a Browser) -> Self {
+        browser.see("form[action='/login']");
+        Self(browser)
+    }
+
+    pub fn submit(self) -> Keys<'a> {
+        self.0.fill("#email", EMAIL);
+        self.0.fill("#password", PASSWORD);
+        self.0.press("Sign in");
+        Keys::see(self.0)
+    }
+}
+
+/// The API Keys page.
+pub struct Keys<'a>(&'a Browser);
+
+/// A row of the list, as it reads.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub struct Row {
+    pub name: String,
+    pub key: String,
+    pub domain: String,
+    pub status: String,
+}
+
+impl<'a> Keys<'a> {
+    pub fn open(browser: &'a Browser) -> Self {
+        browser.goto("/api-keys");
+        Self::see(browser)
+    }
+
+    pub fn see(browser: &'a Browser) -> Self {
+        browser.see("#key-list");
+        Self(browser)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.shows("#key-list .empty")
+    }
+
+    pub fn rows(&self) -> Vec<Row> {
+        self.0.script(
+            "return [...document.querySelectorAll('#key-rows tr')].map(row => {
+               const [name, key, domain, status] = [...row.cells].map(cell => cell.innerText.trim());
+               return {name, key, domain, status};
+             })",
+        )
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.rows().into_iter().map(|row| row.name).collect()
+    }
+
+    #[track_caller]
+    pub fn wait_for_status(&self, name: &str, status: &str) {
+        self.0.wait(&format!("{name} is {status}"), || {
+            let mut rows = self.rows().into_iter();
+            rows.any(|row| row.name == name && row.status == status)
+        });
+    }
+
+    /// By the button beside the heading: to the dialog, or its page.
+    pub fn create(self) -> NewKey<'a> {
+        self.0.press("Create API Key");
+        NewKey::see(self.0)
+    }
+
+    /// Creates a key and ends at the list again; gives the key.
+    pub fn create_and_store(self, name: &str) -> String {
+        let shown = self.create().name(name).submit();
+        let key = shown.key();
+        shown.stored();
+        key
+    }
+
+    pub fn pause(&self, name: &str) {
+        self.0.press(&format!("Pause {name}"));
+        self.wait_for_status(name, "Inactive");
+    }
+
+    pub fn resume(&self, name: &str) {
+        self.0.press(&format!("Resume {name}"));
+        self.wait_for_status(name, "Active");
+    }
+
+    pub fn delete(self, name: &str) -> DeleteKey<'a> {
+        self.0.press(&format!("Delete {name}"));
+        DeleteKey::see(self.0)
+    }
+
+    pub fn delete_newest(self) -> DeleteKey<'a> {
+        self.0.click("#key-rows tr:first-child a[id$=delete]");
+        DeleteKey::see(self.0)
+    }
+
+    pub fn sign_out(self) -> SignIn<'a> {
+        self.0.press("Sign out");
+        SignIn::see(self.0)
+    }
+}
+
+/// The form for a new key: the dialog, or its page.
+pub struct NewKey<'a>(&'a Browser);
+
+impl<'a> NewKey<'a> {
+    pub fn see(browser: &'a Browser) -> Self {
+        browser.see("form[action='/api-keys'] #key-name");
+        Self(browser)
+    }
+
+    pub fn name(self, name: &str) -> Self {
+        self.0.fill("#key-name", name);
+        self
+    }
+
+    pub fn domain(self, label: &str) -> Self {
+        self.0
+            .click(&format!("#key-domain option:nth-of-type({})", {
+                let labels = self.domains();
+                1 + labels.iter().position(|l| l == label).expect(label)
+            }));
+        self
+    }
+
+    pub fn domains(&self) -> Vec<String> {
+        self.0
+            .script("return [...document.getElementById('key-domain').options].map(o => o.text)")
+    }
+
+    pub fn submit(self) -> Reveal<'a> {
+        self.0.press("Create");
+        Reveal::see(self.0)
+    }
+
+    pub fn submit_wrong(self) -> Self {
+        self.0.press("Create");
+        self.0.see(".error:not(:empty)");
+        self
+    }
+}
+
+/// The new key, shown once: in the dialog, or on a page.
+pub struct Reveal<'a>(&'a Browser);
+
+impl<'a> Reveal<'a> {
+    pub fn see(browser: &'a Browser) -> Self {
+        browser.see("[data-reveal] #new-key");
+        Self(browser)
+    }
+
+    pub fn key(&self) -> String {
+        self.0.value("#new-key")
+    }
+
+    pub fn curl(&self) -> String {
+        self.0.text("#curl-line")
+    }
+
+    #[track_caller]
+    pub fn copy(&self, what: &str) {
+        self.0.press(what);
+        self.0.wait("the button says that it copied", || {
+            self.0.shows("[data-copy]") && self.0.text("[data-reveal]").contains("Copied")
+        });
+    }
+
+    pub fn stored(self) -> Keys<'a> {
+        self.0.press("I have stored it");
+        self.0.miss("[data-reveal]");
+        Keys::see(self.0)
+    }
+}
+
+/// The question before a key is deleted: the dialog, or its page.
+pub struct DeleteKey<'a>(&'a Browser);
+
+impl<'a> DeleteKey<'a> {
+    pub fn see(browser: &'a Browser) -> Self {
+        browser.see("form[action$='/delete']");
+        Self(browser)
+    }
+
+    pub fn cancel(self) -> Keys<'a> {
+        self.0.press("Cancel");
+        self.0.miss("form[action$='/delete']");
+        Keys::see(self.0)
+    }
+
+    pub fn confirm(self) -> Keys<'a> {
+        self.0.press("Delete key");
+        self.0.miss("form[action$='/delete']");
+        Keys::see(self.0)
+    }
+}
+
+pub struct Domains<'a>(&'a Browser);
+
+impl<'a> Domains<'a> {
+    pub fn open(browser: &'a Browser) -> Self {
+        browser.press("Domains");
+        browser.see("form[action='/domains']");
+        Self(browser)
+    }
+
+    pub fn add(self, name: &str) -> Domain<'a> {
+        self.0.fill("#name", name);
+        self.0.press("Add domain");
+        self.0.see("h1 + .lead .badge");
+        Domain(self.0)
+    }
+
+    pub fn add_wrong(self, name: &str) -> Self {
+        self.0.fill("#name", name);
+        self.0.press("Add domain");
+        self.0.see("#name-error:not(:empty)");
+        self
+    }
+}
+
+/// The page of one domain.
+pub struct Domain<'a>(&'a Browser);
+
+impl Domain<'_> {
+    pub fn status(&self) -> String {
+        self.0.text(".lead .badge")
+    }
+
+    /// What the operator is to run, word by word.
+    pub fn command(&self) -> Vec<String> {
+        let line = self.0.text("#verify-command");
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    pub fn check_again(&self) {
+        self.0.press("Check again");
+        self.0.miss("#verify-command");
+    }
+}
