@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::email::Email;
 use super::password::{Busy, Match, Password};
-use super::session::sign_in;
+use super::session::{SignedIn, sign_in};
 use super::store::{self, CreateError, NewAccount};
 use super::title::Title;
 use crate::app::State;
@@ -49,7 +49,11 @@ struct SignupPage {
 pub async fn signup_form(
     state: web::Data<State>,
     request: HttpRequest,
+    user: Option<SignedIn>,
 ) -> Result<HttpResponse, Error> {
+    if user.is_some() {
+        return Ok(page::redirect(&request, "/api-keys"));
+    }
     page::html(&signup_page(&state, &request).await?)
 }
 
@@ -154,12 +158,17 @@ pub async fn login_form(
     state: web::Data<State>,
     request: HttpRequest,
     query: web::Query<LoginQuery>,
+    user: Option<SignedIn>,
 ) -> Result<HttpResponse, Error> {
+    let next = page::local_path(query.next.as_deref());
+    if user.is_some() {
+        return Ok(page::redirect(&request, next));
+    }
     if !state.db.read(store::exists_any).await? {
         return Ok(page::redirect(&request, "/signup"));
     }
     page::html(&LoginPage {
-        next: page::local_path(query.next.as_deref()).to_owned(),
+        next: next.to_owned(),
         offers_signup: state.config.signup == Signup::Open,
         ..LoginPage::default()
     })
