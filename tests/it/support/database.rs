@@ -109,3 +109,24 @@ fn admin(sql: &str) {
         .batch_execute(sql)
         .expect("the throw-away PostgreSQL obeys");
 }
+
+impl Database {
+    /// The one text that a query gives.
+    pub fn text(&self, sql: &str) -> String {
+        use diesel::prelude::*;
+        #[derive(diesel::QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            t: String,
+        }
+        let query = diesel::sql_query(format!("SELECT CAST(({sql}) AS TEXT) AS t"));
+        let row: Row = match self.backend {
+            Backend::Sqlite => query.get_result(
+                &mut SqliteConnection::establish(self.file().to_str().unwrap()).unwrap(),
+            ),
+            Backend::Postgres => query.get_result(&mut PgConnection::establish(&self.url).unwrap()),
+        }
+        .unwrap();
+        row.t
+    }
+}

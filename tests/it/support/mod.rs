@@ -50,3 +50,4 @@ macro_rules! both {
         }
     )*};
 }
+
