@@ -12,7 +12,7 @@ use crate::accounts::session::DbSessions;
 use crate::app::State;
 use crate::domains::pages as domains;
 use crate::emails::api as emails;
-use crate::http::{self, api_error, assets, csrf, health};
+use crate::http::{self, api_error, assets, body, csrf, health};
 use crate::keys::pages as keys;
 
 /// 10 MB of attachments in base64, and the rest of the message.
@@ -39,7 +39,9 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(
                 scope("")
                     .app_data(web::FormConfig::default().limit(FORM_BYTES))
+                    .app_data(PayloadConfig::new(FORM_BYTES))
                     .configure(pages)
+                    .wrap(from_fn(body::read_first))
                     .wrap(from_fn(csrf::protect))
                     .wrap(session)
                     .wrap(from_fn(http::render_errors)),

@@ -3,6 +3,7 @@
 mod address;
 pub mod api_error;
 pub mod assets;
+pub mod body;
 pub mod csrf;
 mod error;
 pub mod headers;

@@ -2,21 +2,17 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::{FromRequest, HttpRequest};
 use serde_json::Value;
 
 use super::store::LiveKey;
 use super::verify;
 use crate::app::State;
-use crate::http::ApiError;
-
-/// How long a request body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
+use crate::http::{ApiError, body};
 
 /// A working key from the header, or from the query (`?api_key=`), as FluentSMTP checks keys.
 pub struct Bearer(pub LiveKey);
@@ -74,11 +70,10 @@ impl FromRequest for BearerWithBody {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let state = State::of(request);
         let request = request.clone();
-        let reading = web::Bytes::from_request(&request, payload);
+        let mut payload = payload.take();
         Box::pin(async move {
-            let bytes = tokio::time::timeout(BODY_DEADLINE, reading)
+            let bytes = body::read(&request, &mut payload)
                 .await
-                .map_err(|_| ApiError::of_status(StatusCode::REQUEST_TIMEOUT))?
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
             let body = Body::parse(request.headers(), &bytes);
             let presented = match from_header(request.headers())? {
