@@ -271,3 +271,23 @@ pub fn raw(address: SocketAddr, request: &[u8]) -> String {
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8_lossy(&answer).into_owned()
 }
+
+/// A request whose body is long in coming.
+pub struct Slow(TcpStream);
+
+impl Slow {
+    /// Sends the head alone.
+    pub fn begin(address: SocketAddr, head: &str) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        Self(stream)
+    }
+
+    /// Sends the body and reads until the server closes.
+    pub fn end(&mut self, body: &str) -> String {
+        self.0.write_all(body.as_bytes()).unwrap();
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}

@@ -13,6 +13,9 @@ pub use http::{Answer, Program, Visitor, email, raw};
 pub use process::{Dashboard, cli};
 pub use server::{App, Backend};
 
+pub use http::Slow;
+pub use process::command;
+
 pub const EMAIL: &str = "ada@acme.test";
 pub const TITLE: &str = "Acme Inc";
 pub const PASSWORD: &str = "four unrelated grey lamps";
