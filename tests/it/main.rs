@@ -6,6 +6,7 @@ mod support;
 
 mod accounts;
 mod api;
+mod defences;
 mod durability;
 mod house;
 mod keys;

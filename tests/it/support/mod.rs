@@ -13,7 +13,7 @@ pub use http::{Answer, Program, Visitor, email, raw};
 pub use process::{Dashboard, cli};
 pub use server::{App, Backend};
 
-pub use http::Slow;
+pub use http::{Slow, email};
 pub use process::command;
 
 pub const EMAIL: &str = "ada@acme.test";
