@@ -7,6 +7,7 @@ mod support;
 mod accounts;
 mod api;
 mod defences;
+mod domains;
 mod durability;
 mod house;
 mod keys;

@@ -1,0 +1,193 @@
+//! The Domains pages.
+
+use crate::support::*;
+
+fn add(visitor: &Visitor, name: &str) -> Answer {
+    visitor.post("/domains", &[("name", name)])
+}
+
+/// The names in the list, in its order.
+fn names(visitor: &Visitor) -> Vec<String> {
+    let page = visitor.get("/domains").body;
+    let rows = page.split("<th scope=\"row\"><a href=\"/domains/").skip(1);
+    let name = |row: &str| row.split(['>', '<']).nth(1).unwrap().to_owned();
+    rows.map(name).collect()
+}
+
+fn attest(app: &App, name: &str) -> String {
+    let args = ["domain", "add", "--account", EMAIL, name, "--verified"];
+    cli(&app.database, &args, "").unwrap()
+}
+
+fn domains(app: &App) -> i64 {
+    app.database.number("SELECT COUNT(*) FROM sending_domains")
+}
+
+both! {
+    fn a_domain_is_added_shown_and_deleted(app: App) {
+        let owner = app.owner();
+        assert!(owner.get("/domains").body.contains("No domains yet."));
+        let id = owner.add_domain("Acme.TEST.");
+        owner.add_domain(" bücher.example ");
+        owner.add_domain("a.acme.test");
+        assert_eq!(names(&owner), ["a.acme.test", "acme.test", "xn--bcher-kva.example"]);
+        assert!(owner.get("/domains").body.contains("<span class=\"badge pending\">Pending</span>"));
+
+        let page = owner.get(&format!("/domains/{id}"));
+        assert_eq!(page.status, 200);
+        assert!(page.body.contains("<h1 tabindex=\"-1\">acme.test</h1>"));
+
+        let path = format!("/domains/{id}/delete");
+        let confirm = owner.get(&path);
+        assert!(confirm.body.contains("Delete acme.test?"));
+        assert!(confirm.body.contains(&format!("method=\"post\" action=\"{path}\"")));
+        assert_eq!(domains(&app), 3);
+        let deleted = owner.post(&path, &[]);
+        assert_eq!((deleted.status, deleted.location()), (303, Some("/domains")));
+        assert_eq!(names(&owner), ["a.acme.test", "xn--bcher-kva.example"]);
+        for gone in [owner.get(&path), owner.post(&path, &[]), owner.get(&format!("/domains/{id}"))] {
+            assert_eq!(gone.status, 404);
+        }
+        assert_ne!(owner.add_domain("acme.test"), id);
+    }
+
+    fn what_is_no_domain_of_ones_own_is_refused(app: App) {
+        let owner = app.owner();
+        owner.add_domain("acme.test");
+        owner.add_domain("xn--bcher-kva.example");
+        let anyone = "Anyone can register names under this ending";
+        let alone = "Enter the domain alone";
+        let (address, twice) = ("instead of an IP address", "is in your list already");
+        for (given, why) in [
+            ("", "Enter a domain, for example"),
+            ("acme.test", twice),
+            ("ACME.test.", twice),
+            ("bücher.example", twice),
+            ("com", "Enter a whole domain with its ending"),
+            ("localhost", "Enter a whole domain with its ending"),
+            ("co.uk", anyone),
+            ("github.io", anyone),
+            ("192.0.2.1", address),
+            ("2001:db8::1", address),
+            ("https://acme.com", alone),
+            ("acme.com/mail", alone),
+            ("ada@acme.com", alone),
+            ("acme.com:25", alone),
+            ("ac_me.com", "This is not a valid domain name."),
+            (&format!("{}.com", "a".repeat(64)), "This is not a valid domain name."),
+        ] {
+            let answer = add(&owner, given);
+            assert_eq!(answer.status, 422, "{given}");
+            let beside = answer.body.split("id=\"name-error\">").nth(1).unwrap();
+            assert!(beside.split("</p>").next().unwrap().contains(why), "{given}: {beside}");
+            assert_eq!(answer.field("name"), given);
+        }
+        assert_eq!(domains(&app), 2);
+    }
+
+    fn a_domain_may_have_any_ending_and_be_in_two_accounts(app: App) {
+        let (owner, stranger) = (app.owner(), app.stranger());
+        for name in ["nas.lan", "acme.internal", "acme.unknown-ending", "mail.acme.co.uk"] {
+            owner.add_domain(name);
+            stranger.add_domain(name);
+        }
+        assert_eq!(names(&owner), names(&stranger));
+        assert_eq!(domains(&app), 8);
+    }
+
+    fn the_operator_attests_a_domain_with_the_command_that_its_page_shows(app: App) {
+        let owner = app.owner();
+        let id = owner.add_domain("acme.test");
+        let path = format!("/domains/{id}");
+        let command = format!(" domain add --account {EMAIL} acme.test --verified</code>");
+        assert!(owner.get(&path).body.contains(&command), "{}", owner.get(&path).body);
+
+        let (_, key) = owner.create_key("x", "");
+        let program = app.program(&key);
+        let refused = program.email_from("ada@acme.test");
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.contains("domain_not_verified"));
+        for _ in 0..2 {
+            assert_eq!(attest(&app, "ACME.test"), "acme.test is verified.\n");
+            let page = owner.get(&path).body;
+            assert!(page.contains("<span class=\"badge verified\">Verified</span>"));
+            assert!(!page.contains("--verified"));
+            assert_eq!(program.email_from("ada@acme.test").status, 200);
+        }
+        // To add it again, here or there, takes nothing back.
+        assert_eq!(add(&owner, "acme.test").status, 422);
+        let args = ["domain", "add", "--account", EMAIL, "acme.test"];
+        assert_eq!(cli(&app.database, &args, "").unwrap(), "acme.test is verified.\n");
+        assert_eq!(domains(&app), 1);
+    }
+
+    fn an_operator_attests_for_one_account_alone(app: App) {
+        let (owner, stranger) = (app.owner(), app.stranger());
+        let theirs = stranger.add_domain("acme.test");
+        assert_eq!(attest(&app, "acme.test"), "acme.test is verified.\n");
+        assert!(stranger.get(&format!("/domains/{theirs}")).body.contains("Pending"));
+        assert_eq!(names(&owner), ["acme.test"]);
+    }
+
+    fn a_domain_that_keys_are_restricted_to_stays(app: App) {
+        let owner = app.owner();
+        let id = owner.add_domain("acme.test");
+        attest(&app, "acme.test");
+        let (first, key) = owner.create_key("Billing <b>", &id);
+        let (second, _) = owner.create_key("Newsletter", &id);
+        owner.create_key("Everything", "");
+        owner.post(&format!("/api-keys/{second}/pause"), &[]);
+        let path = format!("/domains/{id}/delete");
+        let assert_is_in_use = |answer: Answer, status: u16, names: &[&str]| {
+            assert_eq!(answer.status, status);
+            assert!(answer.body.contains("acme.test is in use"));
+            let list = answer.body.split("<li><bdi>").skip(1);
+            let list: Vec<_> = list.map(|item| item.split("</bdi>").next().unwrap()).collect();
+            assert_eq!(list, names);
+            assert!(!answer.body.contains(&format!("action=\"{path}\"")));
+            assert_eq!(domains(&app), 1);
+        };
+        let both = ["Newsletter", "Billing &#60;b&#62;"];
+        assert_is_in_use(owner.get(&path), 200, &both);
+        assert_is_in_use(owner.post(&path, &[]), 422, &both);
+        assert_eq!(app.program(&key).email_from("ada@acme.test").status, 200);
+
+        owner.post(&format!("/api-keys/{first}/delete"), &[]);
+        assert_is_in_use(owner.post(&path, &[]), 422, &["Newsletter"]);
+        owner.post(&format!("/api-keys/{second}/delete"), &[]);
+        assert!(owner.get(&path).body.contains("Delete acme.test?"));
+        assert_eq!(owner.post(&path, &[]).status, 303);
+        assert_eq!(domains(&app), 0);
+    }
+
+    fn deleting_a_domain_and_restricting_a_key_to_it_at_once_never_widens_the_key(app: App) {
+        let owner = app.owner();
+        for round in 0..10 {
+            let id = owner.add_domain(&format!("acme{round}.test"));
+            let nonce = owner.nonce();
+            let cookie = owner.cookie();
+            let post = |path: &str, form: &[(&str, &str)]| {
+                let visitor = app.visitor();
+                visitor.set_cookie(cookie.clone());
+                visitor.post(path, form).status
+            };
+            let path = format!("/domains/{id}/delete");
+            let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", id.as_str())];
+            let (deleted, created) = std::thread::scope(|scope| {
+                let deleted = scope.spawn(|| post(&path, &[]));
+                let created = scope.spawn(|| post("/api-keys", &form));
+                (deleted.join().unwrap(), created.join().unwrap())
+            });
+            assert!([(303, 422), (422, 200)].contains(&(deleted, created)), "{deleted} {created}");
+        }
+        for (sql, count) in [
+            ("SELECT COUNT(*) FROM api_keys WHERE all_domains", 0),
+            ("SELECT COUNT(*) FROM api_keys WHERE id NOT IN
+                (SELECT api_key_id FROM api_key_domains)", 0),
+            ("SELECT COUNT(*) FROM sending_domains WHERE id NOT IN
+                (SELECT domain_id FROM api_key_domains)", 0),
+        ] {
+            assert_eq!(app.database.number(sql), count, "{sql}");
+        }
+    }
+}
