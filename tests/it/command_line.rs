@@ -1,0 +1,510 @@
+//! The command line: beside a running server, and what it says when something is wrong.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+const BACKENDS: [Backend; 2] = [Backend::Sqlite, Backend::Postgres];
+const SECRET: &str = "hunter2";
+
+/// Runs a command that must work. Gives its stdout.
+fn ok(database: &Database, args: &[&str]) -> String {
+    cli(database, args, PASSWORD).unwrap_or_else(|why| panic!("{args:?}: {why}"))
+}
+
+/// Runs a command that must fail, with one sentence on stderr and nothing on stdout. Gives it.
+fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{command:?} {output:?}");
+    assert_eq!(text(&output.stdout), "", "{command:?}");
+    assert_eq!(stderr.lines().count(), 1, "{command:?} {stderr}");
+    let sentence = stderr
+        .strip_prefix("error: ")
+        .unwrap_or_else(|| panic!("{stderr}"));
+    assert!(
+        sentence.trim().len() > 10 && !stderr.contains(SECRET),
+        "{stderr}"
+    );
+    sentence.trim_end().to_owned()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata()
+        .unwrap_or_else(|e| panic!("{path:?}: {e}"))
+        .permissions()
+        .mode()
+        & 0o7777
+}
+
+fn key_command<'a>(what: &'a str, id: &'a str) -> [&'a str; 5] {
+    ["key", what, "--account", EMAIL, id]
+}
+
+/// The program as someone starts it who has read nothing, but on a free port; then stopped.
+/// Gives its greeting.
+fn start_plainly_in(folder: &Path, look: impl FnOnce()) -> String {
+    let program = env!("CARGO_BIN_EXE_tosend-dashboard");
+    // The files' modes must not depend on the umask.
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", "umask 0; exec \"$0\" --listen 127.0.0.1:0", program])
+        .env_clear()
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut greeting = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut greeting)
+        .unwrap();
+    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    looked.unwrap();
+    greeting
+}
+
+both! {
+    fn a_paused_account_is_refused_from_the_next_request_on(app: App) {
+        let owner = app.owner();
+        let (first, key) = owner.create_key("x", "");
+        let (second, _) = owner.create_key("y", "");
+        let program = app.program(&key);
+        let args = ["account", "pause", "--account", "ADA@acme.test"];
+        for _ in 0..2 {
+            assert_eq!(ok(&app.database, &args), "The account of ADA@acme.test is paused.\n");
+            assert_eq!(program.info().status, 403);
+        }
+        app.visitor().sign_in(EMAIL);
+        assert!(owner.get("/api-keys").body.contains("This account is paused"));
+        let refused_create = owner.create("z", "");
+        assert_eq!(refused_create.status, 403);
+        assert_eq!(refused_create.find_key(), None);
+        assert_eq!(owner.post(&format!("/api-keys/{second}/delete"), &[]).status, 303);
+
+        let args = ["account", "resume", "--account", EMAIL];
+        assert_eq!(ok(&app.database, &args), format!("The account of {EMAIL} is active.\n"));
+        assert_eq!(program.info().status, 200);
+        assert_eq!(owner.get("/api-keys").key_ids(), [first]);
+    }
+
+    fn an_account_is_created_and_its_password_set(app: App) {
+        let stranger = app.stranger();
+        assert!(stranger.get("/api-keys").body.contains("Evil Corp"));
+        assert_eq!(app.visitor().get("/").location(), Some("/api-keys"));
+        assert_eq!(app.visitor().get("/signup").status, 403);
+        let email = "eve@evil.test";
+        let args = ["account", "password", "--account", email, "--password-stdin"];
+        let said = cli(&app.database, &args, "another set of quiet tables\r\n").unwrap();
+        assert_eq!(said, format!("Set the password of {email} and ended all sessions.\n"));
+        assert_eq!(stranger.get("/api-keys").status, 303);
+        let form = [("email", email), ("password", "another set of quiet tables")];
+        assert_eq!(stranger.post("/login", &form).status, 303);
+    }
+
+    fn keys_are_created_paused_resumed_and_deleted_beside_the_server(app: App) {
+        let owner = app.owner();
+        for domain in ["b.test", "acme.test", "other.test"] {
+            let args = ["domain", "add", "--account", EMAIL, domain, "--verified"];
+            assert_eq!(ok(&app.database, &args), format!("{domain} is verified.\n"));
+        }
+        let list = ["key", "list", "--account", EMAIL, "--json"];
+        assert_eq!(ok(&app.database, &list), "[]\n");
+        let create = ["key", "create", "--account", EMAIL, "--name", " Production  server "];
+        let everywhere = ok(&app.database, &create);
+        let create = ["key", "create", "--account", EMAIL, "--name", "Büro <1>",
+            "--domain", "B.test", "--domain", "acme.test", "--domain", "b.test."];
+        let restricted = ok(&app.database, &create);
+        let keys = [&everywhere, &restricted].map(|line| {
+            let key = line.strip_suffix('\n').unwrap();
+            assert!(key.len() == 44 && key.starts_with("tsend_"), "the key alone");
+            key
+        });
+        let (all, some) = (app.program(keys[0]), app.program(keys[1]));
+        let statuses = || {
+            let from = |from| [&all, &some].map(|p: &Program| p.email_from(from).status);
+            (from("ada@b.test"), from("ada@acme.test"), from("ada@other.test"))
+        };
+        assert_eq!(statuses(), ([200, 200], [200, 200], [200, 422]));
+        let ids = owner.get("/api-keys").key_ids();
+        assert_eq!(ids.len(), 2);
+        let id = ids[0].to_string();
+
+        let said = ok(&app.database, &key_command("pause", &id));
+        assert_eq!(said, format!("The key {id} is paused.\n"));
+        assert_eq!((all.info().status, some.info().status), (200, 403));
+
+        let listed: Value = serde_json::from_str(&ok(&app.database, &list)).unwrap();
+        let now = chrono::Utc::now().timestamp();
+        let at = |i: usize| {
+            let at = listed[i]["created_at"].as_str().unwrap();
+            let instant = chrono::DateTime::parse_from_rfc3339(at).unwrap().timestamp();
+            assert!(at.ends_with('Z') && (now - 3600..=now).contains(&instant), "{at}");
+            at
+        };
+        let truncated = keys.map(|key| format!("{}…{}", &key[..8], &key[40..]));
+        assert_eq!(listed, json!([
+            {
+                "id": ids[0], "name": "Büro <1>", "truncated": truncated[1],
+                "scope": ["acme.test", "b.test"], "status": "paused", "created_at": at(0),
+            },
+            {
+                "id": ids[1], "name": listed[1]["name"], "truncated": truncated[0],
+                "scope": "all", "status": "active", "created_at": at(1),
+            },
+        ]));
+        let name = listed[1]["name"].as_str().unwrap();
+        assert_eq!(name.split_whitespace().collect::<Vec<_>>(), ["Production", "server"]);
+        let lines = ok(&app.database, &list[..4]);
+        for (i, line) in lines.lines().enumerate() {
+            assert!(line.starts_with(&format!("{}\t{}\t", ids[i], truncated[1 - i])), "{line}");
+        }
+        assert_eq!(lines.lines().count(), 2);
+
+        ok(&app.database, &key_command("resume", &id));
+        assert_eq!(some.info().status, 200);
+        let said = ok(&app.database, &key_command("delete", &id));
+        assert_eq!(said, format!("Deleted {} “Büro <1>”.\n", truncated[1]));
+        assert_eq!((all.info().status, some.info().status), (200, 403));
+        assert_eq!(owner.get("/api-keys").key_ids(), ids[1..]);
+    }
+
+    fn what_cannot_be_done_is_told_in_one_sentence(app: App) {
+        let owner = app.owner();
+        let stranger = app.stranger();
+        stranger.add_domain("evil.test");
+        let (theirs, key) = stranger.create_key("x", "");
+        let (deleted, _) = owner.create_key("x", "");
+        let (theirs, deleted) = (theirs.to_string(), deleted.to_string());
+        ok(&app.database, &key_command("delete", &deleted));
+        let nobody = "nobody@acme.test";
+        let count = || ["accounts", "users", "sending_domains", "api_keys"].map(|table| {
+            app.database.number(&format!("SELECT COUNT(*) FROM {table}"))
+        });
+        let before = count();
+
+        let cases: &[(&[&str], &str)] = &[
+            (&["account", "create", "--email", "x", "--title", "T"], "email address"),
+            (&["account", "create", "--email", "x@y.test", "--title", " "], "name of your company"),
+            (&["account", "create", "--email", "x@y.test", "--title", "T"], "--password-stdin"),
+            (&["account", "password", "--account", EMAIL], "--password-stdin"),
+            (&["account", "create", "--email", "x@y.test", "--title", "T", "--password-stdin"],
+                "at least 15 characters"),
+            (&["account", "pause", "--account", nobody], "there is no account of nobody@acme.test"),
+            (&["account", "resume", "--account", nobody], "there is no account of"),
+            (&["domain", "add", "--account", nobody, "acme.test"], "there is no account of"),
+            (&["domain", "add", "--account", EMAIL, "co.uk"], "register names under this ending"),
+            (&["key", "list", "--account", nobody], "there is no account of"),
+            (&["key", "list", "--account", "nobody", "--json"], "email address"),
+            (&["key", "create", "--account", nobody, "--name", "x"], "there is no account of"),
+            (&["key", "create", "--account", EMAIL, "--name", ""], "name"),
+            (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", "no.test"],
+                "the account has no domain no.test"),
+            (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", "evil.test"],
+                "the account has no domain evil.test"),
+            (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", ""], "domain"),
+            (&["--key-limit", "1", "key", "create", "--account", "eve@evil.test", "--name", "x"],
+                "limit"),
+            (&key_command("delete", "999"), "the account has no key 999"),
+            (&key_command("delete", &theirs), "the account has no key"),
+            (&key_command("delete", &deleted), "had been deleted already"),
+            (&key_command("pause", &theirs), "the account has no live key"),
+            (&key_command("pause", &deleted), "the account has no live key"),
+            (&key_command("resume", "0"), "the account has no live key"),
+        ];
+        for (args, why) in cases {
+            let sentence = refused(command(&app.database).args(*args));
+            assert!(sentence.contains(why), "{args:?}: {sentence}");
+        }
+        for (args, stdin, why) in [
+            (["account", "create", "--email", EMAIL, "--title", "T", "--password-stdin"], PASSWORD,
+                "error: this email address is taken\n"),
+            (["account", "create", "--email", "x@y.test", "--title", "T", "--password-stdin"],
+                "passwordpassword", "error: This password is easy to guess."),
+        ] {
+            let error = cli(&app.database, &args, stdin).unwrap_err();
+            assert!(error.starts_with(why) && error.lines().count() == 1, "{error}");
+        }
+        let args = ["account", "password", "--account", nobody, "--password-stdin"];
+        let error = cli(&app.database, &args, PASSWORD).unwrap_err();
+        assert_eq!(error, "error: there is no account of nobody@acme.test\n");
+
+        ok(&app.database, &["account", "pause", "--account", EMAIL]);
+        let create = ["key", "create", "--account", EMAIL, "--name", "x"];
+        assert!(refused(command(&app.database).args(create)).contains("paused"));
+        assert_eq!(count(), before);
+        assert_eq!(app.program(&key).info().status, 200);
+    }
+
+    fn readiness_needs_the_database_and_life_does_not(app: App) {
+        let visitor = app.visitor();
+        let ask = || ["/healthz", "/readyz"].map(|path| {
+            let answer = visitor.get(path);
+            (answer.status, answer.body)
+        });
+        let alive = (200, "ok\n".to_owned());
+        assert_eq!(ask(), [alive.clone(), (200, "ready\n".to_owned())]);
+        let head = visitor.send(visitor.request("HEAD", "/readyz"));
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+        app.database.execute(
+            "DELETE FROM __diesel_schema_migrations WHERE version =
+             (SELECT MAX(version) FROM __diesel_schema_migrations)"
+        );
+        assert_eq!(ask(), [alive.clone(), (503, "migrations are missing\n".to_owned())]);
+        app.database.execute("DROP TABLE __diesel_schema_migrations");
+        assert_eq!(ask(), [alive, (503, "the database does not answer\n".to_owned())]);
+    }
+}
+
+#[test]
+fn it_greets_serves_and_ends_when_told_to() {
+    for backend in BACKENDS {
+        let database = Database::new(backend);
+        let mut server = Dashboard::start(&database, &[]);
+        let base = server.base.clone();
+        let greeting = format!("The API Keys dashboard is at {base}.");
+        let first = "Open it: the first visitor creates the account.";
+        assert_eq!(server.greeting, format!("{greeting} {first}\n"));
+        assert!(base.starts_with("http://127.0.0.1:") && !base.ends_with(":0"));
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(server.visitor().get(path).status, 200, "{path}");
+        }
+        let args = [
+            "account",
+            "create",
+            "--email",
+            EMAIL,
+            "--title",
+            TITLE,
+            "--password-stdin",
+        ];
+        let said = ok(&database, &args);
+        assert_eq!(said, format!("Created the account “{TITLE}” of {EMAIL}.\n"));
+        let visitor = server.visitor();
+        visitor.sign_in(EMAIL);
+        assert!(server.terminate());
+
+        let mut again = Dashboard::start(&database, &["serve"]);
+        assert_eq!(
+            again.greeting,
+            format!("The API Keys dashboard is at {}.\n", again.base)
+        );
+        let returning = again.visitor();
+        returning.set_cookie(visitor.cookie());
+        assert_eq!(returning.get("/api-keys").status, 200);
+        assert!(again.terminate());
+    }
+}
+
+#[test]
+fn it_tells_the_first_visitor_what_the_server_is_set_up_for() {
+    let database = Database::new(Backend::Sqlite);
+    let log = database.folder.path().join("log");
+    let read_log = || std::fs::read_to_string(&log).unwrap();
+    let greeting = |args: &[&str]| {
+        let _ = std::fs::remove_file(&log);
+        let server = Dashboard::start(&database, args);
+        let mut waits = 0..6000;
+        while !read_log().contains("nothing is delivered yet") {
+            waits.next().expect("the log is written");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server.greeting.clone()
+    };
+    let closed = "Sign-up is closed: create an account with “account create”.\n";
+    assert!(greeting(&["--signup", "closed"]).ends_with(closed));
+
+    let public = ["--public-url", "http://dash.example.test/"];
+    let asked = greeting(&public);
+    let begin = "The API Keys dashboard is at http://dash.example.test. Open it: the first visitor \
+                 creates the account, with the set-up code ";
+    let code = asked
+        .strip_prefix(begin)
+        .and_then(|rest| rest.strip_suffix(".\n"))
+        .unwrap();
+    assert_eq!(code.split('-').map(str::len).collect::<Vec<_>>(), [4; 4]);
+    assert_eq!(greeting(&public), asked);
+    assert!(read_log().contains("served without https"));
+    assert!(!read_log().contains(code));
+}
+
+#[test]
+fn a_plain_start_makes_files_for_its_owner_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let greeting = start_plainly_in(folder.path(), || {
+        assert_eq!(mode(&data), 0o700);
+        for file in ["tosend.db", "tosend.db-wal", "tosend.db-shm", "secret"] {
+            assert_eq!(mode(&data.join(file)), 0o600, "{file}");
+        }
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 4);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    });
+    assert!(greeting.contains("http://127.0.0.1:"), "{greeting}");
+    assert!(greeting.ends_with("Open it: the first visitor creates the account.\n"));
+}
+
+#[test]
+fn a_folder_that_exists_keeps_its_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o1755)).unwrap();
+    start_plainly_in(folder.path(), || {
+        assert_eq!(mode(&data), 0o1755);
+        assert_eq!(mode(&data.join("tosend.db")), 0o600);
+        assert_eq!(mode(&data.join("secret")), 0o600);
+    });
+}
+
+#[test]
+fn every_problem_of_the_configuration_is_told_at_once() {
+    let database = Database::new(Backend::Sqlite);
+    let wrong = [
+        ("database-url", "mysql://u:hunter2@db.test/x"),
+        ("listen", "nowhere"),
+        ("public-url", "https://dash.acme.test/path"),
+        ("signup", "maybe"),
+        ("trusted-proxies", "10.0.0.0/8, proxy"),
+        ("key-limit", "0"),
+        ("log", "a=b=c"),
+    ];
+    let variable = |flag: &str| format!("TOSEND_{}", flag.to_uppercase().replace('-', "_"));
+    let assert_tells_all = |output: Output| {
+        assert_eq!(
+            (output.status.code(), text(&output.stdout)),
+            (Some(2), String::new())
+        );
+        let stderr = text(&output.stderr);
+        let told = stderr
+            .lines()
+            .map(|line| line.split(": ").take(2).collect::<Vec<_>>());
+        let mut told: Vec<_> = told.map(|parts| parts.join(": ")).collect();
+        told.sort_unstable();
+        let mut all = wrong.map(|(flag, _)| format!("error: {}", variable(flag)));
+        all.sort_unstable();
+        assert_eq!(told, all, "{stderr}");
+        assert!(!stderr.contains(SECRET), "{stderr}");
+    };
+    let args = wrong
+        .iter()
+        .map(|(flag, value)| format!("--{flag}={value}"));
+    assert_tells_all(command(&database).args(args).output().unwrap());
+    let env = wrong.map(|(flag, value)| (variable(flag), value));
+    assert_tells_all(command(&database).envs(env.clone()).output().unwrap());
+    let list = ["key", "list", "--account", EMAIL];
+    assert_tells_all(command(&database).envs(env).args(list).output().unwrap());
+    assert!(!database.file().exists());
+}
+
+#[test]
+fn the_help_and_errors_show_no_password_of_the_database() {
+    let database = Database::new(Backend::Sqlite);
+    for rest in [
+        "hunter2@127.0.0.1:1/x",
+        "hunter2@127.0.0.1:port/x",
+        "hunter2@[::1/x",
+        "hunter2@[::1]x/x",
+        "hunter2@127.0.0.1:1,x:y/x",
+        "hunter2@127.0.0.1:1/x?nonsense",
+        "100%hunter2@127.0.0.1:1/x",
+        "hunter2%00@127.0.0.1:1/x",
+    ] {
+        let url = format!("postgres://ada:{rest}");
+        let mut command = command(&database);
+        let sentence = refused(command.env("TOSEND_DATABASE_URL", &url));
+        let begin = "the database cannot be opened: ";
+        assert!(sentence.starts_with(begin), "{sentence}");
+        let help = command.arg("--help").output().unwrap();
+        assert!(help.status.success());
+        assert!(
+            !text(&help.stdout).contains(SECRET) && text(&help.stdout).contains("TOSEND_LISTEN")
+        );
+    }
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_told_in_one_sentence() {
+    let database = Database::new(Backend::Sqlite);
+    let folder = database.folder.path();
+    let garbage = folder.join("garbage");
+    std::fs::write(&garbage, "This is no database.\n".repeat(100)).unwrap();
+    let postgres = Database::new(Backend::Postgres).url.clone();
+    for url in [
+        format!("sqlite://{}", folder.display()),
+        format!("sqlite://{}", garbage.display()),
+        format!("sqlite://{}/tosend.db", garbage.display()),
+        "sqlite:///proc/tosend.db".to_owned(),
+        "sqlite:///proc/tosend/tosend.db".to_owned(),
+        // Its database is gone already.
+        postgres,
+    ] {
+        for args in [&[][..], &["migrate"], &["key", "list", "--account", EMAIL]] {
+            let sentence = refused(command(&database).args(["--database-url", &url]).args(args));
+            assert!(sentence.contains("cannot be"), "{url}: {sentence}");
+        }
+    }
+    let kept = std::fs::read_to_string(&garbage).unwrap();
+    assert_eq!(kept, "This is no database.\n".repeat(100));
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_left_alone() {
+    for backend in BACKENDS {
+        let database = Database::new(backend);
+        assert_eq!(ok(&database, &["migrate"]), "The database is up to date.\n");
+        assert_eq!(ok(&database, &["migrate"]), "The database is up to date.\n");
+        let version = "99990101000000";
+        database.execute(&format!(
+            "INSERT INTO __diesel_schema_migrations (version) VALUES ('{version}')"
+        ));
+        for args in [&[][..], &["migrate"], &["key", "list", "--account", EMAIL]] {
+            let sentence = refused(command(&database).args(args));
+            assert!(
+                sentence.contains("newer version") && sentence.contains(version),
+                "{sentence}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_keeps_the_server_from_starting_is_told_in_one_sentence() {
+    let database = Database::new(Backend::Sqlite);
+    let server = Dashboard::start(&database, &[]);
+    let address = server.base.strip_prefix("http://").unwrap();
+    let sentence = refused(command(&database).args(["--listen", address]));
+    assert!(
+        sentence.starts_with(&format!("{address} is in use")),
+        "{sentence}"
+    );
+    let sentence = refused(command(&database).args(["--listen", "192.0.2.1:8080"]));
+    assert!(
+        sentence.starts_with("cannot listen on 192.0.2.1:8080"),
+        "{sentence}"
+    );
+
+    let damaged = database.folder.path().join("damaged");
+    std::fs::write(&damaged, "short").unwrap();
+    for (file, why) in [
+        (damaged.clone(), "does not hold 64 bytes"),
+        (database.folder.path().to_owned(), "cannot be read"),
+        (damaged.join("secret"), "cannot be made"),
+    ] {
+        let file = file.to_str().unwrap();
+        let sentence = refused(command(&database).args(["--secret-file", file]));
+        assert!(sentence.contains(why), "{sentence}");
+    }
+    assert_eq!(server.visitor().get("/readyz").status, 200);
+}
