@@ -20,7 +20,7 @@ fn ok(database: &Database, args: &[&str]) -> String {
 
 /// Runs a command that must fail, with one sentence on stderr and nothing on stdout. Gives it.
 fn refused(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = finish(command);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{command:?} {output:?}");
     assert_eq!(text(&output.stdout), "", "{command:?}");
@@ -33,6 +33,24 @@ fn refused(command: &mut Command) -> String {
         "{stderr}"
     );
     sentence.trim_end().to_owned()
+}
+
+/// Runs a command, but not for ever: one that should fail may serve instead.
+fn finish(command: &mut Command) -> Output {
+    let command = command.stdin(Stdio::null());
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut waits = 0..6000;
+    while child.try_wait().unwrap().is_none() {
+        if waits.next().is_none() {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -400,11 +418,11 @@ fn every_problem_of_the_configuration_is_told_at_once() {
     let args = wrong
         .iter()
         .map(|(flag, value)| format!("--{flag}={value}"));
-    assert_tells_all(command(&database).args(args).output().unwrap());
+    assert_tells_all(finish(command(&database).args(args)));
     let env = wrong.map(|(flag, value)| (variable(flag), value));
-    assert_tells_all(command(&database).envs(env.clone()).output().unwrap());
+    assert_tells_all(finish(command(&database).envs(env.clone())));
     let list = ["key", "list", "--account", EMAIL];
-    assert_tells_all(command(&database).envs(env).args(list).output().unwrap());
+    assert_tells_all(finish(command(&database).envs(env).args(list)));
     assert!(!database.file().exists());
 }
 
