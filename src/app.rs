@@ -13,7 +13,7 @@ use crate::accounts::setup_code::SetupCode;
 use crate::accounts::throttle::PerAddress;
 use crate::config::Config;
 use crate::db::Db;
-use crate::http::{headers, log::PathlessSpan};
+use crate::http::{head, headers, log::PathlessSpan};
 use crate::routes;
 use crate::secret::ServerSecret;
 
@@ -57,12 +57,16 @@ impl State {
     }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT. `greet` runs when it does serve.
 ///
 /// # Errors
 /// If the listener cannot be used.
-pub fn run(listener: TcpListener, state: State) -> std::io::Result<()> {
-    actix_web::rt::System::new().block_on(async { build(listener, state, None)?.await })
+pub fn run(listener: TcpListener, state: State, greet: impl FnOnce()) -> std::io::Result<()> {
+    actix_web::rt::System::new().block_on(async {
+        let server = build(listener, state, None)?;
+        greet();
+        server.await
+    })
 }
 
 /// `workers`: how many threads; one for each core if not given.
@@ -80,6 +84,7 @@ pub fn build(
             .app_data(state.clone())
             .configure(routes::configure(&state))
             .wrap(from_fn(headers::secure))
+            .wrap(from_fn(head::as_get))
             .wrap(TracingLogger::<PathlessSpan>::new())
     })
     .shutdown_timeout(DRAIN_SECONDS);

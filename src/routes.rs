@@ -23,8 +23,8 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
     let session = session(state);
     move |config| {
         config
-            .service(resource("/healthz").get(health::alive).head(health::alive))
-            .service(resource("/readyz").get(health::ready).head(health::ready))
+            .service(resource("/healthz").get(health::alive))
+            .service(resource("/readyz").get(health::ready))
             .service(
                 resource("/static/{version}/{name}")
                     .get(assets::serve)

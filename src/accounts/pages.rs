@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::email::Email;
 use super::password::{Busy, Match, Password};
 use super::session::{SignedIn, sign_in};
-use super::store::{self, CreateError, NewAccount};
+use super::store::{self, CreateError, Credentials, NewAccount};
 use super::title::Title;
 use crate::app::State;
 use crate::config::{Signup, is_loopback_authority};
@@ -107,8 +107,8 @@ pub async fn signup(
         })
         .await;
     match created {
-        Ok(user_id) => {
-            sign_in(&session, user_id)?;
+        Ok(credentials) => {
+            sign_in(&session, &credentials)?;
             Ok(page::redirect(&request, "/api-keys"))
         }
         Err(CreateError::EmailTaken) => {
@@ -164,7 +164,9 @@ pub async fn login_form(
     if user.is_some() {
         return Ok(page::redirect(&request, next));
     }
-    if !state.db.read(store::exists_any).await? {
+    // Where sign-up is closed it would only lead back here.
+    let can_sign_up = state.config.signup != Signup::Closed;
+    if can_sign_up && !state.db.read(store::exists_any).await? {
         return Ok(page::redirect(&request, "/signup"));
     }
     page::html(&LoginPage {
@@ -192,13 +194,13 @@ pub async fn login(
 ) -> Result<HttpResponse, Error> {
     admit(&state, &request)?;
     let next = page::local_path(form.next.as_deref()).to_owned();
-    let user_id = match Email::parse(&form.email) {
+    let proven = match Email::parse(&form.email) {
         Ok(email) => authenticate(&state, email, &form.password).await?,
         Err(_) => None,
     };
-    match user_id {
-        Some(user_id) => {
-            sign_in(&session, user_id)?;
+    match proven {
+        Some(credentials) => {
+            sign_in(&session, &credentials)?;
             Ok(page::redirect(&request, &next))
         }
         None => page::unprocessable(&LoginPage {
@@ -210,11 +212,12 @@ pub async fn login(
     }
 }
 
+/// The user's credentials, if the password is theirs.
 async fn authenticate(
     state: &State,
     email: Email,
     password: &SecretString,
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<Credentials>, Error> {
     let attempted = email.clone();
     let wait = state
         .db
@@ -230,12 +233,9 @@ async fn authenticate(
         .db
         .read(move |conn| store::find_credentials(conn, &wanted))
         .await?;
-    let (user_id, phc) = found.unzip();
-    let matched = state
-        .hasher
-        .compare(Password::typed(password), phc.clone())
-        .await?;
-    let (Some(user_id), Some(phc)) = (user_id, phc) else {
+    let phc = found.as_ref().map(|found| found.password_hash.clone());
+    let matched = state.hasher.compare(Password::typed(password), phc).await?;
+    let Some(mut credentials) = found else {
         return Ok(None);
     };
     let rehashed = match matched {
@@ -246,13 +246,16 @@ async fn authenticate(
     state
         .db
         .write(move |conn| {
+            store::forget_attempts(conn, &email)?;
             if let Some(new) = rehashed {
-                store::rehash_password(conn, user_id, &phc, &new)?;
+                if !store::rehash_password(conn, &credentials, &new)? {
+                    return Ok(None);
+                }
+                credentials.password_hash = new;
             }
-            store::forget_attempts(conn, &email)
+            Ok(Some(credentials))
         })
-        .await?;
-    Ok(Some(user_id))
+        .await
 }
 
 /// Both forms run argon2, so both count against the address they come from.

@@ -10,13 +10,15 @@ use actix_web::cookie::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
-use super::store::{self, User};
+use super::store::{self, Credentials, User};
 use crate::app::State;
 use crate::db::Db;
 use crate::http::Error;
 use crate::token;
 
 const USER_ID: &str = "user_id";
+/// Only on the way from `sign_in` to `save`: what the password was compared with.
+const PASSWORD_HASH: &str = "password_hash";
 
 /// Sessions hold the user's id and nothing else, so a row is its user, and only people who signed
 /// in have one. Rows are keyed by the hash of the session key.
@@ -39,16 +41,19 @@ impl SessionStore for DbSessions {
         state: HashMap<String, String>,
         _ttl: &Duration,
     ) -> Result<SessionKey, SaveError> {
-        let user_id: i64 = state
-            .get(USER_ID)
-            .and_then(|id| id.parse().ok())
+        let proven = credentials(&state)
             .ok_or_else(|| SaveError::Other(anyhow::anyhow!("a session without a user")))?;
         let key = token::random();
         let id_hash = token::hash(&key);
-        self.0
-            .write(move |conn| store::insert_session(conn, &id_hash, user_id))
+        let is_started = self
+            .0
+            .write(move |conn| store::insert_session(conn, &id_hash, &proven))
             .await
             .map_err(|e| SaveError::Other(e.into()))?;
+        if !is_started {
+            let why = anyhow::anyhow!("the password was changed during the sign-in");
+            return Err(SaveError::Other(why));
+        }
         key.try_into()
             .map_err(|_| SaveError::Other(anyhow::anyhow!("the session key is too long")))
     }
@@ -96,11 +101,20 @@ impl SessionStore for DbSessions {
     }
 }
 
-/// Signs a user in, under a new session id (ASVS 5.0, 7.2.4).
-pub fn sign_in(session: &Session, user_id: i64) -> Result<(), Error> {
+/// What `sign_in` put into a new session.
+fn credentials(state: &HashMap<String, String>) -> Option<Credentials> {
+    Some(Credentials {
+        user_id: serde_json::from_str(state.get(USER_ID)?).ok()?,
+        password_hash: serde_json::from_str(state.get(PASSWORD_HASH)?).ok()?,
+    })
+}
+
+/// Signs a user in whose password was right, under a new session id (ASVS 5.0, 7.2.4).
+pub fn sign_in(session: &Session, proven: &Credentials) -> Result<(), Error> {
     session.renew();
     session
-        .insert(USER_ID, user_id)
+        .insert(USER_ID, proven.user_id)
+        .and_then(|()| session.insert(PASSWORD_HASH, &proven.password_hash))
         .map_err(|e| Error::Internal(e.to_string()))
 }
 

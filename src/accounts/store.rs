@@ -70,6 +70,13 @@ pub struct NewAccount {
     pub password_hash: String,
 }
 
+/// A user, and the PHC string that a password is compared with.
+#[derive(Clone)]
+pub struct Credentials {
+    pub user_id: i64,
+    pub password_hash: String,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error("this email address is taken")]
@@ -94,8 +101,7 @@ pub fn exists_any(conn: &mut Connection) -> db::Result<bool> {
 }
 
 /// Creates an account only if there is none yet: of parallel first sign-ups exactly one wins.
-/// Returns the user's id.
-pub fn create_first(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateError> {
+pub fn create_first(conn: &mut Connection, new: &NewAccount) -> Result<Credentials, CreateError> {
     db::serialize(conn, Purpose::FirstAccount)?;
     if exists_any(conn)? {
         return Err(CreateError::NotFirst);
@@ -103,8 +109,7 @@ pub fn create_first(conn: &mut Connection, new: &NewAccount) -> Result<i64, Crea
     create(conn, new)
 }
 
-/// Returns the user's id.
-pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateError> {
+pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<Credentials, CreateError> {
     // So that an account from the command line and a first sign-up cannot both be the first.
     db::serialize(conn, Purpose::FirstAccount)?;
     let now = clock::now();
@@ -116,7 +121,7 @@ pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateErro
         ))
         .returning(accounts::id)
         .get_result(conn)?;
-    diesel::insert_into(users::table)
+    let user_id = diesel::insert_into(users::table)
         .values((
             users::account_id.eq(account_id),
             users::email.eq(new.email.as_ref()),
@@ -129,7 +134,11 @@ pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<i64, CreateErro
         .map_err(|error| match is_unique_violation(&error) {
             true => CreateError::EmailTaken,
             false => error.into(),
-        })
+        })?;
+    Ok(Credentials {
+        user_id,
+        password_hash: new.password_hash.clone(),
+    })
 }
 
 /// The account that a person on the command line names by one of its users.
@@ -212,13 +221,16 @@ pub fn find_user(conn: &mut Connection, user_id: i64) -> db::Result<Option<User>
     )
 }
 
-/// What a sign-in compares with: the user's id and PHC string.
-pub fn find_credentials(conn: &mut Connection, email: &Email) -> db::Result<Option<(i64, String)>> {
-    Ok(users::table
+pub fn find_credentials(conn: &mut Connection, email: &Email) -> db::Result<Option<Credentials>> {
+    let found: Option<(i64, String)> = users::table
         .filter(users::email.eq(email.as_ref()))
         .select((users::id, users::password_hash))
         .first(conn)
-        .optional()?)
+        .optional()?;
+    Ok(found.map(|(user_id, password_hash)| Credentials {
+        user_id,
+        password_hash,
+    }))
 }
 
 /// Sets a new password, ends all sessions and forgives failures. Returns whether there is such a
@@ -239,17 +251,17 @@ pub fn set_password(conn: &mut Connection, email: &Email, password_hash: &str) -
 }
 
 /// Replaces a hash made with weaker parameters, unless the password was changed meanwhile.
+/// Returns whether it was replaced.
 pub fn rehash_password(
     conn: &mut Connection,
-    user_id: i64,
-    old_hash: &str,
+    old: &Credentials,
     new_hash: &str,
-) -> db::Result<()> {
-    diesel::update(users::table.find(user_id))
-        .filter(users::password_hash.eq(old_hash))
+) -> db::Result<bool> {
+    let updated = diesel::update(users::table.find(old.user_id))
+        .filter(users::password_hash.eq(&old.password_hash))
         .set(users::password_hash.eq(new_hash))
         .execute(conn)?;
-    Ok(())
+    Ok(updated == 1)
 }
 
 /// Counts a sign-in before its password is looked at, so that parallel guesses count too.
@@ -311,20 +323,30 @@ fn hash_of(email: &Email) -> [u8; 32] {
     crate::token::hash(email.as_ref())
 }
 
-/// Starts a session; takes the occasion to remove those that have ended.
-pub fn insert_session(conn: &mut Connection, id_hash: &[u8; 32], user_id: i64) -> db::Result<()> {
+/// Starts a session, unless the password was changed since it was compared: that ends all
+/// sessions, and this one would come after. Takes the occasion to remove those that have ended.
+/// Returns whether it was started.
+pub fn insert_session(
+    conn: &mut Connection,
+    id_hash: &[u8; 32],
+    proven: &Credentials,
+) -> db::Result<bool> {
+    // Changes nothing, but makes a change of the password wait until this session is there.
+    if !rehash_password(conn, proven, &proven.password_hash)? {
+        return Ok(false);
+    }
     let now = clock::now();
     diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
         .execute(conn)?;
     diesel::insert_into(sessions::table)
         .values((
             sessions::id_hash.eq(&id_hash[..]),
-            sessions::user_id.eq(user_id),
+            sessions::user_id.eq(proven.user_id),
             sessions::created_at.eq(now),
             sessions::last_seen_at.eq(now),
         ))
         .execute(conn)?;
-    Ok(())
+    Ok(true)
 }
 
 /// Whose session this is, unless it has ended: 12 h idle, or 7 days old.

@@ -1,6 +1,6 @@
 //! `tosend-dashboard`: serves until it is told to stop.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write, stdout};
 use std::net::TcpListener;
 
 use super::{Outcome, make_folder_of};
@@ -29,12 +29,15 @@ pub fn run(config: Config, db: Db) -> Outcome {
         .as_ref()
         .map_or_else(|| format!("http://{address}"), |url| url.origin());
     let state = State::new(config, db, secret);
-    greet(&state, &url, is_empty);
-    app::run(listener, state).map_err(|e| format!("the server stopped: {e}"))
+    let greeting = greeting(&state, &url, is_empty);
+    warn(&state.config);
+    // Serving goes on even if nobody reads this.
+    app::run(listener, state, || drop(writeln!(stdout(), "{greeting}")))
+        .map_err(|e| format!("the server stopped: {e}"))
 }
 
-/// One line for whoever started it; then what they should know.
-fn greet(state: &State, url: &str, is_empty: bool) {
+/// One line for whoever started it.
+fn greeting(state: &State, url: &str, is_empty: bool) -> String {
     let config = &state.config;
     let first = match (is_empty, config.signup) {
         (false, _) => String::new(),
@@ -49,7 +52,11 @@ fn greet(state: &State, url: &str, is_empty: bool) {
             state.setup_code.expose()
         ),
     };
-    println!("API Keys dashboard: {url}{first}");
+    format!("API Keys dashboard: {url}{first}")
+}
+
+/// What they should know besides.
+fn warn(config: &Config) {
     if !config.is_https() && !config.is_loopback() {
         tracing::warn!(
             "served without https: cookies and keys travel in clear. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"

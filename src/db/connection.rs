@@ -87,12 +87,26 @@ pub(super) fn establish(
     match url {
         DatabaseUrl::Sqlite(path) => establish_sqlite(path, access).map(AnyConnection::Sqlite),
         DatabaseUrl::Postgres(url) => {
-            let mut conn = PgConnection::establish(url.expose_secret())?;
+            let mut conn = PgConnection::establish(url.expose_secret()).map_err(without_the_url)?;
             // Instants are stored without a zone and are UTC by rule.
             conn.batch_execute("SET TIME ZONE 'UTC'; SET lock_timeout = '5s'")
                 .map_err(ConnectionError::CouldntSetupConfiguration)?;
             Ok(AnyConnection::Postgres(conn))
         }
+    }
+}
+
+/// libpq quotes what it cannot read of a URL, the password with it.
+fn without_the_url(error: ConnectionError) -> ConnectionError {
+    const QUOTING: [&str; 3] = ["URI", "percent-encoded", "invalid integer value"];
+    match error {
+        ConnectionError::BadConnection(why) if QUOTING.iter().any(|word| why.contains(word)) => {
+            ConnectionError::BadConnection(
+                "the URL is malformed; in a name or password write special characters as %40 for @"
+                    .into(),
+            )
+        }
+        error => error,
     }
 }
 

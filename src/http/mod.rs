@@ -6,6 +6,7 @@ pub mod assets;
 pub mod body;
 pub mod csrf;
 mod error;
+pub mod head;
 pub mod headers;
 pub mod health;
 pub mod log;

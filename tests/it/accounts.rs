@@ -8,6 +8,10 @@ use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use chrono::{TimeDelta, Utc};
 
+use tosend_dashboard::accounts::email::Email;
+use tosend_dashboard::accounts::store;
+use tosend_dashboard::db::{DatabaseUrl, Db};
+
 use crate::support::*;
 
 const WRONG: &str = "five unrelated blue chairs";
@@ -151,6 +155,7 @@ both! {
         assert_is_closed_page(&visitor.get("/signup"));
         assert_is_closed_page(&sign_up(&visitor, EMAIL, PASSWORD));
         assert_eq!(accounts(&app), 0);
+        assert_eq!(visitor.get("/login").status, 200);
     }
 
     fn of_parallel_first_sign_ups_exactly_one_wins(app: App) {
@@ -608,6 +613,33 @@ both! {
         refuse_on_sessions(&app, "DELETE");
         assert_is_unavailable_page(&owner.post("/logout", &[]));
         assert!(is_signed_in(&owner));
+    }
+
+    fn a_session_cannot_start_with_a_password_that_was_changed_meanwhile(app: App) {
+        app.owner();
+        let before = sessions(&app);
+        let db = Db::open(&DatabaseUrl::parse(&app.database.url).unwrap()).unwrap();
+        let start = |change: &str| {
+            db.write_blocking(|conn| {
+                let email = Email::parse(EMAIL).unwrap();
+                let mut proven = store::find_credentials(conn, &email)?.unwrap();
+                proven.password_hash.push_str(change);
+                store::insert_session(conn, &[change.len() as u8; 32], &proven)
+            })
+            .unwrap()
+        };
+        assert!(!start("changed"));
+        assert_eq!(sessions(&app), before);
+        assert!(start(""));
+        assert_eq!(sessions(&app), before + 1);
+    }
+
+    fn signed_in_visitors_need_no_form(app: App) {
+        let owner = app.owner();
+        assert_eq!(owner.get("/login").location(), Some("/api-keys"));
+        assert_eq!(owner.get("/signup").location(), Some("/api-keys"));
+        let next = owner.get("/login?next=%2Fdomains");
+        assert_eq!(next.location(), Some("/domains"));
     }
 
     fn a_weak_hash_is_made_anew_at_the_sign_in(app: App) {

@@ -291,9 +291,11 @@ fn it_greets_serves_and_ends_when_told_to() {
         let database = Database::new(backend);
         let mut server = Dashboard::start(&database, &[]);
         let base = server.base.clone();
-        let greeting = format!("The API Keys dashboard is at {base}.");
-        let first = "Open it: the first visitor creates the account.";
-        assert_eq!(server.greeting, format!("{greeting} {first}\n"));
+        let first = "(open it: the first visitor creates the account)";
+        assert_eq!(
+            server.greeting,
+            format!("API Keys dashboard: {base} {first}\n")
+        );
         assert!(base.starts_with("http://127.0.0.1:") && !base.ends_with(":0"));
         for path in ["/healthz", "/readyz"] {
             assert_eq!(server.visitor().get(path).status, 200, "{path}");
@@ -316,7 +318,7 @@ fn it_greets_serves_and_ends_when_told_to() {
         let mut again = Dashboard::start(&database, &["serve"]);
         assert_eq!(
             again.greeting,
-            format!("The API Keys dashboard is at {}.\n", again.base)
+            format!("API Keys dashboard: {}\n", again.base)
         );
         let returning = again.visitor();
         returning.set_cookie(visitor.cookie());
@@ -332,28 +334,23 @@ fn it_tells_the_first_visitor_what_the_server_is_set_up_for() {
     let read_log = || std::fs::read_to_string(&log).unwrap();
     let greeting = |args: &[&str]| {
         let _ = std::fs::remove_file(&log);
-        let server = Dashboard::start(&database, args);
-        let mut waits = 0..6000;
-        while !read_log().contains("nothing is delivered yet") {
-            waits.next().expect("the log is written");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server.greeting.clone()
+        Dashboard::start(&database, args).greeting.clone()
     };
-    let closed = "Sign-up is closed: create an account with “account create”.\n";
+    let closed = "(sign-up is closed: create an account with “account create”)\n";
     assert!(greeting(&["--signup", "closed"]).ends_with(closed));
 
     let public = ["--public-url", "http://dash.example.test/"];
     let asked = greeting(&public);
-    let begin = "The API Keys dashboard is at http://dash.example.test. Open it: the first visitor \
-                 creates the account, with the set-up code ";
+    let begin = "API Keys dashboard: http://dash.example.test (open it: the first visitor creates \
+                 the account, with the set-up code ";
     let code = asked
         .strip_prefix(begin)
-        .and_then(|rest| rest.strip_suffix(".\n"))
+        .and_then(|rest| rest.strip_suffix(")\n"))
         .unwrap();
     assert_eq!(code.split('-').map(str::len).collect::<Vec<_>>(), [4; 4]);
     assert_eq!(greeting(&public), asked);
     assert!(read_log().contains("served without https"));
+    assert!(read_log().contains("nothing is delivered yet"));
     assert!(!read_log().contains(code));
 }
 
@@ -370,7 +367,7 @@ fn a_plain_start_makes_files_for_its_owner_alone() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     });
     assert!(greeting.contains("http://127.0.0.1:"), "{greeting}");
-    assert!(greeting.ends_with("Open it: the first visitor creates the account.\n"));
+    assert!(greeting.ends_with("(open it: the first visitor creates the account)\n"));
 }
 
 #[test]
@@ -438,12 +435,16 @@ fn the_help_and_errors_show_no_password_of_the_database() {
         "hunter2@127.0.0.1:1/x?nonsense",
         "100%hunter2@127.0.0.1:1/x",
         "hunter2%00@127.0.0.1:1/x",
+        "hunter/2@127.0.0.1:1/x",
     ] {
         let url = format!("postgres://ada:{rest}");
         let mut command = command(&database);
         let sentence = refused(command.env("TOSEND_DATABASE_URL", &url));
-        let begin = "the database cannot be opened: ";
-        assert!(sentence.starts_with(begin), "{sentence}");
+        let begin = "the database of PostgreSQL cannot be opened: ";
+        assert!(
+            sentence.starts_with(begin) && !sentence.contains("hunter"),
+            "{sentence}"
+        );
         let help = command.arg("--help").output().unwrap();
         assert!(help.status.success());
         assert!(

@@ -236,12 +236,13 @@ both! {
         let (_, key) = owner.create_key("x", "");
         let program = app.program(&key);
 
-        for path in ["/api-keys", "/api-keys/new", "/domains", "/login", "/healthz", "/readyz"] {
+        for path in ["/api-keys", "/api-keys/new", "/domains", "/healthz", "/readyz"] {
             assert_is_safe(&owner.get(path), 200);
         }
         assert_is_safe(&owner.create("x", ""), 200);
         assert_is_safe(&owner.htmx_get("/api-keys/new"), 200);
         assert_is_safe(&visitor.htmx_get("/api-keys/new"), 200);
+        assert_is_safe(&visitor.get("/login"), 200);
         assert_is_safe(&visitor.get("/api-keys"), 303);
         assert_is_safe(&owner.post("/domains", &[("name", "acme.test")]), 303);
         assert_is_safe(&owner.post("/domains", &[("name", "")]), 422);
@@ -418,6 +419,15 @@ both! {
             assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
         }
         assert_eq!(everything(&app.database), before);
+    }
+
+    fn head_tells_of_every_page_without_its_body(app: App) {
+        let owner = app.owner();
+        for path in ["/api-keys", "/domains", "/healthz", "/readyz", "/nothing"] {
+            let (head, get) = (owner.send(owner.request("HEAD", path)), owner.get(path));
+            assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
+            assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
+        }
     }
 
     fn odd_forms_get_a_page(app: App) {

@@ -9,12 +9,9 @@ mod process;
 mod server;
 
 pub use database::Database;
-pub use http::{Answer, Program, Visitor, email, raw};
-pub use process::{Dashboard, cli};
+pub use http::{Answer, Program, Slow, Visitor, email, raw};
+pub use process::{Dashboard, cli, command};
 pub use server::{App, Backend};
-
-pub use http::{Slow, email};
-pub use process::command;
 
 pub const EMAIL: &str = "ada@acme.test";
 pub const TITLE: &str = "Acme Inc";
@@ -53,4 +50,3 @@ macro_rules! both {
         }
     )*};
 }
-
