@@ -64,7 +64,7 @@ pub struct Settings {
         long,
         global = true,
         env = "TOSEND_LOG",
-        default_value = "info,actix_server=warn"
+        default_value = "info,actix_server=warn,actix_session=error"
     )]
     pub log: String,
 }
@@ -103,6 +103,7 @@ impl Config {
         let database = settings
             .database_url
             .as_deref()
+            .filter(|url| !url.is_empty())
             .map_or(
                 Ok(DatabaseUrl::Sqlite(DEFAULT_SQLITE_FILE.into())),
                 DatabaseUrl::parse,
@@ -149,7 +150,13 @@ impl Config {
                 Some(trusted_proxies),
                 Some(key_limit),
             ) if problems.is_empty() => Ok(Self {
-                secret_file: secret_file(settings.secret_file.as_deref(), &database),
+                secret_file: secret_file(
+                    settings
+                        .secret_file
+                        .as_deref()
+                        .filter(|file| !file.is_empty()),
+                    &database,
+                ),
                 database,
                 listen,
                 public_url,

@@ -37,11 +37,10 @@ impl ServerSecret {
             .try_fill_bytes(&mut bytes)
             .map_err(std::io::Error::other)?;
         // Whole or not at all: another node may start at the same moment, and this one may die.
-        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        let draft = path.with_extension(format!("{}.draft", crate::token::random()));
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&draft)?;
         file.write_all(&bytes)?;
@@ -93,6 +92,22 @@ mod tests {
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nodes_that_start_together_have_one_secret() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("secret");
+            let start = || ServerSecret::read_or_make(&path).unwrap();
+            std::thread::scope(|scope| {
+                let nodes: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+                for node in nodes {
+                    let secret = node.join().unwrap();
+                    assert_eq!(secret.as_ref(), std::fs::read(&path).unwrap());
+                }
+            });
+        }
     }
 
     #[test]

@@ -25,6 +25,8 @@ for (const dialog of dialogs) {
   dialog.addEventListener("close", () => {
     dialog.replaceChildren();
     focusSomewhere();
+    // What was said while the dialog hid the page.
+    say(document.getElementById("status").textContent);
   });
 }
 
@@ -35,6 +37,16 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   dialog.close();
 });
+
+// Someone who wants a new tab gets one, not the dialog.
+document.addEventListener(
+  "click",
+  (event) => {
+    const wantsTab = event.ctrlKey || event.metaKey || event.shiftKey;
+    if (wantsTab && event.target.closest("a[hx-get]")) event.stopImmediatePropagation();
+  },
+  true,
+);
 
 function showsKey(dialog) {
   return dialog.querySelector("[data-reveal]") !== null;
@@ -119,8 +131,20 @@ function warn(text) {
   dialog.prepend(note);
 }
 
+// Outside an open dialog nothing is read aloud either.
 function say(text) {
   document.getElementById("status").textContent = text;
+  const dialog = dialogs.find((d) => d.open);
+  if (!dialog) return;
+  let note = dialog.querySelector(".dialog-status");
+  if (!note) {
+    note = document.createElement("p");
+    note.className = "visually-hidden dialog-status";
+    note.setAttribute("role", "status");
+    dialog.append(note);
+  }
+  // A live region is read when it changes, not when it comes.
+  requestAnimationFrame(() => (note.textContent = text));
 }
 
 // After a swap without a dialog (pause, resume) htmx restores the focus by id.

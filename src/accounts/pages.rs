@@ -15,8 +15,6 @@ use crate::app::State;
 use crate::config::{Signup, is_loopback_authority};
 use crate::http::{Error, client_address, page};
 
-const CLOSED: &str = "Sign-up is closed here. Sign in, or ask the operator for an account.";
-
 impl From<Busy> for Error {
     fn from(busy: Busy) -> Self {
         Self::Unavailable(busy.to_string())
@@ -98,12 +96,12 @@ pub async fn signup(
         email,
         password_hash: state.hasher.hash(password).await?,
     };
-    let is_first = page.is_first;
+    let is_open = state.config.signup == Signup::Open;
     let created = state
         .db
-        .write(move |conn| match is_first {
-            true => store::create_first(conn, &new),
-            false => store::create(conn, &new),
+        .write(move |conn| match is_open {
+            true => store::create(conn, &new),
+            false => store::create_first(conn, &new),
         })
         .await;
     match created {
@@ -116,7 +114,7 @@ pub async fn signup(
                 Some("There is an account with this address. Sign in instead.".into());
             page::unprocessable(&page)
         }
-        Err(CreateError::NotFirst) => Err(Error::Forbidden(CLOSED)),
+        Err(CreateError::NotFirst) => Err(Error::SignupClosed),
         Err(CreateError::Db(error)) => Err(error.into()),
     }
 }
@@ -128,10 +126,15 @@ pub async fn signup(
 async fn signup_page(state: &State, request: &HttpRequest) -> Result<SignupPage, Error> {
     let is_first = !state.db.read(store::exists_any).await?;
     match (state.config.signup, is_first) {
-        (Signup::Closed, _) | (Signup::First, false) => return Err(Error::Forbidden(CLOSED)),
+        (Signup::Closed, _) | (Signup::First, false) => return Err(Error::SignupClosed),
         (Signup::First, true) | (Signup::Open, _) => {}
     }
-    let is_this_machine = state.config.is_loopback() && is_loopback_authority(page::host(request));
+    // A proxy on this machine may send "Host: 127.0.0.1" for everyone.
+    let is_forwarded = ["forwarded", "via", "x-forwarded-for", "x-real-ip"]
+        .iter()
+        .any(|name| request.headers().contains_key(*name));
+    let is_this_machine =
+        state.config.is_loopback() && is_loopback_authority(page::host(request)) && !is_forwarded;
     Ok(SignupPage {
         is_first,
         asks_code: is_first && !is_this_machine,

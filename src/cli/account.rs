@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Failure, Outcome, failure, find_account};
+use super::{Failure, Outcome, failure, find_account, print};
 use crate::accounts::email::Email;
 use crate::accounts::password::{Password, hash_blocking};
 use crate::accounts::store::{self, AccountStatus, NewAccount};
@@ -78,8 +78,10 @@ fn create(db: &Db, email: &str, title: &str, source: &PasswordSource) -> Outcome
     };
     db.write_blocking(|conn| store::create(conn, &new))
         .map_err(|e| e.to_string())?;
-    println!("Created the account “{}” of {}.", new.title, new.email);
-    Ok(())
+    print(format_args!(
+        "Created the account “{}” of {}.",
+        new.title, new.email
+    ))
 }
 
 fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
@@ -91,8 +93,9 @@ fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
     if !is_set {
         return Err(format!("there is no account of {email}"));
     }
-    println!("Set the password of {email} and ended all sessions.");
-    Ok(())
+    print(format_args!(
+        "Set the password of {email} and ended all sessions."
+    ))
 }
 
 fn set_status(db: &Db, email: &str, status: AccountStatus) -> Outcome {
@@ -100,8 +103,10 @@ fn set_status(db: &Db, email: &str, status: AccountStatus) -> Outcome {
         let account = find_account(conn, email)?;
         store::set_status(conn, account, status).map_err(Failure::from)
     })?;
-    println!("The account of {email} is {}.", status.as_str());
-    Ok(())
+    print(format_args!(
+        "The account of {email} is {}.",
+        status.as_str()
+    ))
 }
 
 fn choose_password(

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Failure, Outcome, find_account};
+use super::{Failure, Outcome, find_account, print};
 use crate::db::Db;
 use crate::domains::name::DomainName;
 use crate::domains::store;
@@ -40,6 +40,5 @@ pub fn run(command: Command, db: &Db) -> Outcome {
             .map(|domain| domain.status)
             .ok_or_else(|| Failure("the domain was deleted meanwhile".into()))
     })?;
-    println!("{name} is {}.", status.as_str());
-    Ok(())
+    print(format_args!("{name} is {}.", status.as_str()))
 }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::{Failure, Outcome, failure, find_account};
+use super::{Failure, Outcome, failure, find_account, print};
 use crate::accounts::store::AccountId;
 use crate::clock;
 use crate::config::Config;
@@ -96,10 +96,10 @@ fn create(config: &Config, db: &Db, account: &str, name: &str, domains: &[String
             scope: find_scope(conn, account, domains)?,
             created_by: None,
         };
-        store::create(conn, account, &new, &secret, config.key_limit).map_err(failure)
-    })
-    .map_err(|Failure(why)| why)?;
-    println!("{}", secret.expose());
+        store::create(conn, account, &new, &secret, config.key_limit).map_err(failure)?;
+        // Before the commit: a key that nobody could read is not made.
+        print(secret.expose()).map_err(Failure)
+    })?;
     Ok(())
 }
 
@@ -130,14 +130,10 @@ fn list(db: &Db, account: &str, json: bool) -> Outcome {
     })?;
     if json {
         let keys: Vec<KeyJson> = keys.iter().map(KeyJson::from).collect();
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&keys).map_err(|e| e.to_string())?
-        );
-        return Ok(());
+        return print(serde_json::to_string_pretty(&keys).map_err(|e| e.to_string())?);
     }
     for key in keys {
-        println!(
+        print(format_args!(
             "{}\t{}\t{}\t{}\t{}\t{}",
             key.id,
             key.truncated,
@@ -145,7 +141,7 @@ fn list(db: &Db, account: &str, json: bool) -> Outcome {
             clock::rfc3339(&key.created_at),
             key.scope,
             key.name
-        );
+        ))?;
     }
     Ok(())
 }
@@ -174,10 +170,7 @@ fn delete(db: &Db, args: &KeyArgs) -> Outcome {
         store::delete(conn, account, args.id).map_err(Failure::from)
     })?;
     match found {
-        Found::Live(key) => {
-            println!("Deleted {} “{}”.", key.truncated, key.name);
-            Ok(())
-        }
+        Found::Live(key) => print(format_args!("Deleted {} “{}”.", key.truncated, key.name)),
         Found::Deleted => Err(format!("the key {} had been deleted already", args.id)),
         Found::Nothing => Err(format!("the account has no key {}", args.id)),
     }
@@ -191,6 +184,5 @@ fn set_status(db: &Db, args: &KeyArgs, status: KeyStatus) -> Outcome {
     if !is_set {
         return Err(format!("the account has no live key {}", args.id));
     }
-    println!("The key {} is {}.", args.id, status.as_str());
-    Ok(())
+    print(format_args!("The key {} is {}.", args.id, status.as_str()))
 }

@@ -7,7 +7,7 @@ mod serve;
 
 use std::fmt::Display;
 use std::fs::DirBuilder;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -78,10 +78,7 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Account(command) => account::run(command, &db),
         Command::Domain(command) => domain::run(command, &db),
         Command::Key(command) => key::run(command, &config, &db),
-        Command::Migrate => {
-            println!("The database is up to date.");
-            Ok(())
-        }
+        Command::Migrate => print("The database is up to date."),
     }
 }
 
@@ -122,6 +119,14 @@ fn make_folder_of(path: &Path) -> Outcome {
         .mode(0o700)
         .create(folder)
         .map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))
+}
+
+/// A line of the result. (`println!` panics where nobody reads.)
+fn print(line: impl Display) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|e| format!("the result cannot be written: {e}"))
 }
 
 fn one_line(text: &str) -> String {

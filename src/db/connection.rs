@@ -96,13 +96,14 @@ pub(super) fn establish(
     }
 }
 
-/// libpq quotes what it cannot read of a URL, the password with it.
+/// What is wrong with a URL libpq tells by quoting parts of it, of the password too: only what a
+/// server answered is passed on.
 fn without_the_url(error: ConnectionError) -> ConnectionError {
-    const QUOTING: [&str; 3] = ["URI", "percent-encoded", "invalid integer value"];
     match error {
-        ConnectionError::BadConnection(why) if QUOTING.iter().any(|word| why.contains(word)) => {
+        ConnectionError::BadConnection(why) if !why.starts_with("connection to server") => {
             ConnectionError::BadConnection(
-                "the URL is malformed; in a name or password write special characters as %40 for @"
+                "its URL is malformed, or there is no such host; in a name or password write @ as \
+                 %40 and other special characters alike"
                     .into(),
             )
         }

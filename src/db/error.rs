@@ -44,7 +44,11 @@ pub fn is_unique_violation(error: &DieselError) -> bool {
 /// Whether another row still needs the deleted one, or the referenced one is gone.
 pub fn is_foreign_key_violation(error: &DieselError) -> bool {
     match error {
-        DieselError::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _) => true,
+        DieselError::DatabaseError(
+            // PostgreSQL 18 tells ON DELETE RESTRICT apart.
+            DatabaseErrorKind::ForeignKeyViolation | DatabaseErrorKind::RestrictViolation,
+            _,
+        ) => true,
         // SQLite tells of ON DELETE RESTRICT as of a trigger, for which Diesel has no kind.
         DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => {
             info.message() == "FOREIGN KEY constraint failed"

@@ -94,7 +94,7 @@ pub async fn show(
 ) -> Result<HttpResponse, Error> {
     let domain = find(&state, &user, *id).await?;
     let command = format!(
-        "{} domain add --account {} {} --verified",
+        "{} domain add --account={} {} --verified",
         page::shell_quote(&state.program),
         page::shell_quote(&user.email),
         page::shell_quote(&domain.name),

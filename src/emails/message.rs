@@ -171,11 +171,14 @@ fn sender(fields: &Map<String, Value>, problems: &mut Problems) -> Mailbox {
         return nobody;
     }
     mailbox(value).unwrap_or_else(|| {
-        problems.tell(
-            "from",
-            "email_invalid",
-            "From email is not a valid email address.",
-        );
+        let (code, sentence) = match address(value) {
+            None => ("email_invalid", "From email is not a valid email address."),
+            Some(_) => (
+                "name_invalid",
+                "From name must be text without line breaks.",
+            ),
+        };
+        problems.tell("from", code, sentence);
         nobody
     })
 }
@@ -221,8 +224,7 @@ fn recipients(
 
 /// `{"email": …, "name"?: …}`
 fn mailbox(value: &Value) -> Option<Mailbox> {
-    let email = value.get("email")?.as_str()?.trim();
-    let address: Address = email.parse().ok()?;
+    let address = address(value)?;
     let name = match value.get("name") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) if !has_control(name) => Some(name.trim().to_owned()),
@@ -232,6 +234,10 @@ fn mailbox(value: &Value) -> Option<Mailbox> {
         email: address.to_string(),
         name: name.filter(|name| !name.is_empty()),
     })
+}
+
+fn address(value: &Value) -> Option<Address> {
+    value.get("email")?.as_str()?.trim().parse().ok()
 }
 
 /// An object, or a mailbox in the form of RFC 5322; an invalid one is dropped.
@@ -512,7 +518,7 @@ mod tests {
             (
                 "from",
                 json!({"email": "a@b.test", "name": "x\r\nBcc: x@y.test"}),
-                "from.email_invalid",
+                "from.name_invalid",
             ),
             ("to", json!([]), "to.required"),
             ("to", json!({"email": "b@example.org"}), "to.invalid"),

@@ -24,8 +24,10 @@ pub enum Error {
     /// The request may come from another site.
     #[error("cross-site request")]
     CrossSite,
-    #[error("forbidden: {0}")]
-    Forbidden(&'static str),
+    #[error("sign-up is closed")]
+    SignupClosed,
+    #[error("the account is paused")]
+    AccountPaused,
     #[error("too many attempts")]
     TooMany { retry_after_seconds: u64 },
     #[error("unavailable: {0}")]
@@ -54,7 +56,7 @@ impl ResponseError for Error {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::SignInNeeded => StatusCode::UNAUTHORIZED,
-            Self::CrossSite | Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::CrossSite | Self::SignupClosed | Self::AccountPaused => StatusCode::FORBIDDEN,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -179,7 +181,14 @@ struct Text {
 impl Text {
     fn of(status: StatusCode, error: Option<&Error>) -> Self {
         let (title, advice) = match (status, error) {
-            (_, Some(Error::Forbidden(why))) => ("This is not allowed.", *why),
+            (_, Some(Error::SignupClosed)) => (
+                "Sign-up is closed here.",
+                "Sign in, or ask the operator for an account.",
+            ),
+            (_, Some(Error::AccountPaused)) => (
+                "This account is paused.",
+                "No keys can be created until the operator resumes it.",
+            ),
             (_, Some(Error::CrossSite)) => (
                 "This request did not come from this site.",
                 "Open the page again and repeat what you did. If that does not help, ask the operator whether TOSEND_PUBLIC_URL is the address you use.",
@@ -216,7 +225,7 @@ impl Text {
         Self {
             title,
             advice,
-            leads_to_login: matches!(error, Some(Error::Forbidden(_))),
+            leads_to_login: matches!(error, Some(Error::SignupClosed)),
         }
     }
 }

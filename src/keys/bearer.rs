@@ -1,13 +1,17 @@
 //! Which key a request carries, in any of the places where clients put it.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::store::LiveKey;
 use super::verify;
@@ -23,26 +27,78 @@ pub struct BearerWithBody {
     pub body: Body,
 }
 
-/// A JSON body, read but not yet complained about: the key comes first.
+/// A body that is read but not yet parsed as a whole: the key comes first, and a stranger must not
+/// make the server build 16 MiB of JSON values.
 pub struct Body {
-    value: Result<Value, ApiError>,
+    bytes: Bytes,
+    is_json: bool,
 }
 
 impl Body {
     pub fn json(self) -> Result<Value, ApiError> {
-        self.value
-    }
-
-    fn parse(headers: &HeaderMap, bytes: &[u8]) -> Self {
-        let value = if bytes.is_empty() {
+        if self.bytes.is_empty() {
             Ok(Value::Object(Default::default()))
-        } else if !is_json(headers) {
+        } else if !self.is_json {
             Err(ApiError::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
         } else {
-            serde_json::from_slice(bytes)
+            serde_json::from_slice(&self.bytes)
                 .map_err(|_| ApiError::bad_request("The request body is not valid JSON."))
-        };
-        Self { value }
+        }
+    }
+
+    /// The member `api_key` alone, also beside a batch's `emails`.
+    fn key(&self) -> Option<Vec<u8>> {
+        if !self.is_json {
+            return None;
+        }
+        match serde_json::from_slice::<Members>(&self.bytes)
+            .ok()?
+            .api_key?
+        {
+            ApiKey::Text(text) => presented(text.as_bytes()),
+            // Something was presented, and it is no key.
+            ApiKey::Other => Some(Vec::new()),
+        }
+    }
+}
+
+/// The member `api_key` of an object, the last if repeated; all else is skipped.
+struct Members {
+    api_key: Option<ApiKey>,
+}
+
+enum ApiKey {
+    Text(String),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut api_key = None;
+                while let Some(name) = map.next_key::<String>()? {
+                    if name != "api_key" {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let value: &RawValue = map.next_value()?;
+                    api_key = match serde_json::from_str::<Option<String>>(value.get()) {
+                        Ok(text) => text.map(ApiKey::Text),
+                        Err(_) => Some(ApiKey::Other),
+                    };
+                }
+                Ok(Members { api_key })
+            }
+        }
+        deserializer.deserialize_map(Object)
     }
 }
 
@@ -75,11 +131,11 @@ impl FromRequest for BearerWithBody {
             let bytes = body::read(&request, &mut payload)
                 .await
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
-            let body = Body::parse(request.headers(), &bytes);
-            let presented = match from_header(request.headers())? {
-                Some(key) => Some(key),
-                None => body.value.as_ref().ok().and_then(from_body),
+            let body = Body {
+                bytes,
+                is_json: is_json(request.headers()),
             };
+            let presented = from_header(request.headers())?.or_else(|| body.key());
             let key = authenticate(&state, presented).await?;
             Ok(Self { key, body })
         })
@@ -113,16 +169,6 @@ fn from_header(headers: &HeaderMap) -> Result<Option<Vec<u8>>, ApiError> {
     } else {
         None
     })
-}
-
-/// `{"api_key": …}`, also beside a batch's `emails`.
-fn from_body(body: &Value) -> Option<Vec<u8>> {
-    match body.get("api_key")? {
-        Value::Null => None,
-        Value::String(text) => presented(text.as_bytes()),
-        // Something was presented, and it is no key.
-        _ => Some(Vec::new()),
-    }
 }
 
 fn presented(text: &[u8]) -> Option<Vec<u8>> {

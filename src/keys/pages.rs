@@ -13,6 +13,7 @@ use super::store::{self, CreateError, Found, Key, KeyStatus, NewKey};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
 use crate::app::State;
+use crate::db::{self, Connection};
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::{Error, page};
 use crate::token;
@@ -116,14 +117,12 @@ pub async fn new(
 
 /// A form with a nonce of its own, which makes one key at most.
 async fn new_page(state: &State, request: &HttpRequest, user: User) -> Result<NewPage, Error> {
-    let nonce = token::random();
-    let nonce_hash = token::hash(&nonce);
     let (account, user_id) = (user.account, user.id);
-    let domains = state
+    let (nonce, domains) = state
         .db
         .write(move |conn| {
-            store::issue_nonce(conn, user_id, &nonce_hash)?;
-            domains_store::list(conn, account)
+            let nonce = issue_nonce(conn, user_id)?;
+            Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
         })
         .await?;
     Ok(NewPage {
@@ -137,6 +136,12 @@ async fn new_page(state: &State, request: &HttpRequest, user: User) -> Result<Ne
         domain_error: None,
         form_error: None,
     })
+}
+
+fn issue_nonce(conn: &mut Connection, user_id: i64) -> db::Result<String> {
+    let nonce = token::random();
+    store::issue_nonce(conn, user_id, &token::hash(&nonce))?;
+    Ok(nonce)
 }
 
 fn show_form(
@@ -207,7 +212,7 @@ pub async fn create(
         Err((name_error, domain_error)) => {
             let mut page = refill(&state, &request, user, form).await?;
             page.name_error = name_error;
-            page.domain_error = domain_error;
+            page.domain_error = domain_error.or(page.domain_error);
             return show_form(&page, HttpResponse::UnprocessableEntity());
         }
     };
@@ -238,9 +243,7 @@ pub async fn create(
                 false => page::html(&page),
             }
         }
-        Err(CreateError::AccountPaused) => Err(Error::Forbidden(
-            "This account is paused: no keys can be created. Ask the operator.",
-        )),
+        Err(CreateError::AccountPaused) => Err(Error::AccountPaused),
         Err(CreateError::Db(error)) => Err(error.into()),
         Err(refused) => {
             let mut page = refill(&state, &request, user, form).await?;
@@ -252,7 +255,6 @@ pub async fn create(
                     ));
                 }
                 _ => {
-                    page.nonce = new_page(&state, &request, page.user.clone()).await?.nonce;
                     page.form_error = Some(
                         "This form was too old. Nothing was created; press Create again.".into(),
                     );
@@ -263,27 +265,39 @@ pub async fn create(
     }
 }
 
-/// The form again, as it was sent, nonce included.
+/// The form again, as it was sent: with its nonce, or a fresh one where that is worth nothing.
 async fn refill(
     state: &State,
     request: &HttpRequest,
     user: User,
     form: CreateForm,
 ) -> Result<NewPage, Error> {
-    let account = user.account;
-    let domains = state
+    let (account, user_id, nonce) = (user.account, user.id, form.nonce);
+    let (nonce, domains) = state
         .db
-        .read(move |conn| domains_store::list(conn, account))
+        .write(move |conn| {
+            let nonce = match store::knows_nonce(conn, user_id, &token::hash(&nonce))? {
+                true => nonce,
+                false => issue_nonce(conn, user_id)?,
+            };
+            Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
+        })
         .await?;
+    // A choice that is gone must not come back as "All domains".
+    let domain_error = match form.domain.as_deref() {
+        Some("") => None,
+        Some(id) if domains.iter().any(|d| d.id.to_string() == id) => None,
+        _ => Some(CHOOSE_A_DOMAIN.to_owned()),
+    };
     Ok(NewPage {
         user,
         is_fragment: page::is_htmx(request),
-        nonce: form.nonce,
+        nonce,
         name: form.name,
         domain: form.domain.unwrap_or_default(),
         domains,
         name_error: None,
-        domain_error: None,
+        domain_error,
         form_error: None,
     })
 }

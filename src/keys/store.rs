@@ -252,6 +252,16 @@ const KEY_COLUMNS: (
     api_keys::created_at,
 );
 
+/// Of the domain beside a key, if there is one. A key with several domains has several rows.
+#[diesel::dsl::auto_type]
+fn domain_columns() -> _ {
+    (
+        sending_domains::id.nullable(),
+        sending_domains::name.nullable(),
+        sending_domains::status.nullable(),
+    )
+}
+
 /// One page of live keys, newest first, in one query however many there are.
 pub fn list(
     conn: &mut Connection,
@@ -272,14 +282,7 @@ pub fn list(
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::id.eq_any(ids))
         .order((api_keys::id.desc(), sending_domains::name.asc()))
-        .select((
-            KEY_COLUMNS,
-            (
-                sending_domains::id.nullable(),
-                sending_domains::name.nullable(),
-                sending_domains::status.nullable(),
-            ),
-        ))
+        .select((KEY_COLUMNS, domain_columns()))
         .load(conn)?;
     Ok(gather(rows))
 }
@@ -290,14 +293,7 @@ pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Fo
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::id.eq(id))
         .order(sending_domains::name.asc())
-        .select((
-            (KEY_COLUMNS, api_keys::deleted_at),
-            (
-                sending_domains::id.nullable(),
-                sending_domains::name.nullable(),
-                sending_domains::status.nullable(),
-            ),
-        ))
+        .select(((KEY_COLUMNS, api_keys::deleted_at), domain_columns()))
         .load(conn)?;
     let is_deleted = rows.iter().any(|((_, deleted_at), _)| deleted_at.is_some());
     let rows = rows.into_iter().map(|((key, _), domain)| (key, domain));
@@ -322,13 +318,20 @@ fn gather(rows: Vec<(KeyRow, DomainRow)>) -> Vec<Key> {
                 created_at,
             });
         }
-        if let (Some(key), (Some(id), Some(name), Some(status))) = (keys.last_mut(), domain)
+        if let (Some(key), Some(domain)) = (keys.last_mut(), scoped_domain(domain))
             && let Scope::Domains(domains) = &mut key.scope
         {
-            domains.push(scoped(id, name, &status));
+            domains.push(domain);
         }
     }
     keys
+}
+
+fn scoped_domain(row: DomainRow) -> Option<ScopedDomain> {
+    let (Some(id), Some(name), Some(status)) = row else {
+        return None;
+    };
+    Some(scoped(id, name, &status))
 }
 
 fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
@@ -362,11 +365,7 @@ pub fn find_live_by_hash_of_any_account(
                 api_keys::last4,
                 api_keys::all_domains,
             ),
-            (
-                sending_domains::id.nullable(),
-                sending_domains::name.nullable(),
-                sending_domains::status.nullable(),
-            ),
+            domain_columns(),
         ))
         .load(conn)?;
     let Some(((id, account_id, name, first8, last4, all_domains), _)) = rows.first().cloned()
@@ -375,10 +374,7 @@ pub fn find_live_by_hash_of_any_account(
     };
     let domains = rows
         .into_iter()
-        .filter_map(|(_, domain)| match domain {
-            (Some(id), Some(name), Some(status)) => Some(scoped(id, name, &status)),
-            _ => None,
-        })
+        .filter_map(|(_, domain)| scoped_domain(domain))
         .collect();
     Ok(Some(LiveKey {
         id,
@@ -433,6 +429,18 @@ pub fn delete(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<
         .execute(conn)?;
     accounts_store::uncount_key(conn, account)?;
     Ok(found)
+}
+
+/// Whether a form with this nonce was shown to the user and can still be sent, or was.
+pub fn knows_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<bool> {
+    let known: Option<i64> = form_nonces::table
+        .filter(form_nonces::nonce_hash.eq(&nonce_hash[..]))
+        .filter(form_nonces::user_id.eq(user_id))
+        .filter(form_nonces::created_at.gt(clock::now() - NONCE_LIFETIME))
+        .select(form_nonces::user_id)
+        .first(conn)
+        .optional()?;
+    Ok(known.is_some())
 }
 
 /// Remembers a form that is about to be shown; forgets those that are too old to be sent.

@@ -28,7 +28,7 @@ both! {
         let command = domain.command();
         assert_eq!(
             command[1..],
-            ["domain", "add", "--account", EMAIL, "acme.test", "--verified"]
+            ["domain", "add", &format!("--account={EMAIL}"), "acme.test", "--verified"]
         );
         let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
         cli(&app.database, &arguments, "").expect("the command on the page works");

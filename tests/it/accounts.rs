@@ -150,6 +150,33 @@ both! {
         assert_eq!(accounts(&app), 2);
     }
 
+    fn an_open_door_lets_all_in_who_come_first_together(
+        app: App, with |s| s.signup = "open".into()
+    ) {
+        thread::scope(|scope| {
+            for n in 0..8 {
+                let app = &app;
+                scope.spawn(move || {
+                    let answer = sign_up(&app.visitor(), &format!("n{n}@acme.test"), PASSWORD);
+                    assert_eq!(answer.status, 303, "{}", answer.body);
+                });
+            }
+        });
+        assert_eq!(accounts(&app), 8);
+    }
+
+    fn behind_a_proxy_on_this_machine_the_set_up_code_is_asked_for(app: App) {
+        for header in ["x-forwarded-for", "forwarded", "x-real-ip", "via"] {
+            let visitor = app.visitor();
+            let form = [("title", TITLE), ("email", EMAIL), ("password", PASSWORD)];
+            let request = visitor.same_origin("POST", "/signup").header(header, "203.0.113.9");
+            let answer = visitor.send(request.form(&form));
+            assert_eq!(answer.status, 422, "{header}");
+            assert!(answer.body.contains("Set-up code"));
+        }
+        assert_eq!(accounts(&app), 0);
+    }
+
     fn a_closed_door_lets_nobody_in(app: App, with |s| s.signup = "closed".into()) {
         let visitor = app.visitor();
         assert_is_closed_page(&visitor.get("/signup"));

@@ -524,7 +524,7 @@ both! {
             ("from", json!({"email": 7}), "from.email_required"),
             ("from", json!({"email": "hello"}), "from.email_invalid"),
             ("from", json!({"email": "Acme <hello@acme.test>"}), "from.email_invalid"),
-            ("from", json!({"email": FROM, "name": inject}), "from.email_invalid"),
+            ("from", json!({"email": FROM, "name": inject}), "from.name_invalid"),
             ("from", json!({"email": format!("{FROM}\r\nBcc: e@evil.test")}), "from.email_invalid"),
             ("from", json!({"email": "\"a\r\nBcc: b\"@acme.test"}), "from.email_invalid"),
             ("from", json!({"email": "a\0b@acme.test"}), "from.email_invalid"),

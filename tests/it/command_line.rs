@@ -424,6 +424,32 @@ fn every_problem_of_the_configuration_is_told_at_once() {
 }
 
 #[test]
+fn a_key_that_nobody_could_read_is_not_made() {
+    let database = Database::new(Backend::Sqlite);
+    let account = [
+        "account",
+        "create",
+        "--email",
+        EMAIL,
+        "--title",
+        TITLE,
+        "--password-stdin",
+    ];
+    ok(&database, &account);
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let made = command(&database)
+        .args(["key", "create", "--account", EMAIL, "--name", "Lost"])
+        .stdout(full)
+        .status()
+        .unwrap();
+    assert_eq!(made.code(), Some(1));
+    assert_eq!(database.number("SELECT count(*) FROM api_keys"), 0);
+}
+
+#[test]
 fn the_help_and_errors_show_no_password_of_the_database() {
     let database = Database::new(Backend::Sqlite);
     for rest in [
@@ -436,6 +462,7 @@ fn the_help_and_errors_show_no_password_of_the_database() {
         "100%hunter2@127.0.0.1:1/x",
         "hunter2%00@127.0.0.1:1/x",
         "hunter/2@127.0.0.1:1/x",
+        "u@hunter2@127.0.0.1:1/x",
     ] {
         let url = format!("postgres://ada:{rest}");
         let mut command = command(&database);

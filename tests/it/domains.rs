@@ -101,7 +101,7 @@ both! {
         let owner = app.owner();
         let id = owner.add_domain("acme.test");
         let path = format!("/domains/{id}");
-        let command = format!(" domain add --account {EMAIL} acme.test --verified</code>");
+        let command = format!(" domain add --account={EMAIL} acme.test --verified</code>");
         assert!(owner.get(&path).body.contains(&command), "{}", owner.get(&path).body);
 
         let (_, key) = owner.create_key("x", "");

@@ -184,6 +184,33 @@ both! {
         assert_eq!((live_keys(&app), key_count(&app)), (0, 0));
     }
 
+    fn a_domain_that_went_away_never_comes_back_as_all_domains(app: App) {
+        let owner = app.owner();
+        let domain = owner.add_domain("gone.test");
+        let nonce = owner.nonce();
+        owner.post(&format!("/domains/{domain}/delete"), &[]);
+        for name in ["", "Right"] {
+            let form = [("nonce", nonce.as_str()), ("name", name), ("domain", &domain)];
+            let answer = owner.post("/api-keys", &form);
+            assert_eq!(answer.status, 422);
+            assert!(answer.body.contains("Choose “All domains” or one of your domains."));
+            assert!(answer.body.contains("<option value=\"-\" selected>"));
+            let again = [("nonce", nonce.as_str()), ("name", "Right"), ("domain", "-")];
+            assert_eq!(owner.post("/api-keys", &again).status, 422);
+        }
+        assert_eq!(live_keys(&app), 0);
+    }
+
+    fn a_wrong_form_with_a_dead_nonce_comes_back_with_a_living_one(app: App) {
+        let owner = app.owner();
+        for nonce in ["", "forged"] {
+            let form = [("nonce", nonce), ("name", ""), ("domain", "")];
+            let fresh = owner.post("/api-keys", &form).field("nonce");
+            let form = [("nonce", fresh.as_str()), ("name", "Right"), ("domain", "")];
+            assert_eq!(owner.post("/api-keys", &form).status, 200);
+        }
+    }
+
     fn a_missing_foreign_or_old_nonce_is_answered_with_a_fresh_form(app: App) {
         let owner = app.owner();
         let stranger = app.stranger();
