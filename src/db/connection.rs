@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::{ManageConnection, R2D2Connection};
-use diesel::{Connection, ConnectionError, PgConnection, QueryResult, SqliteConnection};
+use diesel::sql_types::Text;
+use diesel::{
+    Connection, ConnectionError, PgConnection, QueryResult, RunQueryDsl, SqliteConnection,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Known outside as `Connection`: the derive's own code needs that name for Diesel's trait here.
@@ -127,6 +130,7 @@ fn establish_sqlite(
         "file:{}",
         escape_uri_path(&path.to_string_lossy())
     ))?;
+    refuse_old_sqlite(&mut conn)?;
     // FULL, since a revocation that was answered must survive a power loss.
     conn.batch_execute(
         "PRAGMA busy_timeout = 5000;
@@ -142,6 +146,25 @@ fn establish_sqlite(
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+/// SQLite before 3.51.3 can corrupt a WAL database that several connections write. This program
+/// brings a newer one along; a build may still have been made against the system's.
+fn refuse_old_sqlite(conn: &mut SqliteConnection) -> std::result::Result<(), ConnectionError> {
+    let version: String = diesel::select(diesel::dsl::sql::<Text>("sqlite_version()"))
+        .get_result(conn)
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    if is_sound(&version) {
+        return Ok(());
+    }
+    let why = format!("built with SQLite {version}, which can lose data; 3.51.3 is needed");
+    Err(ConnectionError::BadConnection(why))
+}
+
+fn is_sound(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next()) >= (3, 51, 3)
 }
 
 /// Escapes what has a meaning in a SQLite URI (<https://www.sqlite.org/uri.html>).
@@ -185,6 +208,20 @@ mod tests {
         ));
         for wrong in ["", "data.db", "mysql://x", "sqlite://", "sqlite:///data/"] {
             assert!(DatabaseUrl::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_old_sqlite_is_refused() {
+        for (version, sound) in [
+            ("3.40.1", false),
+            ("3.51.2", false),
+            ("3.51.3", true),
+            ("3.53.2", true),
+            ("4.0", true),
+            ("", false),
+        ] {
+            assert_eq!(is_sound(version), sound, "{version}");
         }
     }
 
