@@ -3,6 +3,7 @@
 // Dialogs: htmx puts a fragment into a <dialog>; here it is opened, and closed when it is empty.
 
 const dialogs = [...document.querySelectorAll("dialog")];
+const pageStatus = document.getElementById("status");
 
 document.addEventListener("htmx:afterSettle", (event) => {
   const dialog = dialogs.find((d) => d === event.detail.target);
@@ -13,7 +14,10 @@ document.addEventListener("htmx:afterSettle", (event) => {
   }
   // A key that is shown once must not vanish by a stray Esc.
   dialog.setAttribute("closedby", showsKey(dialog) ? "none" : "closerequest");
-  if (!dialog.open) dialog.showModal();
+  if (!dialog.open) {
+    pageStatus.textContent = "";
+    dialog.showModal();
+  }
   dialog.querySelector("[autofocus]")?.focus();
 });
 
@@ -25,8 +29,8 @@ for (const dialog of dialogs) {
   dialog.addEventListener("close", () => {
     dialog.replaceChildren();
     focusSomewhere();
-    // What was said while the dialog hid the page.
-    say(document.getElementById("status").textContent);
+    // What the server said while the dialog hid the page.
+    say(pageStatus.textContent);
   });
 }
 
@@ -133,9 +137,11 @@ function warn(text) {
 
 // Outside an open dialog nothing is read aloud either.
 function say(text) {
-  document.getElementById("status").textContent = text;
   const dialog = dialogs.find((d) => d.open);
-  if (!dialog) return;
+  if (!dialog) {
+    pageStatus.textContent = text;
+    return;
+  }
   let note = dialog.querySelector(".dialog-status");
   if (!note) {
     note = document.createElement("p");

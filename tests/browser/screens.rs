@@ -202,7 +202,10 @@ impl<'a> Reveal<'a> {
     pub fn copy(&self, what: &str) {
         self.0.press(what);
         self.0.wait("the button says that it copied", || {
-            self.0.shows("[data-copy]") && self.0.text("[data-reveal]").contains("Copied")
+            let said = "return document.querySelector('.dialog-status')?.textContent ?? ''";
+            self.0.shows("[data-copy]")
+                && self.0.text("[data-reveal]").contains("Copied")
+                && (!self.0.shows("dialog[open]") || self.0.script::<String>(said) == "Copied.")
         });
     }
 

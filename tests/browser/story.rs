@@ -92,6 +92,11 @@ both! {
         browser.wait("the row goes", || keys.rows().is_empty());
         assert!(keys.is_empty());
         browser.wait_for_focus("h1#title");
+        let said = "return document.getElementById('status').textContent";
+        assert_eq!(
+            browser.script::<String>(said),
+            "The key “Production” was deleted. It no longer works."
+        );
         let (status, body) = shell(&curl);
         assert_eq!(status, 403, "{body}");
         assert_eq!(browser.complaints(), [""; 0]);
