@@ -100,10 +100,7 @@ impl Config {
         let mut problems = Vec::new();
         let mut told = |name: &str, why: String| problems.push(format!("{name}: {why}"));
 
-        let database = settings
-            .database_url
-            .as_deref()
-            .filter(|url| !url.is_empty())
+        let database = given(&settings.database_url)
             .map_or(
                 Ok(DatabaseUrl::Sqlite(DEFAULT_SQLITE_FILE.into())),
                 DatabaseUrl::parse,
@@ -113,10 +110,7 @@ impl Config {
         let listen = parse_listen(&settings.listen)
             .map_err(|why| told("TOSEND_LISTEN", why))
             .ok();
-        let public_url = settings
-            .public_url
-            .as_deref()
-            .filter(|url| !url.is_empty())
+        let public_url = given(&settings.public_url)
             .map(PublicUrl::parse)
             .transpose()
             .map_err(|why| told("TOSEND_PUBLIC_URL", why))
@@ -150,13 +144,7 @@ impl Config {
                 Some(trusted_proxies),
                 Some(key_limit),
             ) if problems.is_empty() => Ok(Self {
-                secret_file: secret_file(
-                    settings
-                        .secret_file
-                        .as_deref()
-                        .filter(|file| !file.is_empty()),
-                    &database,
-                ),
+                secret_file: secret_file(given(&settings.secret_file), &database),
                 database,
                 listen,
                 public_url,
@@ -238,6 +226,11 @@ fn is_loopback_host(host: &Host<&str>) -> bool {
         Host::Ipv4(ip) => ip.is_loopback(),
         Host::Ipv6(ip) => ip.is_loopback(),
     }
+}
+
+/// An empty variable is as good as none.
+fn given(setting: &Option<String>) -> Option<&str> {
+    setting.as_deref().filter(|text| !text.is_empty())
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::http::{StatusCode, Uri};
 use actix_web::middleware::Next;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use askama::Template;
@@ -107,32 +107,34 @@ pub async fn render_errors(
 /// What an error's face depends on: kept aside, since an error may come back without its request.
 struct Asker {
     is_htmx: bool,
-    login_path: String,
+    is_safe: bool,
+    uri: Uri,
 }
 
 impl Asker {
     fn of(request: &HttpRequest) -> Self {
         Self {
             is_htmx: page::is_htmx(request),
-            login_path: login_path(request),
+            is_safe: request.method().is_safe(),
+            uri: request.uri().clone(),
         }
     }
-}
 
-/// Back to where the person was going, if that is something one can go to again.
-fn login_path(request: &HttpRequest) -> String {
-    let wanted = request.uri().path_and_query().map_or("/", |p| p.as_str());
-    if request.method().is_safe() && !page::is_htmx(request) && wanted != "/" {
-        let next: String = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
-        format!("/login?next={next}")
-    } else {
-        "/login".to_owned()
+    /// Back to where the person was going, if that is something one can go to again.
+    fn login_path(&self) -> String {
+        let wanted = self.uri.path_and_query().map_or("/", |p| p.as_str());
+        if self.is_safe && !self.is_htmx && wanted != "/" {
+            let next: String = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
+            format!("/login?next={next}")
+        } else {
+            "/login".to_owned()
+        }
     }
 }
 
 fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpResponse {
     if let Some(Error::SignInNeeded) = error {
-        return page::lead(asker.is_htmx, &asker.login_path);
+        return page::lead(asker.is_htmx, &asker.login_path());
     }
     log(status, error.map(|e| e as &dyn Display));
     let text = Text::of(status, error);

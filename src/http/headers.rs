@@ -46,27 +46,21 @@ pub async fn secure(
     match next.call(request).await {
         Ok(response) => {
             let mut response = response.map_into_boxed_body();
-            insert_all(response.headers_mut(), is_https);
+            insert(response.headers_mut(), is_https);
             Ok(response)
         }
         // The request is gone with an error of a middleware; its answer is not.
         Err(error) => {
             let mut response = error.error_response();
-            insert_all(response.headers_mut(), is_https);
+            insert(response.headers_mut(), is_https);
             Err(InternalError::from_response(error.to_string(), response).into())
         }
     }
 }
 
-fn insert_all(headers: &mut HeaderMap, is_https: bool) {
-    insert(headers, &ALWAYS);
-    if is_https {
-        insert(headers, &ON_HTTPS);
-    }
-}
-
-fn insert(headers: &mut HeaderMap, pairs: &[(&'static str, &'static str)]) {
-    for (name, value) in pairs {
+fn insert(headers: &mut HeaderMap, is_https: bool) {
+    let on_https = ON_HTTPS.iter().filter(|_| is_https);
+    for (name, value) in ALWAYS.iter().chain(on_https) {
         headers.insert(
             HeaderName::from_static(name),
             HeaderValue::from_static(value),

@@ -64,15 +64,7 @@ fn every_screen_fits_every_width() {
     domains.add("acme.test");
     look(&browser, "domain-pending");
     Domains::open(&browser).add("a-rather-long-subdomain.of-a-rather-long-name.acme.test");
-    let verify = [
-        "domain",
-        "add",
-        "--account",
-        EMAIL,
-        "acme.test",
-        "--verified",
-    ];
-    cli(&app.database, &verify, "").unwrap();
+    attest(&app.database, "acme.test");
     Domains::open(&browser).add_wrong("http://acme.test/");
     look(&browser, "domains-error");
 

@@ -134,8 +134,7 @@ both! {
     fn keys_are_created_paused_resumed_and_deleted_beside_the_server(app: App) {
         let owner = app.owner();
         for domain in ["b.test", "acme.test", "other.test"] {
-            let args = ["domain", "add", "--account", EMAIL, domain, "--verified"];
-            assert_eq!(ok(&app.database, &args), format!("{domain} is verified.\n"));
+            assert_eq!(attest(&app.database, domain), format!("{domain} is verified.\n"));
         }
         let list = ["key", "list", "--account", EMAIL, "--json"];
         assert_eq!(ok(&app.database, &list), "[]\n");
@@ -300,16 +299,7 @@ fn it_greets_serves_and_ends_when_told_to() {
         for path in ["/healthz", "/readyz"] {
             assert_eq!(server.visitor().get(path).status, 200, "{path}");
         }
-        let args = [
-            "account",
-            "create",
-            "--email",
-            EMAIL,
-            "--title",
-            TITLE,
-            "--password-stdin",
-        ];
-        let said = ok(&database, &args);
+        let said = create_account(&database, EMAIL, TITLE);
         assert_eq!(said, format!("Created the account “{TITLE}” of {EMAIL}.\n"));
         let visitor = server.visitor();
         visitor.sign_in(EMAIL);
@@ -426,16 +416,7 @@ fn every_problem_of_the_configuration_is_told_at_once() {
 #[test]
 fn a_key_that_nobody_could_read_is_not_made() {
     let database = Database::new(Backend::Sqlite);
-    let account = [
-        "account",
-        "create",
-        "--email",
-        EMAIL,
-        "--title",
-        TITLE,
-        "--password-stdin",
-    ];
-    ok(&database, &account);
+    create_account(&database, EMAIL, TITLE);
     let full = std::fs::OpenOptions::new()
         .write(true)
         .open("/dev/full")

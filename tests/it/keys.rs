@@ -399,10 +399,7 @@ both! {
     ) {
         let visitor = app.visitor();
         let email = "o'brien@acme.test";
-        let created = cli(&app.database, &[
-            "account", "create", "--email", email, "--title", "Acme", "--password-stdin",
-        ], PASSWORD);
-        created.unwrap();
+        create_account(&app.database, email, "Acme");
         visitor.sign_in(email);
         let shown = visitor.create("Quote", "");
         assert!(shown.body.contains("curl https://dash.acme.test/v2/emails"));

@@ -10,8 +10,7 @@ both! {
         let python = std::env::var("TOSEND_TEST_PYTHON")
             .expect("TOSEND_TEST_PYTHON is not set: run the tests with tests/run");
         let owner = app.owner();
-        let verify = ["domain", "add", "--account", EMAIL, "acme.test", "--verified"];
-        cli(&app.database, &verify, "").unwrap();
+        attest(&app.database, "acme.test");
         let (_, key) = owner.create_key("SDK", "");
         let ran = Command::new(python)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdk.py"))

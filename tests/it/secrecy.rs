@@ -12,19 +12,7 @@ fn leaves_no_key(backend: Backend) {
     let mut dashboard = Dashboard::start(&database, &["--log", "trace"]);
     let owner = dashboard.visitor();
     owner.sign_up();
-    cli(
-        &database,
-        &[
-            "domain",
-            "add",
-            "--account",
-            EMAIL,
-            "acme.test",
-            "--verified",
-        ],
-        "",
-    )
-    .unwrap();
+    attest(&database, "acme.test");
 
     let mut keys = Vec::new();
     for n in 0..KEYS {

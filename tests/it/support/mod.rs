@@ -10,7 +10,7 @@ mod server;
 
 pub use database::Database;
 pub use http::{Answer, Program, Slow, Visitor, email, raw};
-pub use process::{Dashboard, cli, command};
+pub use process::{Dashboard, attest, cli, command, create_account};
 pub use server::{App, Backend};
 
 pub const EMAIL: &str = "ada@acme.test";

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::{Database, Program, Visitor};
+use super::{Database, EMAIL, PASSWORD, Program, Visitor};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tosend-dashboard");
 
@@ -35,6 +35,19 @@ pub fn cli(database: &Database, args: &[&str], stdin: &str) -> Result<String, St
     } else {
         Err(String::from_utf8(output.stderr).unwrap())
     }
+}
+
+/// The operator makes an account with `PASSWORD`. Gives what was said.
+pub fn create_account(database: &Database, email: &str, title: &str) -> String {
+    let who = ["--email", email, "--title", title];
+    let args = [&["account", "create"], &who[..], &["--password-stdin"]].concat();
+    cli(database, &args, PASSWORD).unwrap()
+}
+
+/// The operator attests that a domain is the first account's. Gives what was said.
+pub fn attest(database: &Database, domain: &str) -> String {
+    let args = ["domain", "add", "--account", EMAIL, domain, "--verified"];
+    cli(database, &args, "").unwrap()
 }
 
 /// A running server; killed when dropped.

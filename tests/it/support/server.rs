@@ -10,7 +10,7 @@ use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::secret::ServerSecret;
 
-use super::{Database, PASSWORD, Program, Visitor, logs};
+use super::{Database, Program, Visitor, logs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -93,20 +93,7 @@ impl App {
     /// The owner of another account, made by the operator, signed in.
     pub fn stranger(&self) -> Visitor {
         let email = "eve@evil.test";
-        super::cli(
-            &self.database,
-            &[
-                "account",
-                "create",
-                "--email",
-                email,
-                "--title",
-                "Evil Corp",
-                "--password-stdin",
-            ],
-            PASSWORD,
-        )
-        .expect("an account");
+        super::create_account(&self.database, email, "Evil Corp");
         let visitor = self.visitor();
         visitor.sign_in(email);
         visitor
