@@ -130,11 +130,13 @@ fn establish_sqlite(
         "file:{}",
         escape_uri_path(&path.to_string_lossy())
     ))?;
+    // First of all: to prepare any statement is to read the file.
+    conn.batch_execute("PRAGMA busy_timeout = 5000")
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
     refuse_old_sqlite(&mut conn)?;
     // FULL, since a revocation that was answered must survive a power loss.
     conn.batch_execute(
-        "PRAGMA busy_timeout = 5000;
-         PRAGMA journal_mode = WAL;
+        "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA trusted_schema = OFF;

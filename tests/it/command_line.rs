@@ -506,6 +506,25 @@ fn a_database_of_a_newer_version_is_left_alone() {
     }
 }
 
+/// SQLite answers "locked" without waiting to whoever opens the file while the last other one
+/// closes it, unless it was told first to wait.
+#[test]
+fn commands_that_run_at_once_do_not_disturb_each_other() {
+    let database = Database::new(Backend::Sqlite);
+    ok(&database, &["migrate"]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..60 {
+                    let output = finish(command(&database).arg("migrate"));
+                    assert!(output.status.success(), "{output:?}");
+                    assert_eq!(text(&output.stderr), "");
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn what_keeps_the_server_from_starting_is_told_in_one_sentence() {
     let database = Database::new(Backend::Sqlite);
