@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use actix_web::dev::Server;
+use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
+use tokio::sync::Notify;
 use tracing_actix_web::TracingLogger;
 
 use crate::accounts::password::Hasher;
@@ -14,6 +15,8 @@ use crate::accounts::throttle::PerAddress;
 use crate::config::Config;
 use crate::db::Db;
 use crate::http::{head, headers, log::PathlessSpan};
+use crate::keys::usage::Usage;
+use crate::keys::verify::Verifier;
 use crate::routes;
 use crate::secret::ServerSecret;
 
@@ -24,6 +27,8 @@ const DRAIN_SECONDS: u64 = 8;
 pub struct State {
     pub config: Config,
     pub db: Db,
+    pub verifier: Verifier,
+    pub usage: Usage,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
     pub setup_code: SetupCode,
@@ -36,6 +41,8 @@ impl State {
     pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
         Self {
             config,
+            verifier: Verifier::start(&db),
+            usage: Usage::default(),
             db,
             hasher: Hasher::new(),
             sign_in_limit: PerAddress::new(),
@@ -63,33 +70,63 @@ impl State {
 /// If the listener cannot be used.
 pub fn run(listener: TcpListener, state: State, greet: impl FnOnce()) -> std::io::Result<()> {
     actix_web::rt::System::new().block_on(async {
-        let server = build(listener, state, None)?;
+        let server = Server::build(listener, state, None)?;
         greet();
-        server.await
+        server.serve().await
     })
 }
 
-/// `workers`: how many threads; one for each core if not given.
-///
-/// # Errors
-/// If the listener cannot be used.
-pub fn build(
-    listener: TcpListener,
-    state: State,
-    workers: Option<usize>,
-) -> std::io::Result<Server> {
-    let state = web::Data::new(state);
-    let mut server = HttpServer::new(move || {
-        App::new()
-            .app_data(state.clone())
-            .configure(routes::configure(&state))
-            .wrap(from_fn(headers::secure))
-            .wrap(from_fn(head::as_get))
-            .wrap(TracingLogger::<PathlessSpan>::new())
-    })
-    .shutdown_timeout(DRAIN_SECONDS);
-    if let Some(workers) = workers {
-        server = server.workers(workers);
+/// A server that listens already.
+pub struct Server {
+    http: actix_web::dev::Server,
+    state: web::Data<State>,
+}
+
+impl Server {
+    /// `workers`: how many threads; one for each core if not given.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub fn build(
+        listener: TcpListener,
+        state: State,
+        workers: Option<usize>,
+    ) -> std::io::Result<Self> {
+        let state = web::Data::new(state);
+        let of_app = state.clone();
+        let mut server = HttpServer::new(move || {
+            App::new()
+                .app_data(of_app.clone())
+                .configure(routes::configure(&of_app))
+                .wrap(from_fn(headers::secure))
+                .wrap(from_fn(head::as_get))
+                .wrap(TracingLogger::<PathlessSpan>::new())
+        })
+        .shutdown_timeout(DRAIN_SECONDS);
+        if let Some(workers) = workers {
+            server = server.workers(workers);
+        }
+        let http = server.listen(listener)?.run();
+        Ok(Self { http, state })
     }
-    Ok(server.listen(listener)?.run())
+
+    pub fn handle(&self) -> ServerHandle {
+        self.http.handle()
+    }
+
+    /// Serves until it is told to stop.
+    pub async fn serve(self) -> std::io::Result<()> {
+        let Self { http, state } = self;
+        let stop = Arc::new(Notify::new());
+        let writing = actix_web::rt::spawn({
+            let (state, stop) = (state.clone(), Arc::clone(&stop));
+            async move { state.usage.keep_writing(&state.db, &stop).await }
+        });
+        let ended = http.await;
+        stop.notify_one();
+        if let Err(error) = writing.await {
+            tracing::error!(%error, "when keys were last used could not be written");
+        }
+        ended
+    }
 }

@@ -18,6 +18,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    api_key_uses (api_key_id) {
+        api_key_id -> Int8,
+        used_at -> Timestamp,
+        address -> Text,
+        user_agent -> Text,
+    }
+}
+
+diesel::table! {
     api_keys (id) {
         id -> Int8,
         account_id -> Int8,
@@ -66,6 +75,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    nodes_secret (id) {
+        id -> Int8,
+        hash -> Bytea,
+    }
+}
+
+diesel::table! {
     sending_domains (id) {
         id -> Int8,
         account_id -> Int8,
@@ -97,6 +113,7 @@ diesel::table! {
 
 diesel::joinable!(api_key_domains -> api_keys (api_key_id));
 diesel::joinable!(api_key_domains -> sending_domains (domain_id));
+diesel::joinable!(api_key_uses -> api_keys (api_key_id));
 diesel::joinable!(api_keys -> accounts (account_id));
 diesel::joinable!(api_keys -> users (created_by));
 diesel::joinable!(emails -> accounts (account_id));
@@ -111,10 +128,12 @@ diesel::joinable!(users -> accounts (account_id));
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
     api_key_domains,
+    api_key_uses,
     api_keys,
     emails,
     form_nonces,
     login_attempts,
+    nodes_secret,
     sending_domains,
     sessions,
     users,

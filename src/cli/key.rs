@@ -60,16 +60,10 @@ struct KeyJson<'a> {
     id: i64,
     name: &'a str,
     truncated: String,
-    scope: ScopeJson<'a>,
+    scope: &'a Scope,
     status: &'static str,
     created_at: String,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ScopeJson<'a> {
-    All(&'static str),
-    Domains(Vec<&'a str>),
+    last_used_at: Option<String>,
 }
 
 pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
@@ -152,14 +146,10 @@ impl<'a> From<&'a Key> for KeyJson<'a> {
             id: key.id,
             name: &key.name,
             truncated: key.truncated.to_string(),
-            scope: match &key.scope {
-                Scope::AllDomains => ScopeJson::All("all"),
-                Scope::Domains(domains) => {
-                    ScopeJson::Domains(domains.iter().map(|d| d.name.as_str()).collect())
-                }
-            },
+            scope: &key.scope,
             status: key.status.as_str(),
             created_at: clock::rfc3339(&key.created_at),
+            last_used_at: key.last_used_at.as_ref().map(clock::rfc3339),
         }
     }
 }

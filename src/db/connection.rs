@@ -52,7 +52,7 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-/// What a pooled connection may do. PostgreSQL makes no difference between the two.
+/// What a connection is for. On SQLite, one for reading cannot write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Access {
     Read,
@@ -90,13 +90,53 @@ pub(super) fn establish(
     match url {
         DatabaseUrl::Sqlite(path) => establish_sqlite(path, access).map(AnyConnection::Sqlite),
         DatabaseUrl::Postgres(url) => {
-            let mut conn = PgConnection::establish(url.expose_secret()).map_err(without_the_url)?;
-            // Instants are stored without a zone and are UTC by rule.
-            conn.batch_execute("SET TIME ZONE 'UTC'; SET lock_timeout = '5s'")
-                .map_err(ConnectionError::CouldntSetupConfiguration)?;
-            Ok(AnyConnection::Postgres(conn))
+            establish_postgres(url.expose_secret(), access).map(AnyConnection::Postgres)
         }
     }
+}
+
+fn establish_postgres(
+    url: &str,
+    access: Access,
+) -> std::result::Result<PgConnection, ConnectionError> {
+    let mut conn = PgConnection::establish(&with_defaults(url)).map_err(without_the_url)?;
+    // Instants are stored without a zone and are UTC by rule.
+    conn.batch_execute(match access {
+        Access::Read => "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'",
+        Access::Write => {
+            "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '5s';
+             SET idle_in_transaction_session_timeout = '10s'"
+        }
+    })
+    .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// Adds what a URL of PostgreSQL leaves open: of several hosts only the primary will do, since a
+/// standby may not know yet that a key was deleted; and a dead network is noticed in seconds.
+fn with_defaults(url: &str) -> String {
+    let mut url = url.to_owned();
+    for (name, value) in [
+        ("target_session_attrs", "read-write"),
+        ("connect_timeout", "2"),
+        ("tcp_user_timeout", "4000"),
+        ("keepalives_idle", "5"),
+        ("keepalives_interval", "2"),
+        ("keepalives_count", "2"),
+    ] {
+        let query = url.split_once('?').map(|(_, query)| query);
+        let is_given = query.is_some_and(|query| {
+            let mut settings = query
+                .split('&')
+                .filter_map(|setting| setting.split_once('='));
+            settings.any(|(given, _)| given == name)
+        });
+        if !is_given {
+            let separator = if query.is_some() { '&' } else { '?' };
+            url.push_str(&format!("{separator}{name}={value}"));
+        }
+    }
+    url
 }
 
 /// What is wrong with a URL libpq tells by quoting parts of it, of the password too: only what a
@@ -176,6 +216,16 @@ fn escape_uri_path(path: &str) -> String {
         .replace('#', "%23")
 }
 
+/// Lets the running transaction take its time: a migration of a big table does.
+pub(super) fn without_timeouts(conn: &mut AnyConnection) -> QueryResult<()> {
+    match conn {
+        AnyConnection::Postgres(conn) => {
+            conn.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        }
+        AnyConnection::Sqlite(_) => Ok(()),
+    }
+}
+
 /// Makes the running transaction wait for others that named the same `purpose`, until it ends.
 /// On SQLite every writing transaction is alone already.
 pub fn serialize(conn: &mut AnyConnection, purpose: Purpose) -> QueryResult<()> {
@@ -211,6 +261,19 @@ mod tests {
         for wrong in ["", "data.db", "mysql://x", "sqlite://", "sqlite:///data/"] {
             assert!(DatabaseUrl::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_a_url_says_goes_before_what_is_added() {
+        let plain = with_defaults("postgres://u@h/x");
+        assert!(
+            plain
+                .starts_with("postgres://u@h/x?target_session_attrs=read-write&connect_timeout=2&")
+        );
+        let own = with_defaults("postgres://u@h/x?connect_timeout=9&target_session_attrs=any");
+        assert!(own.contains("?connect_timeout=9&target_session_attrs=any&tcp_user_timeout="));
+        assert_eq!(own.matches("connect_timeout").count(), 1);
+        assert_eq!(own.matches("target_session_attrs").count(), 1);
     }
 
     #[test]

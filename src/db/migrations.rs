@@ -29,6 +29,7 @@ pub enum Error {
 /// wait for each other.
 pub fn run(db: &Db) -> Result<usize, Error> {
     db.write_blocking(|conn| {
+        super::without_timeouts(conn).map_err(super::Error::from)?;
         super::serialize(conn, Purpose::Migration).map_err(super::Error::from)?;
         conn.setup().map_err(super::Error::from)?;
         refuse_newer(conn)?;

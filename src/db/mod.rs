@@ -5,6 +5,7 @@ mod error;
 pub mod migrations;
 mod pool;
 
+use connection::without_timeouts;
 pub use connection::{AnyConnection as Connection, DatabaseUrl, Purpose, serialize};
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use pool::Db;

@@ -1,8 +1,8 @@
 //! `Db`: runs closures on pooled connections, off the async threads.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::r2d2::{Pool, PooledConnection};
 
 use super::connection::{Access, Manager, establish};
@@ -10,6 +10,10 @@ use super::{Connection, DatabaseUrl, Error, Result};
 
 /// How long a request waits for a free connection before it is answered 503.
 const CHECKOUT: Duration = Duration::from_secs(2);
+/// How long a request waits for what it reads, all in all.
+const READ_DEADLINE: Duration = Duration::from_secs(2);
+/// A write gets longer: who is told to try again has to look first whether it happened.
+const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 8;
 
@@ -19,6 +23,7 @@ const SQLITE_READERS: u32 = 8;
 /// as "locked"; its readers cannot write at all. PostgreSQL uses one pool for both.
 #[derive(Clone)]
 pub struct Db {
+    url: DatabaseUrl,
     readers: Pool<Manager>,
     writers: Pool<Manager>,
 }
@@ -43,17 +48,28 @@ impl Db {
         };
         Ok(match url {
             DatabaseUrl::Sqlite(_) => Self {
+                url: url.clone(),
                 readers: pool(Access::Read, SQLITE_READERS),
                 writers: pool(Access::Write, 1),
             },
             DatabaseUrl::Postgres(_) => {
                 let both = pool(Access::Write, POSTGRES_CONNECTIONS);
                 Self {
+                    url: url.clone(),
                     readers: both.clone(),
                     writers: both,
                 }
             }
         })
+    }
+
+    /// A connection for reading, beside the pools, for whoever must never wait for a page.
+    pub fn connect(&self) -> Result<Connection> {
+        establish(&self.url, Access::Read).map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.url, DatabaseUrl::Postgres(_))
     }
 
     /// Runs `f` for reading.
@@ -66,10 +82,11 @@ impl Db {
         E: From<Error> + Send + 'static,
     {
         let db = self.clone();
-        off_the_async_threads(move || f(&mut *checkout(&db.readers)?)).await
+        off_the_async_threads(READ_DEADLINE, move || f(&mut *checkout(&db.readers)?)).await
     }
 
-    /// Runs `f` in one transaction: committed when `f` returns `Ok`, undone when it returns `Err`.
+    /// Runs `f` in one transaction: committed when `f` returns `Ok`, undone when it returns `Err`
+    /// or took so long that nobody waits for it any more.
     pub async fn write<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
@@ -79,10 +96,19 @@ impl Db {
         E: From<Error> + Send + 'static,
     {
         let db = self.clone();
-        off_the_async_threads(move || db.write_blocking(f)).await
+        let end = Instant::now() + WRITE_DEADLINE;
+        off_the_async_threads(WRITE_DEADLINE, move || {
+            in_time(end)?;
+            db.write_blocking(|conn| {
+                let value = f(conn)?;
+                in_time(end)?;
+                Ok(value)
+            })
+        })
+        .await
     }
 
-    /// As [`Db::write`], on the calling thread: for the command line.
+    /// As [`Db::write`], on the calling thread and without a deadline: for the command line.
     pub fn write_blocking<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
@@ -94,8 +120,7 @@ impl Db {
         begin(&mut conn).map_err(Error::from)?;
         match f(&mut conn) {
             Ok(value) => {
-                <Connection as TransactionManager<_>>::commit_transaction(&mut conn)
-                    .map_err(Error::from)?;
+                commit(&mut conn).map_err(Error::from)?;
                 Ok(value)
             }
             Err(error) => {
@@ -121,20 +146,43 @@ fn begin(conn: &mut Connection) -> diesel::QueryResult<()> {
     }
 }
 
+/// Without PostgreSQL's `statement_timeout`: one that strikes while a synchronous standby is awaited
+/// ends the waiting, and COMMIT then reports success for what a failover would lose.
+fn commit(conn: &mut Connection) -> diesel::QueryResult<()> {
+    if let Connection::Postgres(conn) = conn {
+        conn.batch_execute("SET LOCAL statement_timeout = 0")?;
+    }
+    <Connection as TransactionManager<_>>::commit_transaction(conn)
+}
+
+/// Nothing is written for a request that was told already that it was not.
+fn in_time(end: Instant) -> Result<()> {
+    match Instant::now() < end {
+        true => Ok(()),
+        false => Err(too_late()),
+    }
+}
+
+fn too_late() -> Error {
+    Error::Unavailable("it did not answer in time".to_owned())
+}
+
 fn checkout(pool: &Pool<Manager>) -> Result<PooledConnection<Manager>> {
     pool.get().map_err(|e| Error::Unavailable(e.to_string()))
 }
 
 async fn off_the_async_threads<T, E>(
+    deadline: Duration,
     f: impl FnOnce() -> std::result::Result<T, E> + Send + 'static,
 ) -> std::result::Result<T, E>
 where
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
-    match tokio::task::spawn_blocking(f).await {
-        Ok(result) => result,
-        Err(panic) => Err(Error::Unavailable(panic.to_string()).into()),
+    match tokio::time::timeout(deadline, tokio::task::spawn_blocking(f)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(Error::Unavailable(panic.to_string()).into()),
+        Err(_) => Err(too_late().into()),
     }
 }
 

@@ -16,8 +16,7 @@ use crate::domains::name::DomainName;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::ApiError;
 use crate::http::api_error::FieldErrors;
-use crate::keys::bearer::{Bearer, BearerWithBody};
-use crate::keys::scope::Scope;
+use crate::keys::bearer::{BearerOrQuery, BearerWithBody};
 use crate::keys::store::LiveKey;
 
 #[derive(Serialize)]
@@ -27,7 +26,10 @@ struct Accepted {
 
 /// `GET /v2/info`: the account behind a key, and its domains, all of them even for a key that is
 /// restricted.
-pub async fn info(state: web::Data<State>, Bearer(key): Bearer) -> Result<HttpResponse, ApiError> {
+pub async fn info(
+    state: web::Data<State>,
+    BearerOrQuery(key): BearerOrQuery,
+) -> Result<HttpResponse, ApiError> {
     let account_id = key.account;
     let (account, domains, usage) = state
         .db
@@ -64,7 +66,7 @@ pub async fn info(state: web::Data<State>, Bearer(key): Bearer) -> Result<HttpRe
         "key": {
             "name": key.name,
             "truncated": key.truncated.to_string(),
-            "scope": scope_json(&key.scope),
+            "scope": &key.scope,
         },
     })))
 }
@@ -152,11 +154,4 @@ fn domain_json(domain: &Domain, is_default: bool) -> Value {
         "total_complained": 0,
         "created_at": clock::for_api(&domain.created_at),
     })
-}
-
-fn scope_json(scope: &Scope) -> Value {
-    match scope {
-        Scope::AllDomains => json!("all"),
-        Scope::Domains(domains) => domains.iter().map(|d| d.name.as_str()).collect(),
-    }
 }

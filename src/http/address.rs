@@ -11,6 +11,9 @@ pub fn client_address(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
     let peer = request
         .peer_addr()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    if trusted.is_empty() {
+        return peer.to_canonical();
+    }
     let forwarded: Vec<&str> = request
         .headers()
         .get_all("x-forwarded-for")

@@ -54,6 +54,17 @@ impl ApiError {
         )
     }
 
+    /// For a gateway that asked about a domain, whatever the reason.
+    pub fn domain_not_allowed() -> Self {
+        Self::field(
+            StatusCode::FORBIDDEN,
+            "The domain is not allowed for this API key.",
+            "domain",
+            "domain_not_allowed",
+            "The domain is not allowed for this API key.",
+        )
+    }
+
     pub fn bad_request(message: &'static str) -> Self {
         Self::plain(StatusCode::BAD_REQUEST, message)
     }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, USER_AGENT};
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -14,12 +14,15 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::store::LiveKey;
-use super::verify;
+use super::verify::Unavailable;
 use crate::app::State;
-use crate::http::{ApiError, body};
+use crate::http::{ApiError, body, client_address};
+
+/// A working key from the header.
+pub struct Bearer(pub LiveKey);
 
 /// A working key from the header, or from the query (`?api_key=`), as FluentSMTP checks keys.
-pub struct Bearer(pub LiveKey);
+pub struct BearerOrQuery(pub LiveKey);
 
 /// A working key from the header, or from the body's member `api_key`, and that body.
 pub struct BearerWithBody {
@@ -107,7 +110,18 @@ impl FromRequest for Bearer {
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let state = State::of(request);
+        let request = request.clone();
+        let presented = from_header(request.headers());
+        Box::pin(async move { authenticate(&request, presented?).await.map(Self) })
+    }
+}
+
+impl FromRequest for BearerOrQuery {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
         let presented = from_header(request.headers()).map(|key| {
             key.or_else(|| {
                 url::form_urlencoded::parse(request.query_string().as_bytes())
@@ -115,7 +129,7 @@ impl FromRequest for Bearer {
                     .and_then(|(_, value)| presented(value.as_bytes()))
             })
         });
-        Box::pin(async move { authenticate(&state, presented?).await.map(Self) })
+        Box::pin(async move { authenticate(&request, presented?).await.map(Self) })
     }
 }
 
@@ -124,7 +138,6 @@ impl FromRequest for BearerWithBody {
     type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let state = State::of(request);
         let request = request.clone();
         let mut payload = payload.take();
         Box::pin(async move {
@@ -136,17 +149,36 @@ impl FromRequest for BearerWithBody {
                 is_json: is_json(request.headers()),
             };
             let presented = from_header(request.headers())?.or_else(|| body.key());
-            let key = authenticate(&state, presented).await?;
+            let key = authenticate(&request, presented).await?;
             Ok(Self { key, body })
         })
     }
 }
 
-async fn authenticate(state: &State, presented: Option<Vec<u8>>) -> Result<LiveKey, ApiError> {
+async fn authenticate(
+    request: &HttpRequest,
+    presented: Option<Vec<u8>>,
+) -> Result<LiveKey, ApiError> {
+    let state = State::of(request);
     let presented = presented.ok_or_else(ApiError::missing_key)?;
-    verify::verify(&state.db, &presented)
+    let key = state
+        .verifier
+        .verify(&presented)
         .await?
-        .ok_or_else(ApiError::invalid_key)
+        .ok_or_else(ApiError::invalid_key)?;
+    let address = client_address(request, &state.config.trusted_proxies);
+    let user_agent = request.headers().get(USER_AGENT);
+    let user_agent = user_agent.map_or(&b""[..], |value| value.as_bytes());
+    state.usage.record(key.id, address, user_agent);
+    Ok(key)
+}
+
+/// As for whatever cannot be answered: never as for a key that does not work, which makes
+/// programs throw it away.
+impl From<Unavailable> for ApiError {
+    fn from(_: Unavailable) -> Self {
+        Self::of_status(StatusCode::SERVICE_UNAVAILABLE)
+    }
 }
 
 /// The value after `Bearer` (RFC 6750, 2.1). `None`: no such header, or another scheme.

@@ -1,9 +1,11 @@
 //! API keys: what they are, where they are kept, who holds one, and the page about them.
 
+pub mod api;
 pub mod bearer;
 pub mod name;
 pub mod pages;
 pub mod scope;
 pub mod secret;
 pub mod store;
+pub mod usage;
 pub mod verify;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 /// The domains a key may send from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
@@ -43,6 +45,17 @@ impl Scope {
     }
 }
 
+/// `"all"`, or a list of the domains' names.
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::AllDomains => serializer.serialize_str("all"),
+            Self::Domains(domains) => serializer.collect_seq(domains.iter().map(|d| &d.name)),
+        }
+    }
+}
+
+/// As people read it.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,16 +1,23 @@
 //! API keys in the database. Only hashes of keys come here.
 
+use std::collections::HashMap;
+
 use chrono::{NaiveDateTime, TimeDelta};
+use diesel::Connection as _;
 use diesel::prelude::*;
+use diesel::upsert::excluded;
 
 use super::name::KeyName;
 use super::scope::{NewScope, Scope, ScopedDomain};
 use super::secret::{KeyHash, PlainKey, Truncated};
+use super::usage::Use;
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection, is_foreign_key_violation};
 use crate::domains::store::DomainStatus;
-use crate::schema::{accounts, api_key_domains, api_keys, form_nonces, sending_domains};
+use crate::schema::{
+    accounts, api_key_domains, api_key_uses, api_keys, form_nonces, sending_domains,
+};
 
 /// How long a form can be sent after it was opened.
 const NONCE_LIFETIME: TimeDelta = TimeDelta::hours(24);
@@ -24,6 +31,7 @@ pub struct Key {
     pub scope: Scope,
     pub status: KeyStatus,
     pub created_at: NaiveDateTime,
+    pub last_used_at: Option<NaiveDateTime>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,6 +204,7 @@ pub fn create(
         scope,
         status: KeyStatus::Active,
         created_at,
+        last_used_at: None,
     })
 }
 
@@ -231,26 +240,27 @@ fn restrict(
     Ok(domains)
 }
 
-type KeyRow = (i64, String, String, String, bool, String, NaiveDateTime);
+type KeyRow = (
+    (i64, String, String, String, bool, String, NaiveDateTime),
+    Option<NaiveDateTime>,
+);
 type DomainRow = (Option<i64>, Option<String>, Option<String>);
 
-const KEY_COLUMNS: (
-    api_keys::id,
-    api_keys::name,
-    api_keys::first8,
-    api_keys::last4,
-    api_keys::all_domains,
-    api_keys::status,
-    api_keys::created_at,
-) = (
-    api_keys::id,
-    api_keys::name,
-    api_keys::first8,
-    api_keys::last4,
-    api_keys::all_domains,
-    api_keys::status,
-    api_keys::created_at,
-);
+#[diesel::dsl::auto_type]
+fn key_columns() -> _ {
+    (
+        (
+            api_keys::id,
+            api_keys::name,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::all_domains,
+            api_keys::status,
+            api_keys::created_at,
+        ),
+        api_key_uses::used_at.nullable(),
+    )
+}
 
 /// Of the domain beside a key, if there is one. A key with several domains has several rows.
 #[diesel::dsl::auto_type]
@@ -278,22 +288,24 @@ pub fn list(
         .offset(offset)
         .select(page.field(api_keys::id));
     let rows: Vec<(KeyRow, DomainRow)> = api_keys::table
+        .left_join(api_key_uses::table)
         .left_join(api_key_domains::table.inner_join(sending_domains::table))
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::id.eq_any(ids))
         .order((api_keys::id.desc(), sending_domains::name.asc()))
-        .select((KEY_COLUMNS, domain_columns()))
+        .select((key_columns(), domain_columns()))
         .load(conn)?;
     Ok(gather(rows))
 }
 
 pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
     let rows: Vec<((KeyRow, Option<NaiveDateTime>), DomainRow)> = api_keys::table
+        .left_join(api_key_uses::table)
         .left_join(api_key_domains::table.inner_join(sending_domains::table))
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::id.eq(id))
         .order(sending_domains::name.asc())
-        .select(((KEY_COLUMNS, api_keys::deleted_at), domain_columns()))
+        .select(((key_columns(), api_keys::deleted_at), domain_columns()))
         .load(conn)?;
     let is_deleted = rows.iter().any(|((_, deleted_at), _)| deleted_at.is_some());
     let rows = rows.into_iter().map(|((key, _), domain)| (key, domain));
@@ -307,7 +319,8 @@ pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Fo
 /// Puts the rows of a join together: one key may have several domains.
 fn gather(rows: Vec<(KeyRow, DomainRow)>) -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
-    for ((id, name, first8, last4, all_domains, status, created_at), domain) in rows {
+    for ((key, last_used_at), domain) in rows {
+        let (id, name, first8, last4, all_domains, status, created_at) = key;
         if keys.last().is_none_or(|key| key.id != id) {
             keys.push(Key {
                 id,
@@ -316,6 +329,7 @@ fn gather(rows: Vec<(KeyRow, DomainRow)>) -> Vec<Key> {
                 scope: Scope::from_rows(all_domains, Vec::new()),
                 status: KeyStatus::from_column(&status),
                 created_at,
+                last_used_at,
             });
         }
         if let (Some(key), Some(domain)) = (keys.last_mut(), scoped_domain(domain))
@@ -342,47 +356,142 @@ fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
     }
 }
 
-/// Who holds the key with this hash: only if it is active and its account is too.
-pub fn find_live_by_hash_of_any_account(
-    conn: &mut Connection,
-    hash: &KeyHash,
-) -> db::Result<Option<LiveKey>> {
-    type Row = ((i64, i64, String, String, String, bool), DomainRow);
-    let rows: Vec<Row> = api_keys::table
+type LiveRow = ((i64, i64, String, String, String, bool), DomainRow);
+
+/// Keys that work right now: active, of an active account, each with its domains.
+#[diesel::dsl::auto_type]
+fn live_keys() -> _ {
+    let active: &'static str = KeyStatus::Active.as_str();
+    let account_active: &'static str = AccountStatus::Active.as_str();
+    api_keys::table
         .inner_join(accounts::table)
         .left_join(api_key_domains::table.inner_join(sending_domains::table))
-        .filter(api_keys::hash.eq(hash.as_ref()))
         .filter(api_keys::deleted_at.is_null())
-        .filter(api_keys::status.eq(KeyStatus::Active.as_str()))
-        .filter(accounts::status.eq(AccountStatus::Active.as_str()))
+        .filter(api_keys::status.eq(active))
+        .filter(accounts::status.eq(account_active))
         .order(sending_domains::name.asc())
-        .select((
-            (
-                api_keys::id,
-                api_keys::account_id,
-                api_keys::name,
-                api_keys::first8,
-                api_keys::last4,
-                api_keys::all_domains,
-            ),
-            domain_columns(),
-        ))
-        .load(conn)?;
-    let Some(((id, account_id, name, first8, last4, all_domains), _)) = rows.first().cloned()
-    else {
-        return Ok(None);
-    };
-    let domains = rows
-        .into_iter()
-        .filter_map(|(_, domain)| scoped_domain(domain))
-        .collect();
-    Ok(Some(LiveKey {
+}
+
+#[diesel::dsl::auto_type]
+fn live_columns() -> _ {
+    (
+        api_keys::id,
+        api_keys::account_id,
+        api_keys::name,
+        api_keys::first8,
+        api_keys::last4,
+        api_keys::all_domains,
+    )
+}
+
+/// Who holds the keys with these hashes, all as of one moment after the call: an answer for each,
+/// in their order. One statement on PostgreSQL; point lookups in one transaction on SQLite.
+pub fn find_live_by_hashes_of_any_account(
+    conn: &mut Connection,
+    hashes: &[KeyHash],
+) -> db::Result<Vec<Option<LiveKey>>> {
+    match conn {
+        Connection::Postgres(conn) => {
+            let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
+            let rows: Vec<(Option<Vec<u8>>, LiveRow)> = live_keys()
+                .filter(api_keys::hash.eq_any(wanted))
+                .select((api_keys::hash, (live_columns(), domain_columns())))
+                .load(conn)?;
+            let mut of_hash: HashMap<Vec<u8>, Vec<LiveRow>> = HashMap::new();
+            for (hash, row) in rows {
+                of_hash
+                    .entry(hash.unwrap_or_default())
+                    .or_default()
+                    .push(row);
+            }
+            Ok(hashes
+                .iter()
+                .map(|hash| live_key(of_hash.remove(hash.as_ref()).unwrap_or_default()))
+                .collect())
+        }
+        Connection::Sqlite(conn) => conn.transaction(|conn| {
+            hashes
+                .iter()
+                .map(|hash| {
+                    let rows: Vec<LiveRow> = live_keys()
+                        .filter(api_keys::hash.eq(hash.as_ref()))
+                        .select((live_columns(), domain_columns()))
+                        .load(conn)?;
+                    Ok(live_key(rows))
+                })
+                .collect()
+        }),
+    }
+}
+
+/// Puts the rows of one key together: one for each of its domains, or one without.
+fn live_key(mut rows: Vec<LiveRow>) -> Option<LiveKey> {
+    let ((id, account_id, name, first8, last4, all_domains), domain) = rows.pop()?;
+    let rest = rows.into_iter().map(|(_, domain)| domain);
+    let domains = rest.chain([domain]).filter_map(scoped_domain).collect();
+    Some(LiveKey {
         id,
         account: AccountId(account_id),
         name,
         truncated: Truncated { first8, last4 },
         scope: Scope::from_rows(all_domains, domains),
-    }))
+    })
+}
+
+#[derive(Insertable)]
+#[diesel(table_name = api_key_uses)]
+struct UseRow<'a> {
+    api_key_id: i64,
+    used_at: NaiveDateTime,
+    address: String,
+    user_agent: &'a str,
+}
+
+impl<'a> From<&'a (i64, Use)> for UseRow<'a> {
+    fn from((key_id, latest): &'a (i64, Use)) -> Self {
+        Self {
+            api_key_id: *key_id,
+            used_at: latest.at,
+            address: latest.address.to_string(),
+            user_agent: &latest.user_agent,
+        }
+    }
+}
+
+/// Remembers uses of keys, each unless a later one is known already.
+pub fn record_uses_of_any_account(conn: &mut Connection, uses: &[(i64, Use)]) -> db::Result<()> {
+    use diesel::query_dsl::methods::FilterDsl;
+
+    // A macro, since the type of the statement is another one for each database.
+    macro_rules! record {
+        ($conn:ident, $rows:expr) => {
+            diesel::insert_into(api_key_uses::table)
+                .values($rows)
+                .on_conflict(api_key_uses::api_key_id)
+                .do_update()
+                .set((
+                    api_key_uses::used_at.eq(excluded(api_key_uses::used_at)),
+                    api_key_uses::address.eq(excluded(api_key_uses::address)),
+                    api_key_uses::user_agent.eq(excluded(api_key_uses::user_agent)),
+                ))
+                .filter(api_key_uses::used_at.lt(excluded(api_key_uses::used_at)))
+                .execute($conn)?
+        };
+    }
+    match conn {
+        // Many in one statement: each statement is a round trip.
+        Connection::Postgres(conn) => {
+            for uses in uses.chunks(1_000) {
+                record!(conn, uses.iter().map(UseRow::from).collect::<Vec<_>>());
+            }
+        }
+        Connection::Sqlite(conn) => {
+            for latest in uses {
+                record!(conn, UseRow::from(latest));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Pauses or resumes. Returns whether there is such a live key.

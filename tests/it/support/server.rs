@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use tosend_dashboard::accounts::password::Hasher;
-use tosend_dashboard::app::{self, State};
+use tosend_dashboard::app::{Server, State};
 use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::secret::ServerSecret;
@@ -59,9 +59,9 @@ impl App {
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = app::build(listener, state, Some(2)).expect("the server starts");
+                let server = Server::build(listener, state, Some(2)).expect("the server starts");
                 send.send(server.handle()).unwrap();
-                server.await.expect("the server ends well");
+                server.serve().await.expect("the server ends well");
             });
         });
         Self {

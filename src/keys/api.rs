@@ -1,0 +1,90 @@
+//! `GET /v2/verify`: for gateways that ask whether a request may pass.
+
+use actix_web::{HttpResponse, web};
+use serde::{Deserialize, Serialize};
+
+use super::bearer::Bearer;
+use super::scope::Scope;
+use super::store::LiveKey;
+use crate::app::State;
+use crate::domains::name::DomainName;
+use crate::domains::store as domains_store;
+use crate::http::ApiError;
+
+#[derive(Deserialize)]
+pub struct Question {
+    /// Asks besides whether the key may send from this domain.
+    domain: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Verdict<'a> {
+    valid: bool,
+    account: AccountJson,
+    key: KeyJson<'a>,
+}
+
+#[derive(Serialize)]
+struct AccountJson {
+    id: i64,
+}
+
+#[derive(Serialize)]
+struct KeyJson<'a> {
+    id: i64,
+    name: &'a str,
+    truncated: String,
+    scope: &'a Scope,
+}
+
+/// `GET /v2/verify`, also `?domain=`: who calls, in headers and in the body.
+pub async fn verify(
+    state: web::Data<State>,
+    Bearer(key): Bearer,
+    question: web::Query<Question>,
+) -> Result<HttpResponse, ApiError> {
+    if let Some(domain) = &question.domain
+        && !may_send_from(&state, &key, domain).await?
+    {
+        return Err(ApiError::domain_not_allowed());
+    }
+    Ok(verdict(&key))
+}
+
+/// Whether the domain is the account's, verified, and within the scope.
+async fn may_send_from(state: &State, key: &LiveKey, domain: &str) -> Result<bool, ApiError> {
+    let Ok(name) = DomainName::parse(domain) else {
+        return Ok(false);
+    };
+    if let Scope::Domains(domains) = &key.scope {
+        let mut domains = domains.iter();
+        return Ok(domains.any(|d| d.name == name.as_ref() && d.is_verified));
+    }
+    let account = key.account;
+    let found = state
+        .db
+        .read(move |conn| domains_store::find_by_name(conn, account, &name))
+        .await?;
+    Ok(found.is_some_and(|domain| domain.status.is_verified()))
+}
+
+fn verdict(key: &LiveKey) -> HttpResponse {
+    let scope = match &key.scope {
+        Scope::AllDomains => "all".to_owned(),
+        Scope::Domains(_) => key.scope.to_string(),
+    };
+    HttpResponse::Ok()
+        .insert_header(("x-tosend-account", key.account.0))
+        .insert_header(("x-tosend-key", key.id))
+        .insert_header(("x-tosend-scope", scope))
+        .json(Verdict {
+            valid: true,
+            account: AccountJson { id: key.account.0 },
+            key: KeyJson {
+                id: key.id,
+                name: &key.name,
+                truncated: key.truncated.to_string(),
+                scope: &key.scope,
+            },
+        })
+}
