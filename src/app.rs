@@ -7,14 +7,13 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
 use tokio::sync::Notify;
-use tracing_actix_web::TracingLogger;
 
 use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
 use crate::accounts::throttle::PerAddress;
 use crate::config::Config;
 use crate::db::Db;
-use crate::http::{head, headers, log::PathlessSpan};
+use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
 use crate::routes;
@@ -100,7 +99,7 @@ impl Server {
                 .configure(routes::configure(&of_app))
                 .wrap(from_fn(headers::secure))
                 .wrap(from_fn(head::as_get))
-                .wrap(TracingLogger::<PathlessSpan>::new())
+                .wrap(from_fn(log::in_a_span))
         })
         .shutdown_timeout(DRAIN_SECONDS);
         if let Some(workers) = workers {

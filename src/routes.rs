@@ -23,18 +23,19 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
     let session = session(state);
     move |config| {
         config
+            // First, since it is asked most.
+            .service(
+                scope("/v2")
+                    .app_data(PayloadConfig::new(API_BODY_BYTES))
+                    .wrap(from_fn(api_error::shape_errors))
+                    .configure(api),
+            )
             .service(resource("/healthz").get(health::alive))
             .service(resource("/readyz").get(health::ready))
             .service(
                 resource("/static/{version}/{name}")
                     .get(assets::serve)
                     .wrap(from_fn(http::render_errors)),
-            )
-            .service(
-                scope("/v2")
-                    .app_data(PayloadConfig::new(API_BODY_BYTES))
-                    .wrap(from_fn(api_error::shape_errors))
-                    .configure(api),
             )
             .service(
                 scope("")

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::r2d2::{Pool, PooledConnection};
 
 use super::connection::{Access, Manager, establish};
@@ -120,7 +120,8 @@ impl Db {
         begin(&mut conn).map_err(Error::from)?;
         match f(&mut conn) {
             Ok(value) => {
-                commit(&mut conn).map_err(Error::from)?;
+                <Connection as TransactionManager<_>>::commit_transaction(&mut conn)
+                    .map_err(Error::from)?;
                 Ok(value)
             }
             Err(error) => {
@@ -144,15 +145,6 @@ fn begin(conn: &mut Connection) -> diesel::QueryResult<()> {
         }
         Connection::Postgres(conn) => AnsiTransactionManager::begin_transaction(conn),
     }
-}
-
-/// Without PostgreSQL's `statement_timeout`: one that strikes while a synchronous standby is awaited
-/// ends the waiting, and COMMIT then reports success for what a failover would lose.
-fn commit(conn: &mut Connection) -> diesel::QueryResult<()> {
-    if let Connection::Postgres(conn) = conn {
-        conn.batch_execute("SET LOCAL statement_timeout = 0")?;
-    }
-    <Connection as TransactionManager<_>>::commit_transaction(conn)
 }
 
 /// Nothing is written for a request that was told already that it was not.

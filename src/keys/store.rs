@@ -262,7 +262,16 @@ fn key_columns() -> _ {
     )
 }
 
-/// Of the domain beside a key, if there is one. A key with several domains has several rows.
+/// Keys, a row for each of their domains. (SQLite would put a nested join together as a whole, for
+/// every lookup of one key.)
+#[diesel::dsl::auto_type]
+fn keys_with_domains() -> _ {
+    api_keys::table
+        .left_join(api_key_domains::table)
+        .left_join(sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)))
+}
+
+/// Of the domain beside a key, if there is one.
 #[diesel::dsl::auto_type]
 fn domain_columns() -> _ {
     (
@@ -287,9 +296,8 @@ pub fn list(
         .limit(limit)
         .offset(offset)
         .select(page.field(api_keys::id));
-    let rows: Vec<(KeyRow, DomainRow)> = api_keys::table
+    let rows: Vec<(KeyRow, DomainRow)> = keys_with_domains()
         .left_join(api_key_uses::table)
-        .left_join(api_key_domains::table.inner_join(sending_domains::table))
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::id.eq_any(ids))
         .order((api_keys::id.desc(), sending_domains::name.asc()))
@@ -299,9 +307,8 @@ pub fn list(
 }
 
 pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
-    let rows: Vec<((KeyRow, Option<NaiveDateTime>), DomainRow)> = api_keys::table
+    let rows: Vec<((KeyRow, Option<NaiveDateTime>), DomainRow)> = keys_with_domains()
         .left_join(api_key_uses::table)
-        .left_join(api_key_domains::table.inner_join(sending_domains::table))
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::id.eq(id))
         .order(sending_domains::name.asc())
@@ -363,9 +370,8 @@ type LiveRow = ((i64, i64, String, String, String, bool), DomainRow);
 fn live_keys() -> _ {
     let active: &'static str = KeyStatus::Active.as_str();
     let account_active: &'static str = AccountStatus::Active.as_str();
-    api_keys::table
+    keys_with_domains()
         .inner_join(accounts::table)
-        .left_join(api_key_domains::table.inner_join(sending_domains::table))
         .filter(api_keys::deleted_at.is_null())
         .filter(api_keys::status.eq(active))
         .filter(accounts::status.eq(account_active))

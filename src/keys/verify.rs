@@ -17,7 +17,7 @@ use super::store::{self, LiveKey};
 use crate::db::{self, Connection, Db};
 
 /// Threads that ask; each has a connection of its own.
-const ASKERS: usize = 2;
+const ASKERS: usize = 1;
 /// Threads at most, counting those that were given up on while they wait for a database.
 const MOST_THREADS: usize = 8;
 const BATCH: usize = 256;

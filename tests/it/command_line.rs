@@ -175,10 +175,12 @@ both! {
             {
                 "id": ids[0], "name": "Büro <1>", "truncated": truncated[1],
                 "scope": ["acme.test", "b.test"], "status": "paused", "created_at": at(0),
+                "last_used_at": listed[0]["last_used_at"],
             },
             {
                 "id": ids[1], "name": listed[1]["name"], "truncated": truncated[0],
                 "scope": "all", "status": "active", "created_at": at(1),
+                "last_used_at": listed[1]["last_used_at"],
             },
         ]));
         let name = listed[1]["name"].as_str().unwrap();
