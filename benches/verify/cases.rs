@@ -1,0 +1,192 @@
+//! What is measured with one database system, and what is wanted of it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::load::{Requests, Sample, sample};
+use crate::report::{Limit, Pairs, Report, Row, grouped};
+use crate::seed::{self, Database, Keys};
+use crate::server::Server;
+use crate::{Args, Backend, Case, MAIN_SIZE, TEN_MILLION};
+
+const VERIFY: &str = "/v2/info";
+const INFO: &str = "/v2/info";
+
+/// A database and the server that uses it.
+pub struct Dashboard<'a> {
+    pub database: &'a Database,
+    pub server: Server,
+}
+
+impl<'a> Dashboard<'a> {
+    pub fn start(database: &'a Database) -> Result<Self> {
+        let server = Server::dashboard(database)?;
+        Ok(Self { database, server })
+    }
+
+    fn size(&self) -> String {
+        grouped(self.database.keys)
+    }
+}
+
+/// One of a pair: who is asked, and for what.
+type Side<'a> = (&'a Server, Arc<Requests>);
+
+pub struct Bench<'a> {
+    pub backend: Backend,
+    pub args: &'a Args,
+    pub keys: &'a Keys,
+    pub reference: Server,
+    pub report: &'a mut Report,
+}
+
+impl Bench<'_> {
+    /// The dashboards are in order of size.
+    pub fn run(&mut self, dashboards: &[Dashboard]) -> Result<()> {
+        let small_enough = dashboards.iter().rfind(|d| d.database.keys <= MAIN_SIZE);
+        let main = small_enough.or(dashboards.first()).context("no sizes")?;
+        for case in self.args.cases() {
+            match case {
+                Case::ValidKey => self.valid_key(dashboards, main)?,
+                Case::UnknownKey => {
+                    let requests = Requests::with_keys(VERIFY, self.keys.unknown.clone(), 403);
+                    self.beside_reference("unknown key", main, requests)?;
+                }
+                Case::FailedChecksum => self.failed_checksum(main)?,
+                Case::NoKey => {
+                    let requests = Requests::same(VERIFY, "", 401);
+                    self.beside_reference("no key", main, requests)?;
+                }
+                Case::Info => {
+                    let requests = self.with_valid_keys(INFO, main);
+                    self.beside_reference("info", main, requests)?;
+                }
+                Case::KeysPage => self.keys_page(main)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn valid_key(&mut self, dashboards: &[Dashboard], main: &Dashboard) -> Result<()> {
+        let mut rows = Vec::new();
+        for dashboard in dashboards {
+            let requests = self.with_valid_keys(VERIFY, dashboard);
+            rows.push(self.beside_reference("valid key", dashboard, requests)?);
+            if dashboard.database.keys == main.database.keys {
+                self.judge_valid_key(&rows[rows.len() - 1].pairs);
+            }
+        }
+        for (larger, row) in dashboards.iter().zip(&rows).skip(1) {
+            let memory = row.memory_mib - rows[0].memory_mib;
+            self.compare_sizes(larger, &dashboards[0], memory)?;
+        }
+        Ok(())
+    }
+
+    fn judge_valid_key(&mut self, pairs: &Pairs) {
+        let (rate, cpu) = match self.backend {
+            Backend::Sqlite => (0.75, 2.0),
+            Backend::Postgres => (0.6, 2.5),
+        };
+        let mut want = |what, limit, measured| {
+            self.want(format!("valid key ÷ reference: {what}"), limit, measured);
+        };
+        want(
+            "requests/s",
+            Limit::AtLeast(rate),
+            pairs.ratio(Sample::rate),
+        );
+        want("CPU per request", Limit::AtMost(cpu), pairs.cpu_ratio());
+        want("p99", Limit::AtMost(3.0), pairs.ratio(|s| s.p99));
+    }
+
+    fn compare_sizes(
+        &mut self,
+        larger: &Dashboard,
+        smaller: &Dashboard,
+        memory: f64,
+    ) -> Result<()> {
+        let [a, b] = [larger, smaller].map(|d| (&d.server, self.with_valid_keys(VERIFY, d)));
+        let pairs = self.pairs(a, b)?;
+        let rate = match larger.database.keys {
+            TEN_MILLION.. => 0.8,
+            _ => 0.9,
+        };
+        let sizes = format!("{} ÷ {} keys", larger.size(), smaller.size());
+        let what = format!("{sizes}: requests/s");
+        self.want(what, Limit::AtLeast(rate), pairs.ratio(Sample::rate));
+        // SQLite keeps 2 MB of the file for each of its nine connections.
+        let what = format!("{sizes}: MiB more memory");
+        self.want(what, Limit::AtMost(24.0), memory);
+        Ok(())
+    }
+
+    fn failed_checksum(&mut self, main: &Dashboard) -> Result<()> {
+        let requests = Requests::with_keys(VERIFY, self.keys.misspelt(), 403);
+        let row = self.beside_reference("failed checksum", main, requests)?;
+        let what = "failed checksum ÷ reference: requests/s".into();
+        self.want(what, Limit::AtLeast(0.9), row.pairs.ratio(Sample::rate));
+        Ok(())
+    }
+
+    /// Both accounts' pages show 25 keys.
+    fn keys_page(&mut self, main: &Dashboard) -> Result<()> {
+        let page = |email| {
+            let cookie = main.server.sign_in(email)?;
+            Ok::<_, anyhow::Error>(Requests::same("/api-keys", &cookie, 200))
+        };
+        let (few, many) = (page(seed::FEW)?, page(seed::MANY)?);
+        let counts = [seed::FEW_KEYS, main.database.many_keys()].map(grouped);
+        for (requests, count) in [&few, &many].into_iter().zip(&counts) {
+            let case = format!("keys page of {count}");
+            self.beside_reference(&case, main, requests.clone())?;
+        }
+        let pairs = self.pairs((&main.server, many), (&main.server, few))?;
+        let what = format!("keys page of {} ÷ {}: p50", counts[1], counts[0]);
+        self.want(what, Limit::AtMost(1.5), pairs.ratio(|s| s.p50));
+        Ok(())
+    }
+
+    fn with_valid_keys(&self, path: &str, dashboard: &Dashboard) -> Arc<Requests> {
+        Requests::with_keys(path, self.keys.valid(dashboard.database), 200)
+    }
+
+    fn beside_reference(
+        &mut self,
+        case: &str,
+        dashboard: &Dashboard,
+        requests: Arc<Requests>,
+    ) -> Result<Rc<Row>> {
+        eprintln!("{}, {} keys: {case}", self.backend, dashboard.size());
+        let plain = Requests::same("/", "", 200);
+        let pairs = self.pairs((&dashboard.server, requests), (&self.reference, plain))?;
+        let row = Rc::new(Row {
+            backend: self.backend,
+            keys: dashboard.database.keys,
+            case: case.to_owned(),
+            memory_mib: dashboard.server.memory()? as f64 / f64::from(1 << 20),
+            pairs,
+        });
+        self.report.rows.push(Rc::clone(&row));
+        Ok(row)
+    }
+
+    /// Measures in turn, after a pair that warms up.
+    fn pairs(&self, a: Side, b: Side) -> Result<Pairs> {
+        let time = Duration::from_secs(self.args.seconds);
+        let one = |(server, requests): &Side| sample(server, requests, self.args.connections, time);
+        let both = || Ok((one(&a)?, one(&b)?));
+        both()?;
+        (0..self.args.pairs)
+            .map(|_| both())
+            .collect::<Result<_>>()
+            .map(Pairs)
+    }
+
+    fn want(&mut self, what: String, limit: Limit, measured: f64) {
+        self.report.want(self.backend, what, limit, measured);
+    }
+}
