@@ -12,7 +12,7 @@ use crate::seed::{self, Database, Keys};
 use crate::server::Server;
 use crate::{Args, Backend, Case, MAIN_SIZE, TEN_MILLION};
 
-const VERIFY: &str = "/v2/info";
+const VERIFY: &str = "/v2/verify";
 const INFO: &str = "/v2/info";
 
 /// A database and the server that uses it.
@@ -94,11 +94,8 @@ impl Bench<'_> {
         let mut want = |what, limit, measured| {
             self.want(format!("valid key ÷ reference: {what}"), limit, measured);
         };
-        want(
-            "requests/s",
-            Limit::AtLeast(rate),
-            pairs.ratio(Sample::rate),
-        );
+        let faster = pairs.ratio(Sample::rate);
+        want("requests/s", Limit::AtLeast(rate), faster);
         want("CPU per request", Limit::AtMost(cpu), pairs.cpu_ratio());
         want("p99", Limit::AtMost(3.0), pairs.ratio(|s| s.p99));
     }
@@ -118,9 +115,10 @@ impl Bench<'_> {
         let sizes = format!("{} ÷ {} keys", larger.size(), smaller.size());
         let what = format!("{sizes}: requests/s");
         self.want(what, Limit::AtLeast(rate), pairs.ratio(Sample::rate));
-        // SQLite keeps 2 MB of the file for each of its nine connections.
+        // SQLite's page caches of 2 MB for each connection fill up, and more different keys are in
+        // use, whose last use is remembered. Keeping all keys would take more than this.
         let what = format!("{sizes}: MiB more memory");
-        self.want(what, Limit::AtMost(24.0), memory);
+        self.want(what, Limit::AtMost(48.0), memory);
         Ok(())
     }
 

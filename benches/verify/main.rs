@@ -31,7 +31,7 @@ const TEN_MILLION: u64 = 10_000_000;
 /// Databases are made in the temporary folder (TMPDIR) and removed at the end: up to 2 GB, or 6 GB
 /// with ten million keys.
 #[derive(Parser)]
-#[command(name = "cargo bench --bench verify --")]
+#[command(bin_name = "cargo bench --bench verify --")]
 struct Args {
     /// Measure with this database only
     #[arg(long)]
