@@ -7,13 +7,17 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::Backend;
+use super::{Backend, Cluster};
 
 pub struct Database {
+    /// What the server is told; a test may lead it by another way.
     pub url: String,
     pub folder: TempDir,
+    pub name: String,
     backend: Backend,
-    name: String,
+    /// Where the test itself asks.
+    direct: String,
+    is_shared_server: bool,
 }
 
 impl Database {
@@ -36,10 +40,33 @@ impl Database {
             }
         };
         Self {
+            direct: url.clone(),
             url,
             folder,
-            backend,
             name,
+            backend,
+            is_shared_server: backend == Backend::Postgres,
+        }
+    }
+
+    /// A new database on a PostgreSQL of the test's own.
+    pub fn on(cluster: &Cluster) -> Self {
+        cluster
+            .database("postgres")
+            .execute("CREATE DATABASE tosend");
+        cluster.database("tosend")
+    }
+
+    /// A database that is there, and stays.
+    pub(super) fn at(server: &str, name: &str) -> Self {
+        let url = format!("{server}/{name}");
+        Self {
+            direct: url.clone(),
+            url,
+            folder: tempfile::tempdir().expect("a folder for the test"),
+            name: name.to_owned(),
+            backend: Backend::Postgres,
+            is_shared_server: false,
         }
     }
 
@@ -55,7 +82,7 @@ impl Database {
                 .unwrap()
                 .batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}"))
                 .unwrap(),
-            Backend::Postgres => PgConnection::establish(&self.url)
+            Backend::Postgres => PgConnection::establish(&self.direct)
                 .unwrap()
                 .batch_execute(sql)
                 .unwrap(),
@@ -75,7 +102,9 @@ impl Database {
             Backend::Sqlite => query.get_result(
                 &mut SqliteConnection::establish(self.file().to_str().unwrap()).unwrap(),
             ),
-            Backend::Postgres => query.get_result(&mut PgConnection::establish(&self.url).unwrap()),
+            Backend::Postgres => {
+                query.get_result(&mut PgConnection::establish(&self.direct).unwrap())
+            }
         }
         .unwrap();
         row.n
@@ -88,7 +117,7 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if self.backend == Backend::Postgres && !std::thread::panicking() {
+        if self.is_shared_server && !std::thread::panicking() {
             admin(&format!(
                 "DROP DATABASE IF EXISTS {} WITH (FORCE)",
                 self.name
@@ -124,7 +153,9 @@ impl Database {
             Backend::Sqlite => query.get_result(
                 &mut SqliteConnection::establish(self.file().to_str().unwrap()).unwrap(),
             ),
-            Backend::Postgres => query.get_result(&mut PgConnection::establish(&self.url).unwrap()),
+            Backend::Postgres => {
+                query.get_result(&mut PgConnection::establish(&self.direct).unwrap())
+            }
         }
         .unwrap();
         row.t

@@ -10,7 +10,12 @@ use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use serde_json::Value;
 
-use super::{EMAIL, PASSWORD, TITLE};
+use super::{EMAIL, PASSWORD, TITLE, until};
+
+/// Where a program asks whether its key works.
+const VERIFY: &str = "/v2/verify";
+/// Longer than any server may let a program wait for a verdict.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Answer {
@@ -20,12 +25,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn read(response: Response) -> Self {
-        Self {
+    fn read(response: Response) -> reqwest::Result<Self> {
+        Ok(Self {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: response.text().expect("a body"),
-        }
+            body: response.text()?,
+        })
+    }
+
+    /// `None`: no answer came, or a part of one.
+    fn of(request: RequestBuilder) -> Option<Self> {
+        request.send().and_then(Self::read).ok()
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -64,6 +74,14 @@ impl Answer {
                 .all(|b| b.is_ascii_alphanumeric())
                 .then(|| format!("tsend_{tail}"))
         })
+    }
+
+    /// The id of the key with this name, if the list is there.
+    pub fn key_id(&self, name: &str) -> Option<i64> {
+        let cell = format!("<bdi>{name}</bdi>");
+        let mut rows = self.body.split("<tr id=\"key-").skip(1);
+        let row = rows.find(|row| row.contains(&cell))?;
+        row.split('"').next()?.parse().ok()
     }
 
     /// The ids of the keys in the list, in its order.
@@ -134,13 +152,32 @@ impl Visitor {
 
     /// Sends, and keeps the cookie that comes back.
     pub fn send(&self, request: RequestBuilder) -> Answer {
-        let answer = Answer::read(request.send().expect("an answer"));
+        let answer = request.send().and_then(Answer::read).expect("an answer");
         for set_cookie in answer.headers.get_all("set-cookie") {
             let pair = set_cookie.to_str().unwrap().split(';').next().unwrap();
             let is_removal = pair.ends_with('=');
             *self.cookie.lock().unwrap() = (!is_removal).then(|| pair.to_owned());
         }
         answer
+    }
+
+    /// As `post`, for when the server may die over it, or wait too long. `None`: no answer came.
+    pub fn try_post(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+        patience: Duration,
+    ) -> Option<Answer> {
+        Answer::of(self.same_origin("POST", path).form(form).timeout(patience))
+    }
+
+    pub fn try_htmx_post(&self, path: &str, form: &[(&str, &str)]) -> Option<Answer> {
+        let request = self.same_origin("POST", path);
+        Answer::of(request.header("HX-Request", "true").form(form))
+    }
+
+    pub fn try_get(&self, path: &str) -> Option<Answer> {
+        Answer::of(self.request("GET", path))
     }
 
     pub fn cookie(&self) -> Option<String> {
@@ -226,12 +263,38 @@ impl Program {
         self.send(self.bare("GET", "/v2/info").bearer_auth(&self.key))
     }
 
+    /// Whether the key works.
+    pub fn verify(&self) -> Answer {
+        self.try_verify().expect("an answer")
+    }
+
+    /// Whether the key works, asked until the server knows.
+    pub fn verdict(&self) -> u16 {
+        let mut status = 503;
+        until("a verdict", || {
+            status = self.verify().status;
+            status != 503
+        });
+        status
+    }
+
+    /// `None`: no answer came.
+    pub fn try_verify(&self) -> Option<Answer> {
+        let request = self.bare("GET", VERIFY).bearer_auth(&self.key);
+        Answer::of(request.timeout(PATIENCE))
+    }
+
     pub fn post(&self, body: &Value) -> Answer {
-        self.send(
-            self.bare("POST", "/v2/emails")
-                .bearer_auth(&self.key)
-                .json(body),
-        )
+        self.send(self.email(body))
+    }
+
+    pub fn try_post(&self, body: &Value) -> Option<Answer> {
+        Answer::of(self.email(body))
+    }
+
+    fn email(&self, body: &Value) -> RequestBuilder {
+        let request = self.bare("POST", "/v2/emails").bearer_auth(&self.key);
+        request.json(body)
     }
 
     /// Sends a plain email from an address.
@@ -246,7 +309,7 @@ impl Program {
     }
 
     pub fn send(&self, request: RequestBuilder) -> Answer {
-        Answer::read(request.send().expect("an answer"))
+        request.send().and_then(Answer::read).expect("an answer")
     }
 }
 

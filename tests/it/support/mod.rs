@@ -2,20 +2,42 @@
 
 #![allow(dead_code)]
 
+use std::time::{Duration, Instant};
+
+mod cluster;
 mod database;
 mod http;
 mod logs;
+mod probers;
 mod process;
+mod proxy;
 mod server;
 
+pub use cluster::{Cluster, Stop};
 pub use database::Database;
 pub use http::{Answer, Program, Slow, Visitor, email, raw};
+pub use probers::{Key, Probers};
 pub use process::{Dashboard, attest, cli, command, create_account};
+pub use proxy::Proxy;
 pub use server::{App, Backend};
 
 pub const EMAIL: &str = "ada@acme.test";
 pub const TITLE: &str = "Acme Inc";
 pub const PASSWORD: &str = "four unrelated grey lamps";
+
+/// Asks again and again until it is so. The limit is for what never comes, not for what is slow.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// How often a test repeats itself: a few times, unless a variable asks for more.
+pub fn rounds(variable: &str, few: usize) -> usize {
+    std::env::var(variable).map_or(few, |text| text.parse().expect("a number"))
+}
 
 /// Writes a test once and runs it on both databases.
 ///

@@ -1,0 +1,267 @@
+//! The database fails in all the ways that databases do: whoever asks about a key meanwhile gets
+//! the right verdict or none, and afterwards all is well again without a restart.
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection, SqliteConnection};
+use tosend_dashboard::keys::secret::PlainKey;
+
+use crate::support::*;
+
+/// A server with an owner, a key that works and some that do not.
+struct Scene {
+    dashboard: Dashboard,
+    owner: Visitor,
+    good: String,
+    bad: [String; 2],
+}
+
+impl Scene {
+    fn on(database: &Database) -> Self {
+        let dashboard = Dashboard::start(database, &[]);
+        let owner = dashboard.visitor();
+        owner.sign_up();
+        let (id, deleted) = owner.create_key("Deleted", "");
+        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        let (_, good) = owner.create_key("Good", "");
+        let unknown = PlainKey::generate().expose().to_owned();
+        Self {
+            dashboard,
+            owner,
+            good,
+            bad: [deleted, unknown],
+        }
+    }
+
+    fn keys(&self) -> Vec<(Key, &str)> {
+        let bad = self.bad.iter().map(|key| (Key::Bad, key.as_str()));
+        [(Key::Good, self.good.as_str())]
+            .into_iter()
+            .chain(bad)
+            .collect()
+    }
+
+    /// As many programs as asked for present each key.
+    fn probers(&self, each: usize) -> Probers {
+        let programs = self.keys().into_iter().flat_map(|(key, text)| {
+            let program = move |_| (key, self.dashboard.program(text));
+            (0..each).map(program)
+        });
+        let probers = Probers::start(programs.collect());
+        probers.see_verdicts();
+        probers
+    }
+
+    /// Waits until verdicts and pages come again, and keep coming.
+    fn heals(&self) {
+        let is_well = || self.verifies() && self.owner.get("/api-keys").status == 200;
+        until("all is well again", || (0..10).all(|_| is_well()));
+    }
+
+    fn verifies(&self) -> bool {
+        let mut keys = self.keys().into_iter();
+        keys.all(|(key, text)| self.dashboard.program(text).verify().status == key.verdict())
+    }
+}
+
+#[test]
+fn postgres_is_stopped_and_started_later() {
+    let mut cluster = Cluster::new();
+    let database = Database::on(&cluster);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    for how in [Stop::Fast, Stop::Immediate] {
+        cluster.stop(how);
+        probers.see_unavailable();
+        cluster.start();
+        scene.heals();
+    }
+    probers.end();
+}
+
+#[test]
+fn postgres_is_restarted_again_and_again() {
+    let mut cluster = Cluster::new();
+    let database = Database::on(&cluster);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    for _ in 0..5 {
+        cluster.stop(Stop::Immediate);
+        cluster.start();
+        probers.see_verdicts();
+    }
+    scene.heals();
+    probers.end();
+}
+
+#[test]
+fn postgres_is_frozen_with_its_connections_open() {
+    let cluster = Cluster::new();
+    let database = Database::on(&cluster);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    for _ in 0..2 {
+        cluster.freeze();
+        probers.see_unavailable();
+        // No new connection has an answer either.
+        probers.see_unavailable();
+        cluster.thaw();
+        scene.heals();
+    }
+    probers.end();
+}
+
+/// A server that reaches its PostgreSQL through a proxy.
+fn behind_a_proxy(database: &mut Database) -> Proxy {
+    let address = std::env::var("TOSEND_TEST_POSTGRES").unwrap();
+    let proxy = Proxy::to(address.rsplit('@').next().unwrap());
+    database.url = format!("postgres://postgres@{}/{}", proxy.address, database.name);
+    proxy
+}
+
+#[test]
+fn the_network_swallows_everything() {
+    let mut database = Database::new(Backend::Postgres);
+    let proxy = behind_a_proxy(&mut database);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    proxy.swallow();
+    probers.see_unavailable();
+    probers.see_unavailable();
+    proxy.restore();
+    scene.heals();
+    // And so that the old connections never come back to life.
+    proxy.swallow();
+    probers.see_unavailable();
+    proxy.cut();
+    proxy.restore();
+    scene.heals();
+    probers.end();
+}
+
+#[test]
+fn the_network_forgets_the_connections_of_verification() {
+    let mut database = Database::new(Backend::Postgres);
+    let proxy = behind_a_proxy(&mut database);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    proxy.forget();
+    until("verdicts again", || (0..10).all(|_| scene.verifies()));
+    assert!(probers.end() > 0, "somebody waited in vain");
+}
+
+#[test]
+fn the_network_refuses_everything() {
+    let mut database = Database::new(Backend::Postgres);
+    let proxy = behind_a_proxy(&mut database);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    proxy.refuse();
+    probers.see_unavailable();
+    proxy.restore();
+    scene.heals();
+    probers.end();
+}
+
+#[test]
+fn connections_are_cut_in_the_middle_of_an_answer() {
+    let mut database = Database::new(Backend::Postgres);
+    let proxy = behind_a_proxy(&mut database);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    // Each time elsewhere in an answer, from its first byte on.
+    for (n, bytes) in (0..1_000).step_by(37).enumerate() {
+        proxy.cut_after(bytes);
+        until("a cut", || proxy.cuts() == n + 1);
+        probers.see_verdicts();
+    }
+    scene.heals();
+    probers.end();
+}
+
+#[test]
+fn sqlite_is_locked_by_another_process() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::on(&database);
+    let (id, key) = scene.owner.create_key("To delete", "");
+    let delete = format!("/api-keys/{id}/delete");
+    let mut other = SqliteConnection::establish(database.file().to_str().unwrap()).unwrap();
+    other.batch_execute("BEGIN EXCLUSIVE").unwrap();
+
+    let probers = scene.probers(2);
+    assert_eq!(scene.owner.post(&delete, &[]).status, 503);
+    // What was not acknowledged has not happened.
+    assert_eq!(scene.dashboard.program(&key).verify().status, 200);
+    probers.see_verdicts();
+    assert_eq!(probers.end(), 0, "readers do not wait for writers");
+
+    other.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(scene.owner.post(&delete, &[]).status, 303);
+    assert_eq!(scene.dashboard.program(&key).verify().status, 403);
+}
+
+/// Holds a table so that whoever reads it waits, until dropped.
+fn lock(database: &Database, table: &str) -> PgConnection {
+    let mut conn = PgConnection::establish(&database.url).unwrap();
+    let sql = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+    conn.batch_execute(&sql).unwrap();
+    conn
+}
+
+fn waiting(database: &Database) -> i64 {
+    database.number(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+}
+
+#[test]
+fn pages_that_hang_do_not_starve_verification() {
+    let database = Database::new(Backend::Postgres);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(2);
+    let lock = lock(&database, "sessions");
+    let page = || {
+        let visitor = scene.dashboard.visitor();
+        visitor.set_cookie(scene.owner.cookie());
+        assert_eq!(visitor.get("/api-keys").status, 503);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(page);
+        }
+        until("pages hang", || waiting(&database) > 0);
+        probers.see_verdicts();
+    });
+    probers.see_verdicts();
+    assert_eq!(probers.end(), 0, "verification went on");
+    drop(lock);
+    scene.heals();
+}
+
+#[test]
+fn verification_that_hangs_does_not_starve_pages() {
+    let database = Database::new(Backend::Postgres);
+    let scene = Scene::on(&database);
+    let lock = lock(&database, "api_keys");
+    let ask = || assert_eq!(scene.dashboard.program(&scene.good).verify().status, 503);
+    std::thread::scope(|scope| {
+        let hanging: Vec<_> = (0..40).map(|_| scope.spawn(ask)).collect();
+        until("verification hangs", || waiting(&database) > 0);
+        while !hanging.iter().all(|thread| thread.is_finished()) {
+            assert_eq!(scene.owner.get("/domains").status, 200);
+        }
+    });
+    drop(lock);
+    scene.heals();
+}
+
+#[test]
+fn a_flood_of_verification_does_not_starve_pages() {
+    let database = Database::new(Backend::Postgres);
+    let scene = Scene::on(&database);
+    let probers = scene.probers(10);
+    for _ in 0..30 {
+        assert_eq!(scene.owner.get("/api-keys").status, 200);
+    }
+    probers.end();
+}

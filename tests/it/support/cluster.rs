@@ -1,0 +1,248 @@
+//! A PostgreSQL of its own for one test, which may stop, kill or freeze it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use diesel::{Connection, PgConnection};
+use tempfile::TempDir;
+
+use super::{Database, until};
+
+/// How PostgreSQL is told to end.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// Connections are closed, everything is written.
+    Fast,
+    /// As after a crash.
+    Immediate,
+}
+
+pub struct Cluster {
+    folder: TempDir,
+    port: u32,
+    postmaster: Option<Child>,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let folder = folder();
+        run(program("initdb", folder.path())
+            .args([
+                "--pgdata=data",
+                "--auth=trust",
+                "--username=postgres",
+                "--no-sync",
+            ])
+            .args(["--encoding=UTF8", "--locale=C.UTF-8"]));
+        Self::started(folder)
+    }
+
+    /// A standby, named "standby", of the primary at an address.
+    pub fn standby_of(address: &str) -> Self {
+        let folder = folder();
+        let (host, port) = address.split_once(':').unwrap();
+        let primary = format!("host={host} port={port} user=postgres application_name=standby");
+        run(program("pg_basebackup", folder.path())
+            .args([
+                "--pgdata=data",
+                "--write-recovery-conf",
+                "--checkpoint=fast",
+                "--no-sync",
+            ])
+            .args(["--dbname", &primary]));
+        Self::started(folder)
+    }
+
+    fn started(folder: TempDir) -> Self {
+        let mut cluster = Self {
+            folder,
+            port: free_port(),
+            postmaster: None,
+        };
+        cluster.start();
+        cluster
+    }
+
+    /// Starts, and waits until it answers.
+    pub fn start(&mut self) {
+        assert!(self.postmaster.is_none(), "it runs");
+        let log = self.folder.path().join("log");
+        let file = fs::File::options().create(true).append(true).open(&log);
+        let postmaster = program("postgres", self.folder.path())
+            .args(["-D", "data", "-p", &self.port.to_string()])
+            .args([
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "max_connections=100",
+            ])
+            .arg("-c")
+            .arg(format!(
+                "unix_socket_directories={}",
+                self.folder.path().display()
+            ))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file.unwrap())
+            .spawn()
+            .unwrap();
+        self.postmaster = Some(postmaster);
+        until("PostgreSQL answers", || {
+            let ended = self.postmaster.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none(), "{}", fs::read_to_string(&log).unwrap());
+            PgConnection::establish(&self.url("postgres")).is_ok()
+        });
+    }
+
+    pub fn stop(&mut self, how: Stop) {
+        let mut postmaster = self.postmaster.take().expect("it runs");
+        let name = match how {
+            Stop::Fast => "INT",
+            Stop::Immediate => "QUIT",
+        };
+        signal(name, &[postmaster.id()]);
+        postmaster.wait().unwrap();
+    }
+
+    /// `kill -9` of every process: what was not written is lost.
+    pub fn kill(&mut self) {
+        if self.postmaster.is_none() {
+            return;
+        }
+        let processes = self.freeze();
+        signal("KILL", &processes);
+        self.postmaster.take().unwrap().wait().unwrap();
+        // The next start would find their shared memory in use.
+        until("its processes are gone", || {
+            processes
+                .iter()
+                .all(|id| matches!(state(*id), None | Some('Z')))
+        });
+    }
+
+    /// Halts every process, with all connections open, until `thaw`.
+    pub fn freeze(&self) -> Vec<u32> {
+        let postmaster = self.postmaster.as_ref().expect("it runs").id();
+        signal("STOP", &[postmaster]);
+        // From then on it has no more children.
+        until("it stands still", || {
+            matches!(state(postmaster), None | Some('T' | 'Z'))
+        });
+        let processes = [vec![postmaster], children(postmaster)].concat();
+        signal("STOP", &processes);
+        processes
+    }
+
+    pub fn thaw(&self) {
+        let postmaster = self.postmaster.as_ref().expect("it runs").id();
+        signal("CONT", &[vec![postmaster], children(postmaster)].concat());
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        let is_promoted = self.database("postgres").text("SELECT pg_promote()");
+        assert_eq!(is_promoted, "true");
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@{}/{database}", self.address())
+    }
+
+    pub fn database(&self, name: &str) -> Database {
+        Database::at(&format!("postgres://postgres@{}", self.address()), name)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// PostgreSQL refuses to run as root, and its folder must be its own.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    if is_root() {
+        run(Command::new("chown").arg("postgres").arg(folder.path()));
+    }
+    folder
+}
+
+/// One of PostgreSQL's programs; it ends with this process, even if that is killed.
+fn program(name: &str, folder: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    if is_root() {
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    command.arg("--pdeathsig=KILL").arg(programs().join(name));
+    command.env_clear().current_dir(folder);
+    command
+}
+
+/// The newest version's, as in `tests/run`.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let paths = versions.map(|version| version.unwrap().path());
+    let number = |path: &PathBuf| -> u32 {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.parse().unwrap_or(0)
+    };
+    paths.max_by_key(number).unwrap().join("bin")
+}
+
+/// Below the ports that Linux gives to outgoing connections: one of those could take the port of
+/// a PostgreSQL that is down for a while.
+fn free_port() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::SeqCst);
+        let port = 12_000 + (std::process::id() * 61 + count) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}");
+}
+
+/// Those that ended meanwhile do not matter.
+fn signal(name: &str, processes: &[u32]) {
+    let mut command = Command::new("kill");
+    command.arg(format!("-{name}"));
+    command.args(processes.iter().map(u32::to_string));
+    command.output().unwrap();
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap();
+    processes
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|id| stat(*id).is_some_and(|(_, its_parent)| its_parent == parent))
+        .collect()
+}
+
+fn state(process: u32) -> Option<char> {
+    stat(process).map(|(state, _)| state)
+}
+
+/// The state of a process and its parent.
+fn stat(process: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
