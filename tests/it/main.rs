@@ -10,6 +10,7 @@ mod command_line;
 mod defences;
 mod domains;
 mod durability;
+mod failover;
 mod faults;
 mod house;
 mod keys;

@@ -1,0 +1,161 @@
+//! The primary dies and its standby takes over: what was revoked stays revoked, if the standby is
+//! synchronous.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::support::*;
+
+/// How long a program waits for the end of a deletion: longer than any limit on statements.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Two nodes on a primary, and its standby behind a network that may fail.
+///
+/// Dropped in this order: the nodes end first.
+struct Scene {
+    nodes: [Dashboard; 2],
+    owner: Visitor,
+    database: Database,
+    network: Proxy,
+    standby: Cluster,
+    primary: Cluster,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Standby {
+    Synchronous,
+    Asynchronous,
+}
+
+impl Scene {
+    fn with(standby: Standby) -> Self {
+        let primary = Cluster::new();
+        let network = Proxy::to(&primary.address());
+        let follower = Cluster::standby_of(&network.address.to_string());
+        if standby == Standby::Synchronous {
+            let admin = primary.database("postgres");
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'");
+            admin.execute("SELECT pg_reload_conf()");
+            let count = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            until("the standby is synchronous", || admin.number(count) == 1);
+        }
+        let mut database = Database::on(&primary);
+        database.url = format!(
+            "postgres://postgres@{},{}/{}?target_session_attrs=read-write",
+            primary.address(),
+            follower.address(),
+            database.name
+        );
+        let nodes = [(); 2].map(|()| Dashboard::start(&database, &[]));
+        let owner = nodes[0].visitor();
+        owner.sign_up();
+        Self {
+            primary,
+            standby: follower,
+            network,
+            database,
+            nodes,
+            owner,
+        }
+    }
+
+    fn keys(&self, count: usize) -> Vec<(i64, String)> {
+        (0..count)
+            .map(|_| self.owner.create_key("Key", ""))
+            .collect()
+    }
+
+    /// Deletes all at once. Gives those of which that was acknowledged.
+    fn delete(&self, keys: &[(i64, String)], meanwhile: impl FnOnce()) -> Vec<String> {
+        let acknowledged = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for (id, key) in keys {
+                let path = format!("/api-keys/{id}/delete");
+                let acknowledged = &acknowledged;
+                scope.spawn(move || {
+                    let answer = self.owner.try_post(&path, &[], PATIENCE);
+                    // No answer and 503 promise nothing.
+                    let Some(answer) = answer.filter(|answer| answer.status != 503) else {
+                        return;
+                    };
+                    assert_eq!(answer.location(), Some("/api-keys?notice=deleted"));
+                    acknowledged.lock().unwrap().push(key.clone());
+                });
+            }
+            meanwhile();
+        });
+        acknowledged.into_inner().unwrap()
+    }
+
+    /// How many commits wait for the standby.
+    fn waiting(&self) -> i64 {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        self.database.number(sql)
+    }
+
+    fn fail_over(&mut self) {
+        self.primary.kill();
+        self.network.refuse();
+        self.standby.promote();
+        for node in &self.nodes {
+            self.owner.move_to(&node.base);
+            until("the pages are back", || {
+                self.owner.get("/api-keys").status == 200
+            });
+        }
+    }
+
+    /// Whether a key works; every node says the same.
+    fn works(&self, key: &str) -> bool {
+        let verdicts = self
+            .nodes
+            .each_ref()
+            .map(|node| node.program(key).verdict());
+        match verdicts {
+            [200, 200] => true,
+            [403, 403] => false,
+            _ => panic!("{verdicts:?}"),
+        }
+    }
+
+    fn all_refused(&self, keys: &[String]) {
+        let revived = keys.iter().filter(|key| self.works(key)).count();
+        assert_eq!(revived, 0, "of {} deleted keys", keys.len());
+    }
+}
+
+#[test]
+fn a_synchronous_standby_loses_no_revocation() {
+    for _ in 0..rounds("TOSEND_TEST_FAILOVERS", 1) {
+        let mut scene = Scene::with(Standby::Synchronous);
+        let (good, keys) = (scene.keys(1), scene.keys(8));
+        let mut deleted = scene.delete(&keys[..4], || {});
+        assert_eq!(deleted.len(), 4);
+        scene.network.swallow();
+        deleted.extend(scene.delete(&keys[4..], || {
+            until("commits wait", || scene.waiting() > 0);
+        }));
+        scene.fail_over();
+        scene.all_refused(&deleted);
+        assert!(scene.works(&good[0].1));
+        // And the new primary takes revocations.
+        assert_eq!(scene.delete(&good, || {}), [good[0].1.clone()]);
+        assert!(!scene.works(&good[0].1));
+    }
+}
+
+/// The control: what the test above would not allow does happen with another setting.
+#[test]
+fn an_asynchronous_standby_loses_revocations() {
+    let mut scene = Scene::with(Standby::Asynchronous);
+    let keys = scene.keys(4);
+    let standby = scene.standby.database("tosend");
+    until("the standby has the keys", || {
+        standby.number("SELECT count(*) FROM api_keys") == 4
+    });
+    scene.network.swallow();
+    let deleted = scene.delete(&keys, || {});
+    assert_eq!(deleted.len(), 4);
+    scene.fail_over();
+    assert!(deleted.iter().any(|key| scene.works(key)));
+}
