@@ -54,12 +54,10 @@ impl State {
     }
 
     /// The state of the server that took a request.
-    pub fn of(request: &HttpRequest) -> Arc<Self> {
+    pub fn of(request: &HttpRequest) -> &Self {
         request
             .app_data::<web::Data<Self>>()
             .expect("every app has a state")
-            .clone()
-            .into_inner()
     }
 }
 

@@ -18,6 +18,25 @@ pub fn for_people(instant: &NaiveDateTime) -> String {
     utc(instant).format("%-d %b %Y, %H:%M UTC").to_string()
 }
 
+/// What people read of an instant that is past: `5 minutes ago`; the day, after a month.
+pub fn ago(instant: &NaiveDateTime) -> String {
+    ago_at(instant, now())
+}
+
+fn ago_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
+    let past = now - *instant;
+    let (count, unit) = match (past.num_minutes(), past.num_hours(), past.num_days()) {
+        // Clocks of several nodes may differ by a little.
+        (..1, _, _) => return "Just now".to_owned(),
+        (minutes, 0, _) => (minutes, "minute"),
+        (_, hours, 0) => (hours, "hour"),
+        (_, _, days @ ..=30) => (days, "day"),
+        _ => return utc(instant).format("%-d %b %Y").to_string(),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural} ago")
+}
+
 /// The form of instants in the email API: `2026-01-15 10:30:00`.
 pub fn for_api(instant: &NaiveDateTime) -> String {
     utc(instant).format("%Y-%m-%d %H:%M:%S").to_string()
@@ -25,4 +44,31 @@ pub fn for_api(instant: &NaiveDateTime) -> String {
 
 fn utc(instant: &NaiveDateTime) -> DateTime<Utc> {
     instant.and_utc()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn the_past_is_told_as_people_do() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0)
+            .unwrap()
+            .naive_utc();
+        for (seconds, told) in [
+            (-5, "Just now"),
+            (59, "Just now"),
+            (60, "1 minute ago"),
+            (59 * 60 + 59, "59 minutes ago"),
+            (3600, "1 hour ago"),
+            (86_399, "23 hours ago"),
+            (86_400, "1 day ago"),
+            (30 * 86_400, "30 days ago"),
+            (31 * 86_400, "15 Dec 2026"),
+        ] {
+            assert_eq!(ago_at(&(now - TimeDelta::seconds(seconds)), now), told);
+        }
+    }
 }

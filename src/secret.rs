@@ -8,6 +8,7 @@ use std::path::Path;
 
 use rand::TryRng;
 use rand::rngs::SysRng;
+use sha2::{Digest, Sha256};
 
 const BYTES: usize = 64;
 
@@ -48,6 +49,13 @@ impl ServerSecret {
         let linked = std::fs::hard_link(&draft, path);
         std::fs::remove_file(&draft)?;
         linked.map(|()| Self(bytes))
+    }
+
+    /// From which nodes tell whether they have the same secret, and nobody the secret.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new_with_prefix("ToSend: the nodes' secret");
+        hash.update(self.0);
+        hash.finalize().into()
     }
 
     fn read(path: &Path) -> Result<Self, String> {

@@ -127,15 +127,12 @@ impl FromRequest for SignedIn {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let user_id = request.get_session().get::<i64>(USER_ID);
-        let state = State::of(request);
+        let db = State::of(request).db.clone();
         Box::pin(async move {
             let Ok(Some(user_id)) = user_id else {
                 return Err(Error::SignInNeeded);
             };
-            let user = state
-                .db
-                .read(move |conn| store::find_user(conn, user_id))
-                .await?;
+            let user = db.read(move |conn| store::find_user(conn, user_id)).await?;
             user.map(Self).ok_or(Error::SignInNeeded)
         })
     }

@@ -18,7 +18,8 @@ use tracing_subscriber::EnvFilter;
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::config::{Config, Settings};
-use crate::db::{self, Connection, DatabaseUrl, Db, migrations};
+use crate::db::{self, Connection, DatabaseUrl, Db, migrations, nodes};
+use crate::secret::ServerSecret;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -45,6 +46,8 @@ enum Command {
     Key(key::Command),
     /// Bring the database's tables up to date, and do nothing else
     Migrate,
+    /// Make this machine's secret the one that all nodes of a PostgreSQL share: signs everyone out
+    AdoptSecret,
 }
 
 /// Why a command did not do what was asked, in one sentence.
@@ -79,7 +82,23 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Domain(command) => domain::run(command, &db),
         Command::Key(command) => key::run(command, &config, &db),
         Command::Migrate => print("The database is up to date."),
+        Command::AdoptSecret => adopt_secret(&config, &db),
     }
+}
+
+fn adopt_secret(config: &Config, db: &Db) -> Outcome {
+    let secret = read_secret(config)?;
+    db.write_blocking(|conn| nodes::adopt_secret(conn, &secret.hash()))
+        .map_err(|e| one_line(&e.to_string()))?;
+    print(format_args!(
+        "The nodes of this database share the secret {} now: copy it to each of them, and restart them.",
+        config.secret_file.display()
+    ))
+}
+
+fn read_secret(config: &Config) -> Result<ServerSecret, String> {
+    make_folder_of(&config.secret_file)?;
+    ServerSecret::read_or_make(&config.secret_file)
 }
 
 fn log_to_stderr(config: &Config) {

@@ -3,16 +3,18 @@
 use std::io::{ErrorKind, Write, stdout};
 use std::net::TcpListener;
 
-use super::{Outcome, make_folder_of};
+use super::{Outcome, read_secret};
 use crate::accounts::store as accounts_store;
 use crate::app::{self, State};
 use crate::config::{Config, Signup};
-use crate::db::Db;
+use crate::db::{Db, nodes};
 use crate::secret::ServerSecret;
 
 pub fn run(config: Config, db: Db) -> Outcome {
-    make_folder_of(&config.secret_file)?;
-    let secret = ServerSecret::read_or_make(&config.secret_file)?;
+    let secret = read_secret(&config)?;
+    if db.is_postgres() {
+        share_secret(&config, &db, &secret)?;
+    }
     let listener = TcpListener::bind(config.listen).map_err(|e| match e.kind() {
         ErrorKind::AddrInUse => format!(
             "{} is in use: stop what listens there, or choose another with --listen",
@@ -34,6 +36,20 @@ pub fn run(config: Config, db: Db) -> Outcome {
     // Serving goes on even if nobody reads this.
     app::run(listener, state, || drop(writeln!(stdout(), "{greeting}")))
         .map_err(|e| format!("the server stopped: {e}"))
+}
+
+/// Nodes with different secrets would sign each other's people out.
+fn share_secret(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
+    let is_shared = db
+        .write_blocking(|conn| nodes::share_secret(conn, &secret.hash()))
+        .map_err(|e| e.to_string())?;
+    match is_shared {
+        true => Ok(()),
+        false => Err(format!(
+            "the secret {} is not the one that the nodes of this database share: copy theirs to this place, or, if it is lost, run “adopt-secret” here, which signs everyone out",
+            config.secret_file.display()
+        )),
+    }
 }
 
 /// One line for whoever started it.

@@ -102,7 +102,13 @@ fn establish_postgres(
     let mut conn = PgConnection::establish(&with_defaults(url)).map_err(without_the_url)?;
     // Instants are stored without a zone and are UTC by rule.
     conn.batch_execute(match access {
-        Access::Read => "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'",
+        // Lookups by index only: a plan made when the tables were small must not read them whole
+        // when they have grown.
+        Access::Read => {
+            "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'; SET jit = off;
+             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
+             SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off"
+        }
         Access::Write => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '5s';
              SET idle_in_transaction_session_timeout = '10s'"
@@ -242,6 +248,7 @@ pub fn serialize(conn: &mut AnyConnection, purpose: Purpose) -> QueryResult<()> 
 pub enum Purpose {
     FirstAccount = 7_306_001,
     Migration = 7_306_002,
+    NodesSecret = 7_306_003,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod connection;
 mod error;
 pub mod migrations;
+pub mod nodes;
 mod pool;
 
 use connection::without_timeouts;

@@ -25,7 +25,8 @@ impl PlainKey {
     pub fn generate() -> Self {
         let mut key = PREFIX.to_owned();
         Alphanumeric.append_string(&mut UnwrapErr(SysRng), &mut key, RANDOM_CHARS);
-        key.push_str(&checksum(key.as_bytes()));
+        let checksum = checksum(key.as_bytes());
+        key.extend(checksum.map(char::from));
         Self(key.into())
     }
 
@@ -38,7 +39,7 @@ impl PlainKey {
             return None;
         }
         let (body, tail) = text.split_at(LENGTH - CHECKSUM_CHARS);
-        (checksum(body.as_bytes()) == tail).then(|| Self(text.to_owned().into()))
+        (checksum(body.as_bytes()) == tail.as_bytes()).then(|| Self(text.to_owned().into()))
     }
 
     pub fn hash(&self) -> KeyHash {
@@ -66,7 +67,7 @@ impl fmt::Debug for PlainKey {
 }
 
 /// SHA-256 of a whole key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
 
 impl AsRef<[u8]> for KeyHash {
@@ -89,14 +90,14 @@ impl fmt::Display for Truncated {
 }
 
 /// CRC-32/ISO-HDLC in Base62, most significant digit first, padded with `0`.
-fn checksum(body: &[u8]) -> String {
+fn checksum(body: &[u8]) -> [u8; CHECKSUM_CHARS] {
     let mut rest = crc32fast::hash(body) as usize;
     let mut digits = [b'0'; CHECKSUM_CHARS];
     for digit in digits.iter_mut().rev() {
         *digit = BASE62[rest % 62];
         rest /= 62;
     }
-    digits.iter().map(|&b| char::from(b)).collect()
+    digits
 }
 
 #[cfg(test)]
@@ -109,11 +110,11 @@ mod tests {
     fn the_checksum_is_the_contracts() {
         assert_eq!(
             checksum(b"tsend_abcdefghijklmnopqrstuvwxyzABCDEF"),
-            "4b12qQ"
+            *b"4b12qQ"
         );
         assert_eq!(
             checksum(format!("tsend_{}", "0".repeat(32)).as_bytes()),
-            "14YzhA"
+            *b"14YzhA"
         );
     }
 

@@ -363,19 +363,18 @@ fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
     }
 }
 
-type LiveRow = ((i64, i64, String, String, String, bool), DomainRow);
+type LiveRow = (i64, i64, String, String, String, bool);
 
-/// Keys that work right now: active, of an active account, each with its domains.
+/// Keys that work right now: active, and of an active account.
 #[diesel::dsl::auto_type]
 fn live_keys() -> _ {
     let active: &'static str = KeyStatus::Active.as_str();
     let account_active: &'static str = AccountStatus::Active.as_str();
-    keys_with_domains()
+    api_keys::table
         .inner_join(accounts::table)
         .filter(api_keys::deleted_at.is_null())
         .filter(api_keys::status.eq(active))
         .filter(accounts::status.eq(account_active))
-        .order(sending_domains::name.asc())
 }
 
 #[diesel::dsl::auto_type]
@@ -390,58 +389,87 @@ fn live_columns() -> _ {
     )
 }
 
-/// Who holds the keys with these hashes, all as of one moment after the call: an answer for each,
-/// in their order. One statement on PostgreSQL; point lookups in one transaction on SQLite.
+/// Who holds the keys with these hashes, no two of which are equal: an answer for each, in their
+/// order, all as of one moment during the call. Point lookups in one transaction on SQLite; one
+/// statement on PostgreSQL, where each is a round trip.
 pub fn find_live_by_hashes_of_any_account(
     conn: &mut Connection,
     hashes: &[KeyHash],
 ) -> db::Result<Vec<Option<LiveKey>>> {
     match conn {
-        Connection::Postgres(conn) => {
-            let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
-            let rows: Vec<(Option<Vec<u8>>, LiveRow)> = live_keys()
-                .filter(api_keys::hash.eq_any(wanted))
-                .select((api_keys::hash, (live_columns(), domain_columns())))
-                .load(conn)?;
-            let mut of_hash: HashMap<Vec<u8>, Vec<LiveRow>> = HashMap::new();
-            for (hash, row) in rows {
-                of_hash
-                    .entry(hash.unwrap_or_default())
-                    .or_default()
-                    .push(row);
-            }
-            Ok(hashes
-                .iter()
-                .map(|hash| live_key(of_hash.remove(hash.as_ref()).unwrap_or_default()))
-                .collect())
-        }
         Connection::Sqlite(conn) => conn.transaction(|conn| {
             hashes
                 .iter()
-                .map(|hash| {
-                    let rows: Vec<LiveRow> = live_keys()
-                        .filter(api_keys::hash.eq(hash.as_ref()))
-                        .select((live_columns(), domain_columns()))
-                        .load(conn)?;
-                    Ok(live_key(rows))
-                })
+                .map(|hash| find_live_by_hash_of_any_account(conn, hash))
                 .collect()
         }),
+        Connection::Postgres(conn) => {
+            let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
+            let rows: Vec<(Option<Vec<u8>>, LiveRow, DomainRow)> = live_keys()
+                .left_join(api_key_domains::table)
+                .left_join(
+                    sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)),
+                )
+                .filter(api_keys::hash.eq_any(wanted))
+                .select((api_keys::hash, live_columns(), domain_columns()))
+                .load(conn)?;
+            let mut found: HashMap<Vec<u8>, (LiveRow, Vec<ScopedDomain>)> = HashMap::new();
+            for (hash, key, domain) in rows {
+                let of_key = found.entry(hash.unwrap_or_default());
+                let (_, domains) = of_key.or_insert_with(|| (key, Vec::new()));
+                domains.extend(scoped_domain(domain));
+            }
+            let mut take = |hash: &KeyHash| found.remove(hash.as_ref());
+            Ok(hashes
+                .iter()
+                .map(|hash| take(hash).map(|(key, domains)| live_key(key, domains)))
+                .collect())
+        }
     }
 }
 
-/// Puts the rows of one key together: one for each of its domains, or one without.
-fn live_key(mut rows: Vec<LiveRow>) -> Option<LiveKey> {
-    let ((id, account_id, name, first8, last4, all_domains), domain) = rows.pop()?;
-    let rest = rows.into_iter().map(|(_, domain)| domain);
-    let domains = rest.chain([domain]).filter_map(scoped_domain).collect();
-    Some(LiveKey {
+fn find_live_by_hash_of_any_account(
+    conn: &mut SqliteConnection,
+    hash: &KeyHash,
+) -> db::Result<Option<LiveKey>> {
+    // Not `first`, whose LIMIT keeps Diesel from remembering the prepared statement.
+    let mut found: Vec<LiveRow> = live_keys()
+        .filter(api_keys::hash.eq(hash.as_ref()))
+        .select(live_columns())
+        .load(conn)?;
+    let Some(key) = found.pop() else {
+        return Ok(None);
+    };
+    let (id, all_domains) = (key.0, key.5);
+    let domains: Vec<(i64, String, String)> = match all_domains {
+        true => Vec::new(),
+        false => api_key_domains::table
+            .inner_join(sending_domains::table)
+            .filter(api_key_domains::api_key_id.eq(id))
+            .select((
+                sending_domains::id,
+                sending_domains::name,
+                sending_domains::status,
+            ))
+            .load(conn)?,
+    };
+    let domains = domains
+        .into_iter()
+        .map(|(id, name, status)| scoped(id, name, &status))
+        .collect();
+    Ok(Some(live_key(key, domains)))
+}
+
+fn live_key(row: LiveRow, mut domains: Vec<ScopedDomain>) -> LiveKey {
+    domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let (id, account_id, name, first8, last4, all_domains) = row;
+    LiveKey {
         id,
         account: AccountId(account_id),
         name,
         truncated: Truncated { first8, last4 },
         scope: Scope::from_rows(all_domains, domains),
-    })
+    }
 }
 
 #[derive(Insertable)]

@@ -16,8 +16,10 @@ use super::secret::{KeyHash, PlainKey};
 use super::store::{self, LiveKey};
 use crate::db::{self, Connection, Db};
 
-/// Threads that ask; each has a connection of its own.
-const ASKERS: usize = 1;
+/// Threads that ask, each on a connection of its own: while one waits for PostgreSQL, another one
+/// sends. On SQLite nothing is waited for, and one thread has the better batches.
+const ASKERS_OF_POSTGRES: usize = 2;
+const ASKERS_OF_SQLITE: usize = 1;
 /// Threads at most, counting those that were given up on while they wait for a database.
 const MOST_THREADS: usize = 8;
 const BATCH: usize = 256;
@@ -74,18 +76,25 @@ struct Question {
 impl Verifier {
     /// Asks the database.
     pub fn start(db: &Db) -> Self {
+        let askers = match db.is_postgres() {
+            true => ASKERS_OF_POSTGRES,
+            false => ASKERS_OF_SQLITE,
+        };
         let db = db.clone();
-        Self::with_lookup(move || Box::new(DbLookup::new(db.clone())))
+        Self::with_lookup(askers, move || Box::new(DbLookup::new(db.clone())))
     }
 
-    /// Asks whatever `new_lookup` makes: one for each thread, on that thread.
-    pub fn with_lookup(new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static) -> Self {
+    /// Asks on so many threads whatever `new_lookup` makes for each of them, on that thread.
+    pub fn with_lookup(
+        askers: usize,
+        new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
             new_lookup: Box::new(new_lookup),
             queue: Mutex::default(),
             arrival: Condvar::new(),
         });
-        for _ in 0..ASKERS {
+        for _ in 0..askers {
             shared.spawn(&mut shared.lock());
         }
         Self(shared)
@@ -207,23 +216,20 @@ impl Shared {
 }
 
 /// Asks for equal hashes once, and for those that nobody waits for any more not at all.
-fn answer(lookup: &mut dyn Lookup, batch: Vec<Question>) {
-    let mut of_hash: HashMap<KeyHash, Vec<oneshot::Sender<_>>> = HashMap::new();
-    for question in batch.into_iter().filter(|q| !q.answer.is_closed()) {
-        of_hash
-            .entry(question.hash)
-            .or_default()
-            .push(question.answer);
-    }
-    let (hashes, askers): (Vec<KeyHash>, Vec<_>) = of_hash.into_iter().unzip();
+fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>) {
+    batch.retain(|question| !question.answer.is_closed());
+    batch.sort_unstable_by_key(|question| question.hash);
+    let mut hashes: Vec<KeyHash> = batch.iter().map(|question| question.hash).collect();
+    hashes.dedup();
     // Without answers, the senders are dropped, which tells those who wait.
     let Ok(answers) = lookup.look_up(&hashes) else {
         return;
     };
-    for (answer, askers) in answers.into_iter().zip(askers) {
-        for asker in askers {
+    let mut questions = batch.into_iter().peekable();
+    for (hash, answer) in hashes.iter().zip(answers) {
+        while let Some(question) = questions.next_if(|question| question.hash == *hash) {
             // Whoever asked may have gone.
-            let _ = asker.send(answer.clone());
+            let _ = question.answer.send(answer.clone());
         }
     }
 }

@@ -528,6 +528,61 @@ fn commands_that_run_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
+fn nodes_of_one_database_share_one_secret() {
+    let database = Database::new(Backend::Postgres);
+    let first = Dashboard::start(&database, &[]);
+    let owner = first.visitor();
+    owner.sign_up();
+
+    let other = database.folder.path().join("other/secret");
+    let other = other.to_str().unwrap();
+    let sentence =
+        refused(command(&database).args(["--secret-file", other, "--listen", "127.0.0.1:0"]));
+    assert!(
+        sentence.contains(other) && sentence.contains("copy theirs"),
+        "{sentence}"
+    );
+    // The command line signs nobody in.
+    ok(
+        &database,
+        &["--secret-file", other, "key", "list", "--account", EMAIL],
+    );
+
+    let said = ok(&database, &["--secret-file", other, "adopt-secret"]);
+    assert!(said.contains(other), "{said}");
+    let second = Dashboard::start(&database, &["--secret-file", other]);
+    owner.move_to(&second.base);
+    assert_eq!(
+        owner.get("/api-keys").location(),
+        Some("/login?next=%2Fapi-keys")
+    );
+    let sentence = refused(command(&database).args(["--listen", "127.0.0.1:0"]));
+    assert!(sentence.contains("copy theirs"), "{sentence}");
+}
+
+/// The file may be lost: on one machine there is nobody to share it with.
+#[test]
+fn on_sqlite_a_new_secret_signs_everyone_out_and_that_is_all() {
+    let database = Database::new(Backend::Sqlite);
+    let mut server = Dashboard::start(&database, &[]);
+    let owner = server.visitor();
+    owner.sign_up();
+    assert!(server.terminate());
+    std::fs::remove_file(database.folder.path().join("secret")).unwrap();
+    let server = Dashboard::start(&database, &[]);
+    owner.move_to(&server.base);
+    assert!(
+        owner
+            .get("/api-keys")
+            .location()
+            .unwrap()
+            .starts_with("/login")
+    );
+    owner.sign_in(EMAIL);
+    assert_eq!(owner.get("/api-keys").status, 200);
+}
+
+#[test]
 fn what_keeps_the_server_from_starting_is_told_in_one_sentence() {
     let database = Database::new(Backend::Sqlite);
     let server = Dashboard::start(&database, &[]);
