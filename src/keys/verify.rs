@@ -296,3 +296,281 @@ impl Lookup for DbLookup {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::mpsc;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::accounts::store::AccountId;
+    use crate::keys::scope::Scope;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A database whose part the test plays: each lookup waits for what the test answers.
+    struct Played(mpsc::Sender<Call>);
+
+    struct Call {
+        hashes: Vec<KeyHash>,
+        reply: mpsc::Sender<Reply>,
+    }
+
+    enum Reply {
+        /// These keys work, and no others.
+        Live(Vec<KeyHash>),
+        Failure,
+        Panic,
+    }
+
+    impl Lookup for Played {
+        fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+            let (reply, replied) = mpsc::channel();
+            let hashes = hashes.to_vec();
+            let call = Call {
+                hashes: hashes.clone(),
+                reply,
+            };
+            // Nobody plays any more: as if there were no database.
+            let failure = || db::Error::Unavailable("it is a play".into());
+            self.0.send(call).map_err(|_| failure())?;
+            match replied.recv().unwrap_or(Reply::Failure) {
+                Reply::Live(live) => {
+                    let answer = |hash| live.contains(hash).then(|| live_key(hash));
+                    Ok(hashes.iter().map(answer).collect())
+                }
+                Reply::Failure => Err(failure()),
+                Reply::Panic => panic!("as the test wants"),
+            }
+        }
+    }
+
+    /// One that tells by its name which key it is.
+    fn live_key(hash: &KeyHash) -> LiveKey {
+        LiveKey {
+            id: 1,
+            account: AccountId(1),
+            name: format!("{hash:?}"),
+            truncated: PlainKey::generate().truncated(),
+            scope: Scope::AllDomains,
+        }
+    }
+
+    struct Stage {
+        verifier: Verifier,
+        calls: mpsc::Receiver<Call>,
+    }
+
+    type Verdict = Result<Option<String>, ()>;
+    type Request<'a> = Pin<Box<dyn Future<Output = Verdict> + 'a>>;
+
+    impl Stage {
+        fn new() -> Self {
+            let (call, calls) = mpsc::channel();
+            Self {
+                verifier: Verifier::with_lookup(move || Box::new(Played(call.clone()))),
+                calls,
+            }
+        }
+
+        /// A request for a key that waits for its verdict: the name of the key, if it works.
+        fn request<'a>(&'a self, key: &'a PlainKey) -> Request<'a> {
+            let mut request = self.raw(key.expose().as_bytes());
+            assert_eq!(poll(&mut request), Poll::Pending);
+            request
+        }
+
+        fn raw<'a>(&'a self, presented: &'a [u8]) -> Request<'a> {
+            Box::pin(async move {
+                let verdict = self.verifier.verify(presented).await;
+                verdict.map(|key| key.map(|key| key.name)).map_err(drop)
+            })
+        }
+
+        fn call(&self) -> Call {
+            self.calls.recv_timeout(LIMIT).expect("a lookup")
+        }
+
+        /// A lookup that is under way until it is answered, and the request that waits for it.
+        fn busy<'a>(&'a self, key: &'a PlainKey) -> (Request<'a>, Call) {
+            (self.request(key), self.call())
+        }
+    }
+
+    impl Call {
+        fn answer(self, reply: Reply) {
+            self.reply.send(reply).unwrap();
+        }
+
+        fn find(self, live: &[&PlainKey]) {
+            self.answer(Reply::Live(live.iter().map(|key| key.hash()).collect()));
+        }
+    }
+
+    fn poll(request: &mut Request) -> Poll<Verdict> {
+        let mut context = Context::from_waker(Waker::noop());
+        request.as_mut().poll(&mut context)
+    }
+
+    fn works(key: &PlainKey) -> Verdict {
+        Ok(Some(format!("{:?}", key.hash())))
+    }
+
+    fn keys<const N: usize>() -> [PlainKey; N] {
+        [(); N].map(|()| PlainKey::generate())
+    }
+
+    #[actix_web::test]
+    async fn a_request_is_not_answered_by_a_lookup_that_began_before_it() {
+        let stage = Stage::new();
+        let [key] = keys();
+        let (early, call) = stage.busy(&key);
+        let late = stage.request(&key);
+        call.find(&[&key]);
+        assert_eq!(early.await, works(&key));
+        // Meanwhile it was deleted.
+        stage.call().find(&[]);
+        assert_eq!(late.await, Ok(None));
+    }
+
+    #[actix_web::test]
+    async fn whoever_waits_is_asked_for_at_once_and_equal_keys_once() {
+        let stage = Stage::new();
+        let [first, key, other, bad] = keys();
+        let (_first, busy) = stage.busy(&first);
+        let requests = [&key, &bad, &other, &key, &key].map(|key| stage.request(key));
+        busy.find(&[]);
+        let call = stage.call();
+        assert_eq!(call.hashes.len(), 3);
+        call.find(&[&key, &other]);
+        let [one, two, three, four, five] = requests;
+        assert_eq!(one.await, works(&key));
+        assert_eq!(two.await, Ok(None));
+        assert_eq!(three.await, works(&other));
+        assert_eq!(four.await, works(&key));
+        assert_eq!(five.await, works(&key));
+    }
+
+    #[actix_web::test]
+    async fn a_batch_has_256_questions_at_most() {
+        let stage = Stage::new();
+        let [first] = keys();
+        let many: [PlainKey; 600] = keys();
+        let (_first, busy) = stage.busy(&first);
+        let requests: Vec<_> = many.iter().map(|key| stage.request(key)).collect();
+        busy.find(&[]);
+        for size in [256, 256, 88] {
+            let call = stage.call();
+            assert_eq!(call.hashes.len(), size);
+            call.find(&many.each_ref());
+        }
+        for (request, key) in requests.into_iter().zip(&many) {
+            assert_eq!(request.await, works(key));
+        }
+    }
+
+    #[actix_web::test]
+    async fn nobody_is_asked_for_who_has_gone() {
+        let stage = Stage::new();
+        let [first, gone, key] = keys();
+        let (_first, busy) = stage.busy(&first);
+        drop(stage.request(&gone));
+        let request = stage.request(&key);
+        busy.find(&[]);
+        let call = stage.call();
+        assert_eq!(call.hashes, [key.hash()]);
+        call.find(&[&key]);
+        assert_eq!(request.await, works(&key));
+    }
+
+    #[actix_web::test]
+    async fn when_8192_wait_the_next_one_is_told_that_there_is_no_verdict() {
+        let stage = Stage::new();
+        let [key] = keys();
+        let (_first, busy) = stage.busy(&key);
+        let ask = |_| stage.verifier.0.ask(key.hash()).unwrap();
+        let waiting: Vec<_> = (0..8192).map(ask).collect();
+        let mut next = stage.raw(key.expose().as_bytes());
+        assert_eq!(poll(&mut next), Poll::Ready(Err(())), "at once");
+        busy.find(&[]);
+        for _ in 0..8192 / 256 {
+            stage.call().find(&[&key]);
+        }
+        for answer in waiting {
+            assert!(answer.await.unwrap().is_some());
+        }
+    }
+
+    #[actix_web::test]
+    async fn what_cannot_be_a_key_is_not_looked_up() {
+        let stage = Stage::new();
+        let [key] = keys();
+        let mut wrong = key.expose().to_owned();
+        let last = if wrong.ends_with('x') { 'y' } else { 'x' };
+        wrong.replace_range(wrong.len() - 1.., &last.to_string());
+        for presented in [wrong.as_str(), "", "tsend_"] {
+            assert_eq!(stage.raw(presented.as_bytes()).await, Ok(None));
+        }
+        // The next lookup is another one's.
+        let (_request, call) = stage.busy(&key);
+        assert_eq!(call.hashes, [key.hash()]);
+    }
+
+    #[actix_web::test]
+    async fn a_failure_is_no_verdict_and_the_next_lookup_is_made() {
+        let stage = Stage::new();
+        let [key] = keys();
+        for failure in [Reply::Failure, Reply::Panic] {
+            let (request, call) = stage.busy(&key);
+            call.answer(failure);
+            assert_eq!(request.await, Err(()));
+            let (request, call) = stage.busy(&key);
+            call.find(&[&key]);
+            assert_eq!(request.await, works(&key));
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_lookup_that_does_not_come_back_holds_up_nobody_for_long() {
+        let stage = Stage::new();
+        let [key] = keys();
+        let (request, stuck) = stage.busy(&key);
+        let began = Instant::now();
+        assert_eq!(request.await, Err(()));
+        assert!(began.elapsed() < Duration::from_secs(10));
+        let (request, call) = stage.busy(&key);
+        // What it says after all is for nobody, and its thread is one too many.
+        stuck.find(&[]);
+        call.find(&[&key]);
+        assert_eq!(request.await, works(&key));
+        let threads = || stage.verifier.0.lock().threads;
+        while threads() > 1 {
+            assert!(began.elapsed() < LIMIT, "two threads are left");
+            std::thread::yield_now();
+        }
+        let (request, call) = stage.busy(&key);
+        call.find(&[&key]);
+        assert_eq!(request.await, works(&key));
+    }
+
+    #[actix_web::test]
+    async fn a_dropped_verifier_answers_what_waits_and_ends_its_threads() {
+        let stage = Stage::new();
+        let [key] = keys();
+        let (request, busy) = stage.busy(&key);
+        drop(request);
+        let waiting = stage.verifier.0.ask(key.hash()).unwrap();
+        let Stage { verifier, calls } = stage;
+        drop(verifier);
+        busy.find(&[]);
+        calls.recv_timeout(LIMIT).expect("a lookup").find(&[&key]);
+        assert_eq!(
+            waiting.await.unwrap().map(|key| key.name),
+            works(&key).unwrap()
+        );
+        // The last thread takes with it what makes lookups.
+        let ended = calls.recv_timeout(LIMIT).map(drop);
+        assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+}

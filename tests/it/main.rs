@@ -14,5 +14,6 @@ mod failover;
 mod faults;
 mod house;
 mod keys;
+mod revocation;
 mod sdk;
 mod secrecy;

@@ -1,6 +1,7 @@
 //! A database for one test, gone when the test is.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::connection::SimpleConnection;
@@ -12,7 +13,7 @@ use super::{Backend, Cluster};
 pub struct Database {
     /// What the server is told; a test may lead it by another way.
     pub url: String,
-    pub folder: TempDir,
+    pub folder: Arc<TempDir>,
     pub name: String,
     backend: Backend,
     /// Where the test itself asks.
@@ -23,7 +24,7 @@ pub struct Database {
 impl Database {
     pub fn new(backend: Backend) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let folder = tempfile::tempdir().expect("a folder for the test");
+        let folder = folder();
         let name = format!(
             "test_{}_{}",
             std::process::id(),
@@ -63,9 +64,21 @@ impl Database {
         Self {
             direct: url.clone(),
             url,
-            folder: tempfile::tempdir().expect("a folder for the test"),
+            folder: folder(),
             name: name.to_owned(),
             backend: Backend::Postgres,
+            is_shared_server: false,
+        }
+    }
+
+    /// The same database, for one more node; the first one decides how long it stays.
+    pub fn again(&self) -> Self {
+        Self {
+            url: self.url.clone(),
+            folder: self.folder.clone(),
+            name: self.name.clone(),
+            backend: self.backend,
+            direct: self.direct.clone(),
             is_shared_server: false,
         }
     }
@@ -124,6 +137,10 @@ impl Drop for Database {
             ));
         }
     }
+}
+
+fn folder() -> Arc<TempDir> {
+    Arc::new(tempfile::tempdir().expect("a folder for the test"))
 }
 
 /// The throw-away server that `tests/run` starts.

@@ -34,6 +34,19 @@ impl App {
 
     /// A server on a database that is there already, such as a second node.
     pub fn on(database: Database, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::build(database, change, |_| {})
+    }
+
+    /// A server of which something is not as in the product.
+    pub fn altered(database: Database, alter: impl FnOnce(&mut State)) -> Self {
+        Self::build(database, |_| {}, alter)
+    }
+
+    fn build(
+        database: Database,
+        change: impl FnOnce(&mut Settings),
+        alter: impl FnOnce(&mut State),
+    ) -> Self {
         logs::watch();
         let mut settings = Settings {
             database_url: Some(database.url.clone()),
@@ -53,7 +66,8 @@ impl App {
         let secret = ServerSecret::read_or_make(&config.secret_file).unwrap();
         let listener = TcpListener::bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
-        let state = State::new(config, db, secret);
+        let mut state = State::new(config, db, secret);
+        alter(&mut state);
         let hasher = state.hasher.clone();
         let setup_code = state.setup_code.expose().to_owned();
         let (send, receive) = mpsc::channel();

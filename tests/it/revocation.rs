@@ -1,0 +1,445 @@
+//! A key that was revoked is refused: if the answer to a revocation was there at t0, no request
+//! whose first byte is sent after t0 is accepted, by any node.
+//!
+//! Each key is asked about all the time, before, while and after it is revoked on another node. The
+//! last tests turn the program on verifiers that are wrong, and it must find them out.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tosend_dashboard::accounts::email::Email;
+use tosend_dashboard::accounts::store as accounts_store;
+use tosend_dashboard::app::State;
+use tosend_dashboard::db::{self, Connection, DatabaseUrl, Db};
+use tosend_dashboard::keys::name::KeyName;
+use tosend_dashboard::keys::scope::NewScope;
+use tosend_dashboard::keys::secret::{KeyHash, PlainKey};
+use tosend_dashboard::keys::store::{self, CreateError, LiveKey, NewKey};
+use tosend_dashboard::keys::verify::{Lookup, Verifier};
+
+use crate::support::{App, Backend, Dashboard, Database, EMAIL, Visitor, cli, rounds};
+
+/// Each has a key of its own at a time.
+const PROBERS: usize = 8;
+/// Accepts that are seen before a revocation.
+const BEFORE: usize = 2;
+/// Refusals that the prober must see afterwards, and the one who revoked as well.
+const AFTER: usize = 4;
+/// For what never comes, not for what is slow.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How long the wrong verifiers keep an answer.
+const KEPT: Duration = Duration::from_millis(5);
+
+/// Two nodes on one database, or twice the same one, and the owner of an account with keys.
+struct Scene<'a> {
+    revoking: String,
+    asked: String,
+    cookie: String,
+    database: &'a Database,
+}
+
+struct Target {
+    id: i64,
+    key: String,
+}
+
+impl<'a> Scene<'a> {
+    fn new(database: &'a Database, revoking: &str, asked: &str) -> Self {
+        let owner = Visitor::new(revoking.to_owned());
+        owner.sign_up();
+        Self {
+            revoking: revoking.to_owned(),
+            asked: asked.to_owned(),
+            cookie: owner.cookie().unwrap(),
+            database,
+        }
+    }
+
+    fn keys(&self, number: usize) -> Vec<Target> {
+        let db = Db::open(&DatabaseUrl::parse(&self.database.url).unwrap()).unwrap();
+        let create = |conn: &mut Connection| {
+            let email = Email::parse(EMAIL).unwrap();
+            let account = accounts_store::find_id_by_email(conn, &email)?.unwrap();
+            let new = NewKey {
+                name: KeyName::parse("To revoke").unwrap(),
+                scope: NewScope::AllDomains,
+                created_by: None,
+            };
+            let create = |_| {
+                let secret = PlainKey::generate();
+                let key = store::create(conn, account, &new, &secret, i64::MAX)?;
+                Ok(Target {
+                    id: key.id,
+                    key: secret.expose().to_owned(),
+                })
+            };
+            (0..number).map(create).collect::<Result<_, CreateError>>()
+        };
+        db.write_blocking(create).unwrap()
+    }
+
+    /// Revokes every key under the eyes of a prober of its own. Gives how many requests were
+    /// accepted that began afterwards; ends early when there is one.
+    fn accepts_after(
+        &self,
+        keys: Vec<Target>,
+        revoke: impl Fn(&mut Wire, &Target) + Sync,
+    ) -> usize {
+        let keys = Mutex::new(keys.into_iter());
+        let accepts = AtomicUsize::new(0);
+        let work = || {
+            let mut crew = Crew::of(self);
+            while accepts.load(Ordering::SeqCst) == 0 {
+                let Some(target) = keys.lock().unwrap().next() else {
+                    break;
+                };
+                let found = crew.accepts_after(&target.key, |wire| revoke(wire, &target));
+                accepts.fetch_add(found, Ordering::SeqCst);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 0..PROBERS {
+                scope.spawn(work);
+            }
+        });
+        accepts.into_inner()
+    }
+
+    /// As the form on the page does it.
+    fn submit(&self, wire: &mut Wire, target: &Target, what: &str, location: &str) {
+        let answer = wire.send(&format!(
+            "POST /api-keys/{}/{what} HTTP/1.1\r\nhost: node\r\ncookie: {}\r\n\
+             sec-fetch-site: same-origin\r\ncontent-length: 0\r\n\r\n",
+            target.id, self.cookie
+        ));
+        assert_eq!(answer.status, 303);
+        assert!(
+            answer.head.contains(&format!("location: {location}\r\n")),
+            "{}",
+            answer.head
+        );
+    }
+
+    fn delete(&self, wire: &mut Wire, target: &Target) {
+        self.submit(wire, target, "delete", "/api-keys?notice=deleted");
+    }
+
+    fn pause(&self, wire: &mut Wire, target: &Target) {
+        self.submit(wire, target, "pause", "/api-keys");
+    }
+}
+
+/// A prober and one who revokes, with their connections.
+struct Crew {
+    prober: Wire,
+    /// To the node that revokes, and to the other one.
+    own: [Wire; 2],
+}
+
+impl Crew {
+    fn of(scene: &Scene) -> Self {
+        Self {
+            prober: Wire::to(&scene.asked),
+            own: [Wire::to(&scene.revoking), Wire::to(&scene.asked)],
+        }
+    }
+
+    /// Has the key asked about all the time, revokes it, and gives how many requests were accepted
+    /// that began when it was revoked.
+    fn accepts_after(&mut self, key: &str, revoke: impl FnOnce(&mut Wire)) -> usize {
+        let Self { prober, own } = self;
+        let acknowledged = OnceLock::new();
+        let (tell, told) = mpsc::channel();
+        let answers: Vec<Answered> = thread::scope(|scope| {
+            scope.spawn(|| {
+                let tell = tell;
+                let mut left = AFTER;
+                while left > 0 {
+                    left -= usize::from(acknowledged.get().is_some());
+                    // Fails when the one who revokes has failed.
+                    if tell.send(prober.ask(key)).is_err() {
+                        break;
+                    }
+                }
+            });
+            for _ in 0..BEFORE {
+                assert_eq!(told.recv_timeout(LIMIT).unwrap().status, 200, "a good key");
+            }
+            revoke(&mut own[0]);
+            acknowledged.set(Instant::now()).unwrap();
+            let asked = (0..AFTER).map(|n| own[n % 2].ask(key));
+            asked.collect::<Vec<_>>().into_iter().chain(told).collect()
+        });
+        let acknowledged = acknowledged.into_inner().unwrap();
+        let begun_after = |answer: &&Answered| answer.begun > acknowledged;
+        let after = |status| {
+            let begun_after = answers.iter().filter(begun_after);
+            begun_after.filter(|answer| answer.status == status).count()
+        };
+        let strange = answers.iter().find(|a| !matches!(a.status, 200 | 403));
+        assert!(strange.is_none(), "{strange:?}");
+        assert!(after(200) + after(403) >= 2 * AFTER, "too few have asked");
+        after(200)
+    }
+}
+
+/// A connection that is kept open.
+struct Wire(BufReader<TcpStream>);
+
+#[derive(Debug)]
+struct Answered {
+    /// Before the first byte of the request was sent.
+    begun: Instant,
+    status: u16,
+    head: String,
+}
+
+impl Wire {
+    fn to(base: &str) -> Self {
+        let stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Whether the key works.
+    fn ask(&mut self, key: &str) -> Answered {
+        self.send(&format!(
+            "GET /v2/verify HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {key}\r\n\r\n"
+        ))
+    }
+
+    /// Returns when the whole answer is there.
+    fn send(&mut self, request: &str) -> Answered {
+        let begun = Instant::now();
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.0.read_line(&mut head).unwrap(), 0, "cut off: {head}");
+        }
+        let (_, length) = head.split_once("content-length: ").expect("a length");
+        let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+        self.0.read_exact(&mut vec![0; length]).unwrap();
+        let status = head["HTTP/1.1 ".len()..][..3].parse().unwrap();
+        Answered {
+            begun,
+            status,
+            head,
+        }
+    }
+}
+
+/// Deleted keys, in each database.
+fn deletions() -> usize {
+    rounds("TOSEND_TEST_REVOCATIONS", 10_000)
+}
+
+/// Two servers on PostgreSQL, each a process of its own.
+fn on_two_nodes(test: impl FnOnce(&Scene)) {
+    let database = Database::new(Backend::Postgres);
+    let [here, there] = [(); 2].map(|()| Dashboard::start(&database, &[]));
+    test(&Scene::new(&database, &here.base, &there.base));
+}
+
+/// One server on SQLite.
+fn on_one_node(test: impl FnOnce(&Scene)) {
+    let database = Database::new(Backend::Sqlite);
+    let node = Dashboard::start(&database, &[]);
+    test(&Scene::new(&database, &node.base, &node.base));
+}
+
+fn no_deleted_key_is_accepted(scene: &Scene) {
+    let keys = scene.keys(deletions());
+    let accepts = scene.accepts_after(keys, |wire, key| scene.delete(wire, key));
+    assert_eq!(accepts, 0);
+}
+
+#[test]
+fn no_deleted_key_is_accepted_by_two_nodes_on_postgres() {
+    on_two_nodes(no_deleted_key_is_accepted);
+}
+
+#[test]
+fn no_deleted_key_is_accepted_by_one_node_on_sqlite() {
+    on_one_node(no_deleted_key_is_accepted);
+}
+
+fn no_paused_key_is_accepted(scene: &Scene) {
+    let keys = scene.keys(deletions() / 20);
+    let accepts = scene.accepts_after(keys, |wire, key| scene.pause(wire, key));
+    assert_eq!(accepts, 0);
+}
+
+#[test]
+fn no_paused_key_is_accepted_by_two_nodes_on_postgres() {
+    on_two_nodes(no_paused_key_is_accepted);
+}
+
+#[test]
+fn no_paused_key_is_accepted_by_one_node_on_sqlite() {
+    on_one_node(no_paused_key_is_accepted);
+}
+
+fn no_key_of_a_paused_account_is_accepted(scene: &Scene) {
+    let set = |what| cli(scene.database, &["account", what, "--account", EMAIL], "").unwrap();
+    let key = &scene.keys(1)[0].key;
+    let mut crew = Crew::of(scene);
+    for _ in 0..deletions() / 50 {
+        let accepts = crew.accepts_after(key, |_| drop(set("pause")));
+        assert_eq!(accepts, 0);
+        set("resume");
+    }
+}
+
+#[test]
+fn no_key_of_a_paused_account_is_accepted_by_two_nodes_on_postgres() {
+    on_two_nodes(no_key_of_a_paused_account_is_accepted);
+}
+
+#[test]
+fn no_key_of_a_paused_account_is_accepted_by_one_node_on_sqlite() {
+    on_one_node(no_key_of_a_paused_account_is_accepted);
+}
+
+/// Asks the database, as the product does, but is slow to tell what it said.
+struct Slow {
+    conn: Connection,
+    delay: Duration,
+}
+
+impl Lookup for Slow {
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+        let answers = store::find_live_by_hashes_of_any_account(&mut self.conn, hashes);
+        thread::sleep(self.delay);
+        answers
+    }
+}
+
+/// Wrong: remembers which keys work.
+struct Caching {
+    lookup: Slow,
+    known: HashMap<KeyHash, (Instant, LiveKey)>,
+}
+
+impl Lookup for Caching {
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+        self.known.retain(|_, (since, _)| since.elapsed() < KEPT);
+        let mut answer = |hash: &KeyHash| {
+            if let Some((_, key)) = self.known.get(hash) {
+                return Ok(Some(key.clone()));
+            }
+            let found = self.lookup.look_up(&[*hash])?.remove(0);
+            if let Some(key) = &found {
+                self.known.insert(*hash, (Instant::now(), key.clone()));
+            }
+            Ok(found)
+        };
+        hashes.iter().map(&mut answer).collect()
+    }
+}
+
+type Flights = Arc<Mutex<HashMap<KeyHash, Arc<OnceLock<Option<LiveKey>>>>>>;
+
+/// Wrong: whoever asks for a key that is being looked up gets the answer of that lookup.
+struct Joining {
+    lookup: Slow,
+    /// What any thread that verifies is looking up.
+    flights: Flights,
+}
+
+impl Lookup for Joining {
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+        let mut own = Vec::new();
+        let mut flights = self.flights.lock().unwrap();
+        let mut join = |hash: &KeyHash| {
+            let begin = || {
+                own.push(*hash);
+                Arc::default()
+            };
+            flights.entry(*hash).or_insert_with(begin).clone()
+        };
+        let joined: Vec<Arc<OnceLock<_>>> = hashes.iter().map(&mut join).collect();
+        drop(flights);
+        for (hash, answer) in own.iter().zip(self.lookup.look_up(&own)?) {
+            let flight = self.flights.lock().unwrap().remove(hash).unwrap();
+            flight.set(answer).unwrap();
+        }
+        Ok(joined.iter().map(|flight| flight.wait().clone()).collect())
+    }
+}
+
+/// How many requests are accepted too late when both nodes look keys up in this way.
+fn accepts_with<L: Lookup + 'static>(
+    backend: Backend,
+    deletions: usize,
+    lookup: impl Fn(Slow) -> L + Clone + Send + Sync + 'static,
+    delay: Duration,
+) -> usize {
+    let alter = |state: &mut State| {
+        let db = state.db.clone();
+        let lookup = lookup.clone();
+        state.verifier = Verifier::with_lookup(move || {
+            let conn = db.connect().unwrap();
+            Box::new(lookup(Slow { conn, delay }))
+        });
+    };
+    let here = App::altered(Database::new(backend), alter);
+    let there = App::altered(here.database.again(), alter);
+    let scene = Scene::new(&here.database, &here.url(""), &there.url(""));
+    scene.accepts_after(scene.keys(deletions), |wire, key| scene.delete(wire, key))
+}
+
+/// Enough to find out a verifier that is wrong.
+const ENOUGH: usize = 2_000;
+
+fn a_cache_is_found_out(backend: Backend) {
+    let caching = |lookup| Caching {
+        lookup,
+        known: HashMap::new(),
+    };
+    let accepts = accepts_with(backend, ENOUGH, caching, Duration::ZERO);
+    assert!(accepts > 0, "answers were kept for {KEPT:?}");
+}
+
+#[test]
+fn a_cache_is_found_out_on_postgres() {
+    a_cache_is_found_out(Backend::Postgres);
+}
+
+#[test]
+fn a_cache_is_found_out_on_sqlite() {
+    a_cache_is_found_out(Backend::Sqlite);
+}
+
+fn joining_lookups_in_flight_is_found_out(backend: Backend) {
+    let flights = Flights::default();
+    let joining = move |lookup| Joining {
+        lookup,
+        flights: flights.clone(),
+    };
+    let accepts = accepts_with(backend, ENOUGH, joining, KEPT);
+    assert!(accepts > 0, "lookups in flight were joined");
+}
+
+#[test]
+fn joining_lookups_in_flight_is_found_out_on_postgres() {
+    joining_lookups_in_flight_is_found_out(Backend::Postgres);
+}
+
+#[test]
+fn joining_lookups_in_flight_is_found_out_on_sqlite() {
+    joining_lookups_in_flight_is_found_out(Backend::Sqlite);
+}
+
+#[test]
+fn a_lookup_that_is_only_slow_is_not_blamed() {
+    for backend in [Backend::Postgres, Backend::Sqlite] {
+        let accepts = accepts_with(backend, ENOUGH / 8, |slow| slow, KEPT);
+        assert_eq!(accepts, 0);
+    }
+}
