@@ -8,33 +8,42 @@ use actix_web::middleware::Next;
 
 use crate::app::State;
 
-const ALWAYS: [(&str, &str); 7] = [
+type Header = (HeaderName, HeaderValue);
+
+const fn header(name: &'static str, value: &'static str) -> Header {
     (
+        HeaderName::from_static(name),
+        HeaderValue::from_static(value),
+    )
+}
+
+static ALWAYS: [Header; 7] = [
+    header(
         "content-security-policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
          font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; \
          object-src 'none'; frame-ancestors 'none'",
     ),
-    ("cross-origin-resource-policy", "same-origin"),
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
+    header("cross-origin-resource-policy", "same-origin"),
+    header("x-content-type-options", "nosniff"),
+    header("x-frame-options", "DENY"),
     // "no-referrer" would make browsers send "Origin: null" with forms.
-    ("referrer-policy", "same-origin"),
-    (
+    header("referrer-policy", "same-origin"),
+    header(
         "permissions-policy",
         "accelerometer=(), camera=(), clipboard-read=(), clipboard-write=(self), geolocation=(), \
          gyroscope=(), magnetometer=(), microphone=(), payment=(), usb=()",
     ),
-    ("x-permitted-cross-domain-policies", "none"),
+    header("x-permitted-cross-domain-policies", "none"),
 ];
 
 /// Chromium logs an error for the second of these on http.
-const ON_HTTPS: [(&str, &str); 2] = [
-    (
+static ON_HTTPS: [Header; 2] = [
+    header(
         "strict-transport-security",
         "max-age=31536000; includeSubDomains",
     ),
-    ("cross-origin-opener-policy", "same-origin"),
+    header("cross-origin-opener-policy", "same-origin"),
 ];
 
 /// The outermost middleware: sees every answer that reaches routing.
@@ -61,9 +70,6 @@ pub async fn secure(
 fn insert(headers: &mut HeaderMap, is_https: bool) {
     let on_https = ON_HTTPS.iter().filter(|_| is_https);
     for (name, value) in ALWAYS.iter().chain(on_https) {
-        headers.insert(
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        );
+        headers.insert(name.clone(), value.clone());
     }
 }

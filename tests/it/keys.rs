@@ -273,6 +273,19 @@ both! {
         }
     }
 
+    fn the_list_tells_when_a_key_was_last_used(app: App) {
+        let owner = app.owner();
+        let (_, key) = owner.create_key("Backup", "");
+        assert!(owner.get("/api-keys").body.contains(">Never<"));
+
+        assert_eq!(app.program(&key).verify().status, 200);
+        until("the use is listed", || !owner.get("/api-keys").body.contains(">Never<"));
+        let list = owner.get("/api-keys").body;
+        let (_, cell) = list.split_once("data-label=\"Last used\"").unwrap();
+        assert!(cell.starts_with("><time datetime=\"20"), "{cell}");
+        assert!(cell.contains(">Just now<") || cell.contains(" ago<"), "{cell}");
+    }
+
     fn many_keys_of_another_account_crowd_nothing_out(app: App) {
         let (owner, stranger) = (app.owner(), app.stranger());
         owner.create("Mine", "");
