@@ -103,8 +103,14 @@ impl Usage {
 
 fn set_user_agent(text: &mut String, header: &[u8]) {
     text.clear();
-    let end = header.len().min(USER_AGENT_BYTES);
-    text.push_str(&String::from_utf8_lossy(&header[..end]));
+    // With what completes a last character of four bytes, so that none is cut in two.
+    let header = &header[..header.len().min(USER_AGENT_BYTES + 3)];
+    let lossy = String::from_utf8_lossy(header);
+    let mut end = lossy.len().min(USER_AGENT_BYTES);
+    while !lossy.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.push_str(&lossy[..end]);
     // Somebody's mistake, which must not leave a key in the database.
     if text.contains("tsend_") {
         text.clear();
