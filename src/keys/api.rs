@@ -41,8 +41,10 @@ struct KeyJson<'a> {
 pub async fn verify(
     state: web::Data<State>,
     Bearer(key): Bearer,
-    question: web::Query<Question>,
+    question: Result<web::Query<Question>, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
+    // Complained about after the key only.
+    let question = question.map_err(|_| ApiError::bad_request("Name one domain only."))?;
     if let Some(domain) = &question.domain
         && !may_send_from(&state, &key, domain).await?
     {
