@@ -54,6 +54,7 @@ fn api(config: &mut ServiceConfig) {
     config
         .service(resource("/info").get(emails::info))
         .service(resource("/verify").get(verify::verify))
+        .service(resource("/verify/{original:.*}").to(verify::verify_for_envoy))
         .service(resource("/emails").post(emails::create));
 }
 

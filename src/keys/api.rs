@@ -53,6 +53,11 @@ pub async fn verify(
     Ok(verdict(&key))
 }
 
+/// As Envoy asks: below `/v2/verify`, with the path, query and method of the request that it holds.
+pub async fn verify_for_envoy(Bearer(key): Bearer) -> HttpResponse {
+    verdict(&key)
+}
+
 /// Whether the domain is the account's, verified, and within the scope.
 async fn may_send_from(state: &State, key: &LiveKey, domain: &str) -> Result<bool, ApiError> {
     let Ok(name) = DomainName::parse(domain) else {
