@@ -383,7 +383,7 @@ mod tests {
         fn new() -> Self {
             let (call, calls) = mpsc::channel();
             Self {
-                verifier: Verifier::with_lookup(move || Box::new(Played(call.clone()))),
+                verifier: Verifier::with_lookup(1, move || Box::new(Played(call.clone()))),
                 calls,
             }
         }

@@ -22,7 +22,7 @@ const INVALID: &str = concat!(
 );
 
 /// Adds a verified domain, or verifies one that is there; gives its id.
-fn verify(app: &App, domain: &str) -> i64 {
+pub fn verify(app: &App, domain: &str) -> i64 {
     let said = attest(&app.database, domain);
     let name = said.split(' ').next().unwrap();
     let sql = format!("SELECT id FROM sending_domains WHERE name = '{name}'");
@@ -91,7 +91,7 @@ fn count_emails(app: &App) -> i64 {
 }
 
 /// What an answer says in short, as in `422 subject.required`, once its form is the contract's.
-fn told(answer: &Answer) -> String {
+pub fn told(answer: &Answer) -> String {
     for (name, value) in [
         ("content-type", JSON),
         ("cache-control", "no-store"),
@@ -158,7 +158,7 @@ fn envelope(status: u16, error_type: &str, message: &str, errors: Value) -> Valu
 }
 
 /// All that a client can see but the hour.
-fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+pub fn seen(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers.iter().filter(|(name, _)| *name != "date");
     let mut headers: Vec<_> = headers
         .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))

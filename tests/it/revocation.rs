@@ -383,7 +383,7 @@ fn accepts_with<L: Lookup + 'static>(
     let alter = |state: &mut State| {
         let db = state.db.clone();
         let lookup = lookup.clone();
-        state.verifier = Verifier::with_lookup(move || {
+        state.verifier = Verifier::with_lookup(1, move || {
             let conn = db.connect().unwrap();
             Box::new(lookup(Slow { conn, delay }))
         });

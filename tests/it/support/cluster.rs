@@ -198,8 +198,8 @@ fn programs() -> PathBuf {
 }
 
 /// Below the ports that Linux gives to outgoing connections: one of those could take the port of
-/// a PostgreSQL that is down for a while.
-fn free_port() -> u32 {
+/// a server that is down for a while.
+pub(super) fn free_port() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
         let count = COUNT.fetch_add(1, Ordering::SeqCst);

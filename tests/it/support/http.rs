@@ -260,7 +260,7 @@ impl Program {
     }
 
     pub fn info(&self) -> Answer {
-        self.send(self.bare("GET", "/v2/info").bearer_auth(&self.key))
+        self.send(self.with_key("GET", "/v2/info"))
     }
 
     /// Whether the key works.
@@ -280,7 +280,7 @@ impl Program {
 
     /// `None`: no answer came.
     pub fn try_verify(&self) -> Option<Answer> {
-        let request = self.bare("GET", VERIFY).bearer_auth(&self.key);
+        let request = self.with_key("GET", VERIFY);
         Answer::of(request.timeout(PATIENCE))
     }
 
@@ -293,13 +293,17 @@ impl Program {
     }
 
     fn email(&self, body: &Value) -> RequestBuilder {
-        let request = self.bare("POST", "/v2/emails").bearer_auth(&self.key);
-        request.json(body)
+        self.with_key("POST", "/v2/emails").json(body)
     }
 
     /// Sends a plain email from an address.
     pub fn email_from(&self, from: &str) -> Answer {
         self.post(&email(from))
+    }
+
+    /// A request with the key.
+    pub fn with_key(&self, method: &str, path: &str) -> RequestBuilder {
+        self.bare(method, path).bearer_auth(&self.key)
     }
 
     /// A request without the key.

@@ -1,4 +1,4 @@
-//! The network between the server and PostgreSQL, which may fail.
+//! The network between the server and PostgreSQL, or a gateway and the server, which may fail.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -24,6 +24,7 @@ struct State {
     /// How many more bytes come from the database before the next cut.
     left: Option<usize>,
     cuts: usize,
+    connections: usize,
     /// Connections of earlier ones carry nothing any more.
     generation: usize,
 }
@@ -47,6 +48,7 @@ impl Proxy {
                 open: Vec::new(),
                 left: None,
                 cuts: 0,
+                connections: 0,
                 generation: 0,
             }),
             changed: Condvar::new(),
@@ -73,6 +75,11 @@ impl Proxy {
     /// How often that happened.
     pub fn cuts(&self) -> usize {
         self.network.state().cuts
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.network.state().connections
     }
 
     /// Keeps connections and takes new ones, but nothing arrives any more.
@@ -146,6 +153,7 @@ impl Network {
     fn connect(self: Arc<Self>, server: TcpStream) -> Option<()> {
         let mut state = self.state();
         let generation = state.generation;
+        state.connections += 1;
         state.open.push(server.try_clone().ok()?);
         drop(state);
         if self.passable(generation).mode != Mode::Pass {

@@ -1,0 +1,266 @@
+//! nginx in front of a program, with the lines of README.md: it asks the dashboard about every
+//! request.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use reqwest::blocking::{Client, RequestBuilder};
+
+use crate::support::*;
+
+/// The client's own address, not that of nginx.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+struct Scene {
+    nginx: Nginx,
+    upstream: Upstream,
+    network: Proxy,
+    owner: Visitor,
+    dashboard: Dashboard,
+}
+
+impl Scene {
+    fn on(database: &Database) -> Self {
+        let args = ["--trusted-proxies", "127.0.0.1"];
+        let dashboard = Dashboard::start(database, &args);
+        let owner = dashboard.visitor();
+        owner.sign_up();
+        let network = Proxy::to(dashboard.base.strip_prefix("http://").unwrap());
+        let upstream = Upstream::start();
+        let nginx = Nginx::start(&network.address.to_string(), upstream.address);
+        Self {
+            nginx,
+            upstream,
+            network,
+            owner,
+            dashboard,
+        }
+    }
+
+    fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let client = Client::builder()
+            .local_address(IpAddr::from(CLIENT))
+            .timeout(Duration::from_secs(60))
+            .no_proxy();
+        let url = format!("http://{}{path}", self.nginx.address);
+        client
+            .build()
+            .unwrap()
+            .request(method.parse().unwrap(), url)
+    }
+
+    fn send(&self, request: RequestBuilder) -> Answer {
+        self.owner.send(request)
+    }
+
+    fn get(&self, key: &str) -> Answer {
+        self.send(self.request("GET", "/orders").bearer_auth(key))
+    }
+
+    /// The one request that came through.
+    fn seen(&self) -> Seen {
+        let seen = self.upstream.take();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        seen.into_iter().next().unwrap()
+    }
+
+    /// There is no verdict: the client is told to ask again, and nothing came through.
+    fn assert_unknown(&self, answer: &Answer) {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert_eq!(answer.header("www-authenticate"), None);
+        assert_eq!(self.upstream.take().len(), 0);
+    }
+}
+
+#[test]
+fn a_good_key_passes_and_the_upstream_knows_whose_it_is() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::on(&database);
+    attest(&database, "a.test");
+    let domain = database
+        .number("SELECT id FROM sending_domains")
+        .to_string();
+    let account = database.number("SELECT id FROM accounts").to_string();
+    for (domain, scope) in [("", "all"), (domain.as_str(), "a.test")] {
+        let (id, key) = scene.owner.create_key("Key", domain);
+        let id = id.to_string();
+        let forged = scene.request("GET", "/orders?x=1").bearer_auth(&key);
+        let forged = ["X-Account", "x-account", "X_Account", "X-Key", "X-Scope"]
+            .into_iter()
+            .fold(forged, |request, name| request.header(name, "forged"))
+            .header("cookie", "a=b");
+        let answer = scene.send(forged);
+        assert_eq!((answer.status, answer.body.as_str()), (200, "upstream"));
+        let seen = scene.seen();
+        assert_eq!(seen.line, "GET /orders?x=1 HTTP/1.0");
+        for (name, value) in [
+            ("x-account", account.as_str()),
+            ("x-key", &id),
+            ("x-scope", scope),
+        ] {
+            assert_eq!(seen.header(name), [value], "{seen:?}");
+        }
+        assert_eq!(seen.header("cookie"), ["a=b"]);
+        // Neither what the client made up nor its key.
+        let text = format!("{seen:?}");
+        assert!(
+            !text.contains("forged") && !text.contains("tsend_"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn no_key_and_a_bad_key_do_not_pass() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::on(&database);
+    let (id, key) = scene.owner.create_key("Key", "");
+    let (paused_id, paused) = scene.owner.create_key("Paused", "");
+
+    for request in [
+        scene.request("GET", "/orders"),
+        scene.request("POST", "/orders").body("{}"),
+        scene.request("GET", "/orders").basic_auth("ada", Some("b")),
+        scene.request("GET", &format!("/orders?api_key={key}")),
+        scene.request("GET", "/orders").header("X-Account", "1"),
+    ] {
+        let answer = scene.send(request);
+        assert_eq!(answer.status, 401, "{answer:?}");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, Some(r#"Bearer realm="tosend""#));
+    }
+    assert_eq!(scene.get("garbage").status, 403);
+    // The question itself is not for clients.
+    let question = scene.request("GET", "/_verify").bearer_auth(&key);
+    assert_eq!(scene.send(question).status, 404);
+    assert_eq!(scene.upstream.take().len(), 0);
+
+    // From the very next request on.
+    assert_eq!(
+        (scene.get(&key).status, scene.get(&paused).status),
+        (200, 200)
+    );
+    scene.owner.post(&format!("/api-keys/{id}/delete"), &[]);
+    assert_eq!(scene.get(&key).status, 403);
+    scene
+        .owner
+        .post(&format!("/api-keys/{paused_id}/pause"), &[]);
+    assert_eq!(scene.get(&paused).status, 403);
+    assert_eq!(scene.upstream.take().len(), 2);
+    scene
+        .owner
+        .post(&format!("/api-keys/{paused_id}/resume"), &[]);
+    assert_eq!(scene.get(&paused).status, 200);
+}
+
+#[test]
+fn a_body_reaches_the_upstream_whole() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::on(&database);
+    let (_, key) = scene.owner.create_key("Key", "");
+    for length in [0, 2, 300_000] {
+        let body: Vec<u8> = (0..length).map(|n| n as u8).collect();
+        for method in ["POST", "PUT", "DELETE"] {
+            let request = scene.request(method, "/orders").bearer_auth(&key);
+            assert_eq!(scene.send(request.body(body.clone())).status, 200);
+            let seen = scene.seen();
+            assert!(
+                seen.line.starts_with(method) && seen.body == body,
+                "{}",
+                seen.line
+            );
+        }
+    }
+    // What the upstream answers is its own.
+    let fails = scene.request("POST", "/fails").bearer_auth(&key);
+    let answer = scene.send(fails.body("x"));
+    assert_eq!((answer.status, answer.body.as_str()), (500, "upstream"));
+    assert_eq!(scene.seen().body, b"x");
+}
+
+#[test]
+fn the_dashboard_learns_who_the_client_is() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::on(&database);
+    let (id, key) = scene.owner.create_key("Key", "");
+    let request = scene.request("GET", "/orders").bearer_auth(&key);
+    let request = request.header("x-forwarded-for", "203.0.113.9");
+    assert_eq!(
+        scene.send(request.header("user-agent", "client/1")).status,
+        200
+    );
+    let used = format!(
+        "SELECT count(*) FROM api_key_uses WHERE api_key_id = {id}
+         AND address = '{CLIENT}' AND user_agent = 'client/1'"
+    );
+    until("the use is written", || database.number(&used) == 1);
+}
+
+#[test]
+fn connections_to_the_dashboard_are_kept() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::on(&database);
+    let (_, key) = scene.owner.create_key("Key", "");
+    let before = scene.network.connections();
+    for _ in 0..50 {
+        assert_eq!(scene.get(&key).status, 200);
+    }
+    // Some may have been idle for too long.
+    assert!(scene.network.connections() - before < 25);
+    // One that was closed meanwhile is not the client's trouble.
+    for _ in 0..10 {
+        scene.network.cut();
+        assert_eq!(scene.get(&key).status, 200);
+    }
+}
+
+#[test]
+fn without_a_dashboard_nobody_is_refused() {
+    let database = Database::new(Backend::Sqlite);
+    let mut scene = Scene::on(&database);
+    let (_, key) = scene.owner.create_key("Key", "");
+    let everybody = |scene: &Scene| {
+        for request in [
+            scene.request("GET", "/orders").bearer_auth(&key),
+            scene
+                .request("POST", "/orders")
+                .bearer_auth(&key)
+                .body("{}"),
+            scene.request("GET", "/orders").bearer_auth("garbage"),
+            scene.request("GET", "/orders"),
+        ] {
+            scene.assert_unknown(&scene.send(request));
+        }
+    };
+    scene.network.refuse();
+    everybody(&scene);
+    scene.network.restore();
+    assert_eq!(scene.get(&key).status, 200);
+    scene.seen();
+    // It hangs.
+    scene.network.swallow();
+    scene.assert_unknown(&scene.get(&key));
+    scene.network.cut();
+    scene.network.restore();
+    assert_eq!(scene.get(&key).status, 200);
+    scene.seen();
+    scene.dashboard.kill();
+    everybody(&scene);
+}
+
+#[test]
+fn without_a_database_nobody_is_refused() {
+    let mut cluster = Cluster::new();
+    let database = Database::on(&cluster);
+    let scene = Scene::on(&database);
+    let (_, key) = scene.owner.create_key("Key", "");
+    assert_eq!(scene.get(&key).status, 200);
+    scene.seen();
+    cluster.stop(Stop::Immediate);
+    for _ in 0..3 {
+        scene.assert_unknown(&scene.get(&key));
+    }
+    cluster.start();
+    until("verdicts again", || scene.get(&key).status == 200);
+}

@@ -1,0 +1,196 @@
+//! A gateway, as README.md sets it up, and what stands behind it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+
+use super::cluster::free_port;
+use super::until;
+
+const NGINX: &str = "/usr/sbin/nginx";
+
+/// nginx with the lines of README.md, but for the addresses.
+pub struct Nginx {
+    pub address: SocketAddr,
+    process: Child,
+    _folder: TempDir,
+}
+
+impl Nginx {
+    pub fn start(dashboard: &str, upstream: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port() as u16));
+        let mut lines = lines_of_readme();
+        for (from, to) in [
+            ("listen 80;", format!("listen {address};")),
+            ("server 127.0.0.1:8080;", format!("server {dashboard};")),
+            ("http://127.0.0.1:3000;", format!("http://{upstream};")),
+        ] {
+            assert_eq!(lines.matches(from).count(), 1, "{from} in README.md");
+            lines = lines.replace(from, &to);
+        }
+        let config = folder.path().join("nginx.conf");
+        fs::write(&config, around(&lines, folder.path())).unwrap();
+        let log = folder.path().join("error.log");
+        // It ends with this process, even if that is killed.
+        let mut process = Command::new("setpriv")
+            .args(["--pdeathsig=KILL", NGINX])
+            .args([Path::new("-c"), &config])
+            .args([Path::new("-p"), folder.path()])
+            .args([Path::new("-e"), &log])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(folder.path().join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        until("nginx answers", || {
+            let ended = process.try_wait().unwrap();
+            let said = || fs::read_to_string(folder.path().join("stderr")).unwrap();
+            assert!(ended.is_none(), "{}", said());
+            TcpStream::connect(address).is_ok()
+        });
+        Self {
+            address,
+            process,
+            _folder: folder,
+        }
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn lines_of_readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(path).unwrap();
+    let blocks: Vec<&str> = readme.split("```nginx\n").skip(1).collect();
+    assert_eq!(blocks.len(), 1, "blocks of nginx in README.md");
+    blocks[0].split("```").next().unwrap().to_owned()
+}
+
+/// What a distribution's nginx.conf has around a site, in one folder.
+fn around(site: &str, folder: &Path) -> String {
+    let folder = folder.display();
+    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|name| format!("{name}_temp_path {folder}/{name};\n"))
+        .concat();
+    format!(
+        "daemon off;\nmaster_process off;\npid {folder}/pid;\nevents {{}}\n\
+         http {{\naccess_log off;\n{paths}{site}}}\n"
+    )
+}
+
+/// A request as the upstream saw it. Names of headers are in lower case.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub line: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    /// All values of a header.
+    pub fn header(&self, name: &str) -> Vec<&str> {
+        let values = self.headers.iter().filter(|(n, _)| n == name);
+        values.map(|(_, value)| value.as_str()).collect()
+    }
+}
+
+/// A program that trusts its gateway: it keeps every request, and answers `/fails` with 500.
+pub struct Upstream {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Upstream {
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let is_over = Arc::<AtomicBool>::default();
+        let (theirs, end) = (Arc::clone(&seen), Arc::clone(&is_over));
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if end.load(Ordering::SeqCst) {
+                    return;
+                }
+                let mut stream = stream.unwrap();
+                if let Some(request) = read(&stream) {
+                    let answer = answer(&request);
+                    // First, so that whoever has the answer finds it.
+                    theirs.lock().unwrap().push(request);
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            }
+        });
+        Self {
+            address,
+            seen,
+            is_over,
+            thread: Some(thread),
+        }
+    }
+
+    /// What arrived since the last time.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(self.address));
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// Reads one request, as nginx sends it.
+fn read(stream: &TcpStream) -> Option<Seen> {
+    let mut reader = BufReader::new(stream);
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        match line.trim_end() {
+            "" => break,
+            text => lines.push(text.to_owned()),
+        }
+    }
+    let (line, rest) = lines.split_first()?;
+    let headers: Vec<(String, String)> = rest
+        .iter()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
+        .collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let mut body = vec![0; length.map_or(0, |(_, value)| value.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen {
+        line: line.clone(),
+        headers,
+        body,
+    })
+}
+
+fn answer(request: &Seen) -> String {
+    let status = match request.line.contains(" /fails ") {
+        true => "500 Internal Server Error",
+        false => "200 OK",
+    };
+    format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 8\r\n\r\nupstream")
+}
