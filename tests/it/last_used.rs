@@ -281,8 +281,12 @@ fn no_request_waits_for_a_use_to_be_written() {
     for backend in BOTH {
         let database = Database::new(backend);
         let (dashboard, id, key) = with_a_key(&database);
+        let owner = dashboard.visitor();
+        owner.sign_in(EMAIL);
+        let (once_id, once) = owner.create_key("Used once", "");
         let program = dashboard.program(&key);
         let lock = lock(&database);
+        use_by(&dashboard.program(&once), "kept");
         until("writing fails", || {
             use_by(&program, "while it is locked");
             assert_eq!(program.info().status, 200);
@@ -291,6 +295,7 @@ fn no_request_waits_for_a_use_to_be_written() {
         use_by(&program, "the last");
         drop(lock);
         wait_for_use_by(&database, id, "the last");
+        wait_for_use_by(&database, once_id, "kept");
     }
 }
 
