@@ -1,5 +1,6 @@
 //! `GET /v2/verify`: for gateways that ask whether a request may pass.
 
+use actix_web::http::header::HeaderName;
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,10 @@ use crate::app::State;
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::http::ApiError;
+
+const ACCOUNT: HeaderName = HeaderName::from_static("x-tosend-account");
+const KEY: HeaderName = HeaderName::from_static("x-tosend-key");
+const SCOPE: HeaderName = HeaderName::from_static("x-tosend-scope");
 
 #[derive(Deserialize)]
 pub struct Question {
@@ -81,9 +86,9 @@ fn verdict(key: &LiveKey) -> HttpResponse {
         Scope::Domains(_) => key.scope.to_string(),
     };
     HttpResponse::Ok()
-        .insert_header(("x-tosend-account", key.account.0))
-        .insert_header(("x-tosend-key", key.id))
-        .insert_header(("x-tosend-scope", scope))
+        .insert_header((ACCOUNT, key.account.0))
+        .insert_header((KEY, key.id))
+        .insert_header((SCOPE, scope))
         .json(Verdict {
             valid: true,
             account: AccountJson { id: key.account.0 },

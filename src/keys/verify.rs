@@ -29,8 +29,6 @@ const QUEUE: usize = 8192;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// A lookup that takes so long, while requests run out of time, will not come back.
 const STUCK: Duration = Duration::from_secs(1);
-/// How often a thread without questions looks again before it sleeps.
-const YIELDS: u32 = 16;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -200,18 +198,9 @@ impl Shared {
     /// Waits for questions and takes all, up to a batch; `None` when there will be no more.
     fn next_batch(&self, number: usize) -> Option<Vec<Question>> {
         let mut queue = self.lock();
-        let mut yields = 0;
         while queue.waiting.is_empty() {
             if queue.is_closed {
                 return None;
-            }
-            // On a busy machine the next question is about to come: cheaper than to sleep.
-            if yields < YIELDS {
-                yields += 1;
-                drop(queue);
-                std::thread::yield_now();
-                queue = self.lock();
-                continue;
             }
             queue.sleeping += 1;
             queue = self
