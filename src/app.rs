@@ -1,12 +1,12 @@
 //! Builds the server on a listener: the one way in, for `main` and for tests.
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
-use tokio::sync::Notify;
 
 use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
@@ -21,6 +21,9 @@ use crate::secret::ServerSecret;
 
 /// After SIGTERM, how long requests that are under way may take.
 const DRAIN_SECONDS: u64 = 8;
+
+/// How long the end may wait for what is still to be written then.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// What every handler may need.
 pub struct State {
@@ -114,15 +117,16 @@ impl Server {
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, state } = self;
-        let stop = Arc::new(Notify::new());
-        let writing = actix_web::rt::spawn({
-            let (state, stop) = (state.clone(), Arc::clone(&stop));
-            async move { state.usage.keep_writing(&state.db, &stop).await }
+        let (stop, stopped) = mpsc::channel();
+        let (finish, finished) = mpsc::channel();
+        std::thread::spawn(move || {
+            state.usage.keep_writing(&state.db, &stopped);
+            let _ = finish.send(());
         });
         let ended = http.await;
-        stop.notify_one();
-        if let Err(error) = writing.await {
-            tracing::error!(%error, "when keys were last used could not be written");
+        drop(stop);
+        if finished.recv_timeout(LAST_WRITE).is_err() {
+            tracing::warn!("when keys were last used could not be written before the end");
         }
         ended
     }

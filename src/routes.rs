@@ -13,7 +13,7 @@ use crate::app::State;
 use crate::domains::pages as domains;
 use crate::emails::api as emails;
 use crate::http::{self, api_error, assets, body, csrf, health};
-use crate::keys::{api as verify, pages as keys};
+use crate::keys::{api as gateway, pages as keys};
 
 /// 10 MB of attachments in base64, and the rest of the message.
 const API_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -53,8 +53,8 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
 fn api(config: &mut ServiceConfig) {
     config
         .service(resource("/info").get(emails::info))
-        .service(resource("/verify").get(verify::verify))
-        .service(resource("/verify/{original:.*}").to(verify::verify_for_envoy))
+        .service(resource("/verify").get(gateway::verify))
+        .service(resource("/verify/{original:.*}").to(gateway::verify_for_envoy))
         .service(resource("/emails").post(emails::create));
 }
 

@@ -87,6 +87,9 @@ fn execute(command: Command, config: Config) -> Outcome {
 }
 
 fn adopt_secret(config: &Config, db: &Db) -> Outcome {
+    if !db.is_postgres() {
+        return Err("only the nodes of a PostgreSQL share a secret".to_owned());
+    }
     let secret = read_secret(config)?;
     db.write_blocking(|conn| nodes::adopt_secret(conn, &secret.hash()))
         .map_err(|e| one_line(&e.to_string()))?;

@@ -109,9 +109,12 @@ fn establish_postgres(
              SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
              SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off"
         }
+        // What is answered as done must survive a crash, whatever the server's default.
         Access::Write => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '5s';
-             SET idle_in_transaction_session_timeout = '10s'"
+             SET idle_in_transaction_session_timeout = '10s';
+             SELECT set_config('synchronous_commit', 'on', false)
+             WHERE current_setting('synchronous_commit') = 'off'"
         }
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -130,7 +133,7 @@ fn with_defaults(url: &str) -> String {
         ("keepalives_interval", "2"),
         ("keepalives_count", "2"),
     ] {
-        let query = url.split_once('?').map(|(_, query)| query);
+        let query = query_of(&url);
         let is_given = query.is_some_and(|query| {
             let mut settings = query
                 .split('&')
@@ -138,11 +141,25 @@ fn with_defaults(url: &str) -> String {
             settings.any(|(given, _)| given == name)
         });
         if !is_given {
-            let separator = if query.is_some() { '&' } else { '?' };
-            url.push_str(&format!("{separator}{name}={value}"));
+            let separator = match query {
+                None => "?",
+                Some(query) if query.is_empty() || query.ends_with('&') => "",
+                Some(_) => "&",
+            };
+            url = format!("{url}{separator}{name}={value}");
         }
     }
     url
+}
+
+/// What follows the `?` of a URL; one that stands in a password is not it.
+fn query_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let place = match rest.find(['@', '/']) {
+        Some(end) if rest[end..].starts_with('@') => &rest[end..],
+        _ => rest,
+    };
+    place.split_once('?').map(|(_, query)| query)
 }
 
 /// What is wrong with a URL libpq tells by quoting parts of it, of the password too: only what a
@@ -280,6 +297,20 @@ mod tests {
         let own = with_defaults("postgres://u@h/x?connect_timeout=9&target_session_attrs=any");
         assert!(own.contains("?connect_timeout=9&target_session_attrs=any&tcp_user_timeout="));
         assert_eq!(own.matches("connect_timeout").count(), 1);
+        for (url, start) in [
+            (
+                "postgres://u:a?b@h/x",
+                "postgres://u:a?b@h/x?target_session_attrs=",
+            ),
+            ("postgres://h/x?", "postgres://h/x?target_session_attrs="),
+            (
+                "postgres://h/x?a=b&",
+                "postgres://h/x?a=b&target_session_attrs=",
+            ),
+        ] {
+            let whole = with_defaults(url);
+            assert!(whole.starts_with(start), "{whole}");
+        }
         assert_eq!(own.matches("target_session_attrs").count(), 1);
     }
 

@@ -22,6 +22,7 @@ pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
 
 /// Makes the secret with this hash the one of all nodes.
 pub fn adopt_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<()> {
+    serialize(conn, Purpose::NodesSecret)?;
     diesel::delete(nodes_secret::table).execute(conn)?;
     diesel::insert_into(nodes_secret::table)
         .values((

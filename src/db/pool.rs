@@ -82,11 +82,16 @@ impl Db {
         E: From<Error> + Send + 'static,
     {
         let db = self.clone();
-        off_the_async_threads(READ_DEADLINE, move || f(&mut *checkout(&db.readers)?)).await
+        let end = Instant::now() + READ_DEADLINE;
+        off_the_async_threads(READ_DEADLINE, move || {
+            in_time(end)?;
+            f(&mut *checkout(&db.readers)?)
+        })
+        .await
     }
 
     /// Runs `f` in one transaction: committed when `f` returns `Ok`, undone when it returns `Err`
-    /// or took so long that nobody waits for it any more.
+    /// or took so long before the commit that nobody waits for it any more.
     pub async fn write<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
@@ -147,7 +152,7 @@ fn begin(conn: &mut Connection) -> diesel::QueryResult<()> {
     }
 }
 
-/// Nothing is written for a request that was told already that it was not.
+/// Nothing is begun for a request that was answered already. A COMMIT under way may still happen.
 fn in_time(end: Instant) -> Result<()> {
     match Instant::now() < end {
         true => Ok(()),

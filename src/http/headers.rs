@@ -37,16 +37,16 @@ static ALWAYS: [Header; 7] = [
     header("x-permitted-cross-domain-policies", "none"),
 ];
 
-/// Chromium logs an error for the second of these on http.
 static ON_HTTPS: [Header; 2] = [
     header(
         "strict-transport-security",
         "max-age=31536000; includeSubDomains",
     ),
+    // Chromium logs an error for this one on http.
     header("cross-origin-opener-policy", "same-origin"),
 ];
 
-/// The outermost middleware: sees every answer that reaches routing.
+/// Middleware around all others that make answers: sees every one that reaches routing.
 pub async fn secure(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,

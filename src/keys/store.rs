@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
+use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::upsert::excluded;
 
@@ -397,12 +398,18 @@ pub fn find_live_by_hashes_of_any_account(
     hashes: &[KeyHash],
 ) -> db::Result<Vec<Option<LiveKey>>> {
     match conn {
-        Connection::Sqlite(conn) => conn.transaction(|conn| {
-            hashes
-                .iter()
-                .map(|hash| find_live_by_hash_of_any_account(conn, hash))
-                .collect()
-        }),
+        Connection::Sqlite(conn) => {
+            let find = |conn: &mut SqliteConnection| {
+                let found = hashes.iter();
+                let found = found.map(|hash| find_live_by_hash_of_any_account(conn, hash));
+                found.collect()
+            };
+            // One lookup is a transaction of its own; BEGIN and COMMIT cost as much again.
+            match hashes {
+                [_] => find(conn),
+                _ => conn.transaction(find),
+            }
+        }
         Connection::Postgres(conn) => {
             let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
             let rows: Vec<(Option<Vec<u8>>, LiveRow, DomainRow)> = live_keys()
@@ -494,34 +501,39 @@ impl<'a> From<&'a (i64, Use)> for UseRow<'a> {
 
 /// Remembers uses of keys, each unless a later one is known already.
 pub fn record_uses_of_any_account(conn: &mut Connection, uses: &[(i64, Use)]) -> db::Result<()> {
-    use diesel::query_dsl::methods::FilterDsl;
-
-    // A macro, since the type of the statement is another one for each database.
-    macro_rules! record {
-        ($conn:ident, $rows:expr) => {
-            diesel::insert_into(api_key_uses::table)
-                .values($rows)
-                .on_conflict(api_key_uses::api_key_id)
-                .do_update()
-                .set((
-                    api_key_uses::used_at.eq(excluded(api_key_uses::used_at)),
-                    api_key_uses::address.eq(excluded(api_key_uses::address)),
-                    api_key_uses::user_agent.eq(excluded(api_key_uses::user_agent)),
-                ))
-                .filter(api_key_uses::used_at.lt(excluded(api_key_uses::used_at)))
-                .execute($conn)?
-        };
-    }
     match conn {
         // Many in one statement: each statement is a round trip.
         Connection::Postgres(conn) => {
+            use diesel::query_dsl::methods::FilterDsl;
+
+            // A crash may lose them, and nobody waits for the disk or for a standby.
+            conn.batch_execute("SET LOCAL synchronous_commit = off")?;
             for uses in uses.chunks(1_000) {
-                record!(conn, uses.iter().map(UseRow::from).collect::<Vec<_>>());
+                diesel::insert_into(api_key_uses::table)
+                    .values(uses.iter().map(UseRow::from).collect::<Vec<_>>())
+                    .on_conflict(api_key_uses::api_key_id)
+                    .do_update()
+                    .set((
+                        api_key_uses::used_at.eq(excluded(api_key_uses::used_at)),
+                        api_key_uses::address.eq(excluded(api_key_uses::address)),
+                        api_key_uses::user_agent.eq(excluded(api_key_uses::user_agent)),
+                    ))
+                    .filter(api_key_uses::used_at.lt(excluded(api_key_uses::used_at)))
+                    .execute(conn)?;
             }
         }
+        // Two statements that Diesel keeps prepared, which it does with none that says ON CONFLICT.
         Connection::Sqlite(conn) => {
             for latest in uses {
-                record!(conn, UseRow::from(latest));
+                let known: Vec<NaiveDateTime> = api_key_uses::table
+                    .filter(api_key_uses::api_key_id.eq(latest.0))
+                    .select(api_key_uses::used_at)
+                    .load(conn)?;
+                if known.first().is_none_or(|known| *known < latest.1.at) {
+                    diesel::replace_into(api_key_uses::table)
+                        .values(UseRow::from(latest))
+                        .execute(conn)?;
+                }
             }
         }
     }

@@ -3,16 +3,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
-use tokio::sync::Notify;
-use tokio::time::timeout;
 
 use super::store;
 use crate::clock;
-use crate::db::Db;
+use crate::db::{self, Db};
 
 const TICK: Duration = Duration::from_secs(1);
 /// With this many keys in use, their uses are written at every tick; with more, at every tenth, so
@@ -41,8 +40,8 @@ pub struct Usage(Mutex<HashMap<i64, Use>>);
 impl Usage {
     /// Remembers a use that happens now.
     pub fn record(&self, key_id: i64, address: IpAddr, user_agent: &[u8]) {
-        let at = clock::now();
         let mut uses = self.lock();
+        let at = clock::now();
         if uses.len() >= MOST && !uses.contains_key(&key_id) {
             return;
         }
@@ -56,43 +55,47 @@ impl Usage {
         set_user_agent(&mut latest.user_agent, user_agent);
     }
 
-    /// Writes from time to time, and a last time when it is told to stop.
-    pub async fn keep_writing(&self, db: &Db, stop: &Notify) {
+    /// Writes from time to time, and a last time when `stop` is dropped.
+    ///
+    /// On a thread of its own: while a database hangs, that thread does, and nothing else.
+    pub fn keep_writing(&self, db: &Db, stop: &Receiver<()>) {
         let mut ticks: u32 = 0;
-        while timeout(TICK, stop.notified()).await.is_err() {
+        while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             ticks = ticks.wrapping_add(1);
             if self.lock().len() <= FEW || ticks.is_multiple_of(TICKS_OF_MANY) {
-                self.write(db).await;
+                self.write(db);
             }
         }
-        self.write(db).await;
+        self.write(db);
     }
 
-    /// Writes what was gathered. What cannot be written is kept for the next time.
-    async fn write(&self, db: &Db) {
-        let mut uses: Vec<(i64, Use)> = std::mem::take(&mut *self.lock()).into_iter().collect();
+    /// Writes what was gathered. What cannot be written now is kept for the next time.
+    fn write(&self, db: &Db) {
+        let taken = std::mem::take(&mut *self.lock());
+        let mut uses: Vec<(i64, Use)> = taken.into_iter().collect();
         // All nodes write in the same order, so that none waits for another in a circle.
         uses.sort_unstable_by_key(|(key_id, _)| *key_id);
-        let uses: Arc<[(i64, Use)]> = uses.into();
-        for start in (0..uses.len()).step_by(CHUNK) {
-            let chunk = Arc::clone(&uses);
-            let written = db
-                .write(move |conn| {
-                    let end = chunk.len().min(start + CHUNK);
-                    store::record_uses_of_any_account(conn, &chunk[start..end])
-                })
-                .await;
-            if let Err(error) = written {
-                tracing::warn!(%error, "when keys were last used could not be written");
-                return self.put_back(&uses[start..]);
+        for (number, chunk) in uses.chunks(CHUNK).enumerate() {
+            match db.write_blocking(|conn| store::record_uses_of_any_account(conn, chunk)) {
+                Ok(()) => {}
+                Err(error @ db::Error::Unavailable(_)) => {
+                    tracing::warn!(%error, "when keys were last used could not be written");
+                    return self.put_back(uses.split_off(number * CHUNK));
+                }
+                // Again would be in vain: a key is gone, since a backup was restored.
+                Err(error @ db::Error::Refused(_)) => {
+                    tracing::error!(%error, "when keys were last used was not written");
+                }
             }
         }
     }
 
-    fn put_back(&self, uses: &[(i64, Use)]) {
+    fn put_back(&self, uses: Vec<(i64, Use)>) {
         let mut newer = self.lock();
         for (key_id, older) in uses {
-            newer.entry(*key_id).or_insert_with(|| older.clone());
+            if newer.len() < MOST {
+                newer.entry(key_id).or_insert(older);
+            }
         }
     }
 

@@ -16,10 +16,8 @@ use super::secret::{KeyHash, PlainKey};
 use super::store::{self, LiveKey};
 use crate::db::{self, Connection, Db};
 
-/// Threads that ask, each on a connection of its own: while one waits for PostgreSQL, another one
-/// sends. On SQLite nothing is waited for, and one thread has the better batches.
-const ASKERS_OF_POSTGRES: usize = 2;
-const ASKERS_OF_SQLITE: usize = 1;
+/// Threads that ask, each on a connection of its own: while one waits, another one sends.
+const ASKERS: usize = 2;
 /// Threads at most, counting those that were given up on while they wait for a database.
 const MOST_THREADS: usize = 8;
 const BATCH: usize = 256;
@@ -27,7 +25,7 @@ const BATCH: usize = 256;
 const QUEUE: usize = 8192;
 /// How long a request waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// A lookup that takes so long, while requests run out of time, will not come back.
+/// A lookup that takes so long, while requests run out of time, is not waited for.
 const STUCK: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -53,6 +51,8 @@ struct Shared {
     new_lookup: Box<dyn Fn() -> Box<dyn Lookup> + Send + Sync>,
     queue: Mutex<Queue>,
     arrival: Condvar,
+    /// When it was last logged that there was no verdict.
+    told: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -76,12 +76,8 @@ struct Question {
 impl Verifier {
     /// Asks the database.
     pub fn start(db: &Db) -> Self {
-        let askers = match db.is_postgres() {
-            true => ASKERS_OF_POSTGRES,
-            false => ASKERS_OF_SQLITE,
-        };
         let db = db.clone();
-        Self::with_lookup(askers, move || Box::new(DbLookup::new(db.clone())))
+        Self::with_lookup(ASKERS, move || Box::new(DbLookup::new(db.clone())))
     }
 
     /// Asks on so many threads whatever `new_lookup` makes for each of them, on that thread.
@@ -93,6 +89,7 @@ impl Verifier {
             new_lookup: Box::new(new_lookup),
             queue: Mutex::default(),
             arrival: Condvar::new(),
+            told: Mutex::default(),
         });
         for _ in 0..askers {
             shared.spawn(&mut shared.lock());
@@ -110,10 +107,10 @@ impl Verifier {
         };
         let answer = self.0.ask(key.hash())?;
         match tokio::time::timeout(DEADLINE, answer).await {
-            Ok(answer) => answer.map_err(|_| Unavailable),
+            Ok(answer) => answer.map_err(|_| self.0.unavailable("the lookup failed")),
             Err(_) => {
                 self.0.replace_stuck();
-                Err(Unavailable)
+                Err(self.0.unavailable("the lookup takes too long"))
             }
         }
     }
@@ -135,7 +132,8 @@ impl Shared {
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.lock();
         if queue.waiting.len() >= QUEUE {
-            return Err(Unavailable);
+            drop(queue);
+            return Err(self.unavailable("too many wait"));
         }
         queue.waiting.push_back(Question { hash, answer });
         let is_someone_idle = queue.sleeping > 0;
@@ -147,19 +145,30 @@ impl Shared {
         Ok(receiver)
     }
 
-    fn spawn(self: &Arc<Self>, queue: &mut Queue) {
+    /// Logs why there is no verdict, once a second however many wait for one.
+    fn unavailable(&self, why: &str) -> Unavailable {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
+            *told = Some(Instant::now());
+            tracing::warn!(why, "keys cannot be verified");
+        }
+        Unavailable
+    }
+
+    /// Returns whether there is one thread more.
+    fn spawn(self: &Arc<Self>, queue: &mut Queue) -> bool {
         let number = queue.next;
         let shared = Arc::clone(self);
         let thread = std::thread::Builder::new()
             .name(format!("verify-{number}"))
             .spawn(move || shared.serve(number));
-        match thread {
-            Ok(_) => {
-                queue.next += 1;
-                queue.threads += 1;
-            }
-            Err(error) => tracing::error!(%error, "a thread that verifies keys cannot start"),
+        if let Err(error) = thread {
+            tracing::error!(%error, "a thread that verifies keys cannot start");
+            return false;
         }
+        queue.next += 1;
+        queue.threads += 1;
+        true
     }
 
     /// A thread whose database does not come back any more, nor fails, is left to itself, and
@@ -173,10 +182,9 @@ impl Shared {
             .map(|(&number, _)| number)
             .collect();
         for number in stuck {
-            if queue.threads < MOST_THREADS {
+            if queue.threads < MOST_THREADS && self.spawn(&mut queue) {
                 tracing::warn!("the database keeps a lookup of keys waiting: trying another way");
                 queue.asking.remove(&number);
-                self.spawn(&mut queue);
             }
         }
     }
@@ -271,7 +279,7 @@ impl DbLookup {
     }
 
     fn failed(&mut self, error: db::Error) -> db::Error {
-        tracing::warn!(%error, "keys cannot be verified");
+        tracing::warn!(%error, "a lookup of keys failed");
         self.conn = None;
         self.not_before = Instant::now() + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -288,6 +296,7 @@ impl Lookup for DbLookup {
                 Err(error) => tracing::warn!(%error, "a lookup of keys failed: trying once more"),
             }
         }
+        self.conn = None;
         let conn = self.connect()?;
         let answers = store::find_live_by_hashes_of_any_account(conn, hashes);
         match answers {

@@ -110,6 +110,23 @@ fn postgres_is_frozen_with_its_connections_open() {
     probers.end();
 }
 
+/// With a use that is still to be written, a page that waits and a deletion that waits.
+#[test]
+fn a_server_ends_when_told_to_though_its_database_is_frozen() {
+    let cluster = Cluster::new();
+    let database = Database::on(&cluster);
+    let mut scene = Scene::on(&database);
+    let (id, _) = scene.owner.create_key("Waiting", "");
+    cluster.freeze();
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.dashboard.program(&scene.good).verify());
+        scope.spawn(|| scene.owner.get("/api-keys"));
+        let answer = scene.owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        assert_eq!(answer.status, 503);
+    });
+    assert!(scene.dashboard.terminate());
+}
+
 /// A server that reaches its PostgreSQL through a proxy.
 fn behind_a_proxy(database: &mut Database) -> Proxy {
     let address = std::env::var("TOSEND_TEST_POSTGRES").unwrap();

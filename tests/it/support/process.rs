@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use super::{Database, EMAIL, PASSWORD, Program, Visitor};
+use super::{Database, EMAIL, PASSWORD, Program, Visitor, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tosend-dashboard");
 
@@ -120,7 +120,12 @@ impl Dashboard {
             .status()
             .unwrap();
         assert!(killed.success());
-        self.child.wait().unwrap().success()
+        let mut ended = None;
+        until("the server ends", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().success()
     }
 }
 
