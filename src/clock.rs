@@ -18,6 +18,11 @@ pub fn for_people(instant: &NaiveDateTime) -> String {
     utc(instant).format("%-d %b %Y, %H:%M UTC").to_string()
 }
 
+/// The day alone: `15 Jan 2026`.
+pub fn day(instant: &NaiveDateTime) -> String {
+    utc(instant).format("%-d %b %Y").to_string()
+}
+
 /// What people read of an instant that is past: `5 minutes ago`; the day, after a month.
 pub fn ago(instant: &NaiveDateTime) -> String {
     ago_at(instant, now())
@@ -31,7 +36,7 @@ fn ago_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
         (minutes, 0, _) => (minutes, "minute"),
         (_, hours, 0) => (hours, "hour"),
         (_, _, days @ ..=30) => (days, "day"),
-        _ => return utc(instant).format("%-d %b %Y").to_string(),
+        _ => return day(instant),
     };
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural} ago")
