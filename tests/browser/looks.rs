@@ -87,6 +87,12 @@ fn every_screen_fits_every_width() {
         .submit();
     let keys = shown.stored();
     keys.pause("Laptop");
+    for (id, ago) in [(1, "-59 minutes"), (2, "-400 days")] {
+        app.database.execute(&format!(
+            "INSERT INTO api_key_uses VALUES ({id}, strftime('%F %R:%f', 'now', '{ago}'), '::1', '')"
+        ));
+    }
+    let keys = Keys::open(&browser);
     look(&browser, "keys");
     let question = keys.delete(&"W".repeat(64));
     look(&browser, "delete-key");
