@@ -364,14 +364,14 @@ fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
     }
 }
 
-type LiveRow = (i64, i64, String, String, String, bool);
+type LiveRow = ((i64, i64, String, String, String, bool), DomainRow);
 
 /// Keys that work right now: active, and of an active account.
 #[diesel::dsl::auto_type]
 fn live_keys() -> _ {
     let active: &'static str = KeyStatus::Active.as_str();
     let account_active: &'static str = AccountStatus::Active.as_str();
-    api_keys::table
+    keys_with_domains()
         .inner_join(accounts::table)
         .filter(api_keys::deleted_at.is_null())
         .filter(api_keys::status.eq(active))
@@ -381,12 +381,15 @@ fn live_keys() -> _ {
 #[diesel::dsl::auto_type]
 fn live_columns() -> _ {
     (
-        api_keys::id,
-        api_keys::account_id,
-        api_keys::name,
-        api_keys::first8,
-        api_keys::last4,
-        api_keys::all_domains,
+        (
+            api_keys::id,
+            api_keys::account_id,
+            api_keys::name,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::all_domains,
+        ),
+        domain_columns(),
     )
 }
 
@@ -404,7 +407,7 @@ pub fn find_live_by_hashes_of_any_account(
                 let found = found.map(|hash| find_live_by_hash_of_any_account(conn, hash));
                 found.collect()
             };
-            // One lookup is a transaction of its own; BEGIN and COMMIT cost as much again.
+            // One statement is a transaction of its own; BEGIN and COMMIT cost as much again.
             match hashes {
                 [_] => find(conn),
                 _ => conn.transaction(find),
@@ -412,24 +415,17 @@ pub fn find_live_by_hashes_of_any_account(
         }
         Connection::Postgres(conn) => {
             let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
-            let rows: Vec<(Option<Vec<u8>>, LiveRow, DomainRow)> = live_keys()
-                .left_join(api_key_domains::table)
-                .left_join(
-                    sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)),
-                )
+            let rows: Vec<(Option<Vec<u8>>, LiveRow)> = live_keys()
                 .filter(api_keys::hash.eq_any(wanted))
-                .select((api_keys::hash, live_columns(), domain_columns()))
+                .select((api_keys::hash, live_columns()))
                 .load(conn)?;
-            let mut found: HashMap<Vec<u8>, (LiveRow, Vec<ScopedDomain>)> = HashMap::new();
-            for (hash, key, domain) in rows {
-                let of_key = found.entry(hash.unwrap_or_default());
-                let (_, domains) = of_key.or_insert_with(|| (key, Vec::new()));
-                domains.extend(scoped_domain(domain));
+            let mut found: HashMap<Vec<u8>, Vec<LiveRow>> = HashMap::new();
+            for (hash, row) in rows {
+                found.entry(hash.unwrap_or_default()).or_default().push(row);
             }
-            let mut take = |hash: &KeyHash| found.remove(hash.as_ref());
             Ok(hashes
                 .iter()
-                .map(|hash| take(hash).map(|(key, domains)| live_key(key, domains)))
+                .map(|hash| found.remove(hash.as_ref()).and_then(live_key))
                 .collect())
         }
     }
@@ -439,44 +435,26 @@ fn find_live_by_hash_of_any_account(
     conn: &mut SqliteConnection,
     hash: &KeyHash,
 ) -> db::Result<Option<LiveKey>> {
-    // Not `first`, whose LIMIT keeps Diesel from remembering the prepared statement.
-    let mut found: Vec<LiveRow> = live_keys()
+    let rows: Vec<LiveRow> = live_keys()
         .filter(api_keys::hash.eq(hash.as_ref()))
         .select(live_columns())
         .load(conn)?;
-    let Some(key) = found.pop() else {
-        return Ok(None);
-    };
-    let (id, all_domains) = (key.0, key.5);
-    let domains: Vec<(i64, String, String)> = match all_domains {
-        true => Vec::new(),
-        false => api_key_domains::table
-            .inner_join(sending_domains::table)
-            .filter(api_key_domains::api_key_id.eq(id))
-            .select((
-                sending_domains::id,
-                sending_domains::name,
-                sending_domains::status,
-            ))
-            .load(conn)?,
-    };
-    let domains = domains
-        .into_iter()
-        .map(|(id, name, status)| scoped(id, name, &status))
-        .collect();
-    Ok(Some(live_key(key, domains)))
+    Ok(live_key(rows))
 }
 
-fn live_key(row: LiveRow, mut domains: Vec<ScopedDomain>) -> LiveKey {
+/// Puts the rows of one key together: one for each of its domains, or one without.
+fn live_key(rows: Vec<LiveRow>) -> Option<LiveKey> {
+    let (keys, domains): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let (id, account_id, name, first8, last4, all_domains) = keys.into_iter().next()?;
+    let mut domains: Vec<ScopedDomain> = domains.into_iter().filter_map(scoped_domain).collect();
     domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let (id, account_id, name, first8, last4, all_domains) = row;
-    LiveKey {
+    Some(LiveKey {
         id,
         account: AccountId(account_id),
         name,
         truncated: Truncated { first8, last4 },
         scope: Scope::from_rows(all_domains, domains),
-    }
+    })
 }
 
 #[derive(Insertable)]
