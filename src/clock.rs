@@ -5,7 +5,12 @@ use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
 /// The present instant in UTC, cut to microseconds: PostgreSQL stores no finer ones, and an
 /// instant must read back as it was written.
 pub fn now() -> NaiveDateTime {
-    Utc::now().naive_utc().trunc_subsecs(6)
+    to_microseconds(Utc::now().naive_utc())
+}
+
+/// An instant as it can be stored.
+pub fn to_microseconds(instant: NaiveDateTime) -> NaiveDateTime {
+    instant.trunc_subsecs(6)
 }
 
 /// RFC 3339 in UTC with seconds, as in `2026-01-15T10:30:00Z`.
@@ -42,6 +47,23 @@ fn ago_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
     format!("{count} {unit}{plural} ago")
 }
 
+/// How long it is until an instant ahead, as people read it: `3 days`.
+pub fn left(instant: &NaiveDateTime) -> String {
+    left_at(instant, now())
+}
+
+fn left_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
+    let left = *instant - now;
+    let (count, unit) = match (left.num_minutes(), left.num_hours(), left.num_days()) {
+        (..1, _, _) => return "less than a minute".to_owned(),
+        (minutes, 0, _) => (minutes, "minute"),
+        (_, hours, ..2) => (hours, "hour"),
+        (_, _, days) => (days, "day"),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {unit}{plural}")
+}
+
 /// The form of instants in the email API: `2026-01-15 10:30:00`.
 pub fn for_api(instant: &NaiveDateTime) -> String {
     utc(instant).format("%Y-%m-%d %H:%M:%S").to_string()
@@ -74,6 +96,23 @@ mod tests {
             (31 * 86_400, "15 Dec 2026"),
         ] {
             assert_eq!(ago_at(&(now - TimeDelta::seconds(seconds)), now), told);
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_told_as_people_do() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0)
+            .unwrap()
+            .naive_utc();
+        for (seconds, told) in [
+            (-5, "less than a minute"),
+            (59, "less than a minute"),
+            (60, "1 minute"),
+            (3600, "1 hour"),
+            (47 * 3600, "47 hours"),
+            (7 * 86_400, "7 days"),
+        ] {
+            assert_eq!(left_at(&(now + TimeDelta::seconds(seconds)), now), told);
         }
     }
 }

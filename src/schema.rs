@@ -11,6 +11,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    api_key_calls (api_key_id, hour, outcome) {
+        api_key_id -> Int8,
+        hour -> Timestamp,
+        outcome -> Text,
+        calls -> Int8,
+    }
+}
+
+diesel::table! {
     api_key_domains (api_key_id, domain_id) {
         api_key_id -> Int8,
         domain_id -> Int8,
@@ -38,8 +47,20 @@ diesel::table! {
         status -> Text,
         created_by -> Nullable<Int8>,
         created_at -> Timestamp,
-        deleted_at -> Nullable<Timestamp>,
-        deleted_domain_names -> Nullable<Text>,
+        ended_at -> Nullable<Timestamp>,
+        ended_domain_names -> Nullable<Text>,
+        ended_how -> Nullable<Text>,
+        ended_by -> Nullable<Text>,
+        ended_hash -> Nullable<Bytea>,
+        description -> Text,
+        paused_at -> Nullable<Timestamp>,
+        paused_by -> Nullable<Text>,
+        expires_at -> Nullable<Timestamp>,
+        replaces -> Nullable<Int8>,
+        stops_at -> Nullable<Timestamp>,
+        stops_when_quiet -> Nullable<Int8>,
+        senders -> Nullable<Text>,
+        recipients -> Nullable<Text>,
     }
 }
 
@@ -53,6 +74,20 @@ diesel::table! {
         message -> Text,
         status -> Text,
         created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    events (id) {
+        id -> Int8,
+        account_id -> Int8,
+        at -> Timestamp,
+        actor -> Text,
+        address -> Nullable<Text>,
+        action -> Text,
+        subject_id -> Nullable<Int8>,
+        subject -> Text,
+        detail -> Text,
     }
 }
 
@@ -111,6 +146,7 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(api_key_calls -> api_keys (api_key_id));
 diesel::joinable!(api_key_domains -> api_keys (api_key_id));
 diesel::joinable!(api_key_domains -> sending_domains (domain_id));
 diesel::joinable!(api_key_uses -> api_keys (api_key_id));
@@ -119,6 +155,7 @@ diesel::joinable!(api_keys -> users (created_by));
 diesel::joinable!(emails -> accounts (account_id));
 diesel::joinable!(emails -> api_keys (api_key_id));
 diesel::joinable!(emails -> sending_domains (domain_id));
+diesel::joinable!(events -> accounts (account_id));
 diesel::joinable!(form_nonces -> api_keys (api_key_id));
 diesel::joinable!(form_nonces -> users (user_id));
 diesel::joinable!(sending_domains -> accounts (account_id));
@@ -127,10 +164,12 @@ diesel::joinable!(users -> accounts (account_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     accounts,
+    api_key_calls,
     api_key_domains,
     api_key_uses,
     api_keys,
     emails,
+    events,
     form_nonces,
     login_attempts,
     nodes_secret,

@@ -243,7 +243,7 @@ impl Database {
 
             UPDATE accounts SET key_count =
                 (SELECT count(*) FROM api_keys
-                WHERE account_id = accounts.id AND deleted_at IS NULL);
+                WHERE account_id = accounts.id AND ended_at IS NULL);
             "
         )
     }

@@ -10,10 +10,11 @@ use actix_web::cookie::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
+use super::event::Actor;
 use super::store::{self, Credentials, User};
 use crate::app::State;
 use crate::db::Db;
-use crate::http::Error;
+use crate::http::{Error, client_address};
 use crate::token;
 
 const USER_ID: &str = "user_id";
@@ -118,7 +119,29 @@ pub fn sign_in(session: &Session, proven: &Credentials) -> Result<(), Error> {
         .map_err(|e| Error::Internal(e.to_string()))
 }
 
-/// The user who sent the request. A handler without this argument is public.
+/// The user who sent the request, as someone who changes something.
+pub struct Acting {
+    pub user: User,
+    pub actor: Actor,
+}
+
+impl FromRequest for Acting {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let address = client_address(request, &State::of(request).config.trusted_proxies);
+        let user = SignedIn::from_request(request, payload);
+        Box::pin(async move {
+            let SignedIn(user) = user.await?;
+            let actor = Actor::user(user.id, &user.email, address);
+            Ok(Self { user, actor })
+        })
+    }
+}
+
+/// The user who sent the request. A handler without this argument, or
+/// [`Acting`], is public.
 pub struct SignedIn(pub User);
 
 impl FromRequest for SignedIn {

@@ -4,16 +4,19 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::{Failure, Outcome, failure, find_account, print};
-use crate::accounts::store::AccountId;
+use crate::accounts::event::Actor;
+use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
 use crate::clock;
 use crate::config::Config;
 use crate::db::{Connection, Db};
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
-use crate::keys::name::KeyName;
+use crate::keys::expiry::Expiry;
+use crate::keys::name::{Description, KeyName};
+use crate::keys::rule::Rule;
 use crate::keys::scope::{NewScope, Scope};
 use crate::keys::secret::PlainKey;
-use crate::keys::store::{self, Found, Key, KeyStatus, NewKey};
+use crate::keys::store::{self, Found, Key, NewKey, Which};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -75,8 +78,8 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
         } => create(config, db, &account, &name, &domains),
         Command::List { account, json } => list(db, &account, json),
         Command::Delete(args) => delete(db, &args),
-        Command::Pause(args) => set_status(db, &args, KeyStatus::Paused),
-        Command::Resume(args) => set_status(db, &args, KeyStatus::Active),
+        Command::Pause(args) => set_paused(db, &args, true),
+        Command::Resume(args) => set_paused(db, &args, false),
     }
 }
 
@@ -87,10 +90,13 @@ fn create(config: &Config, db: &Db, account: &str, name: &str, domains: &[String
         let account = find_account(conn, account)?;
         let new = NewKey {
             name,
+            description: Description::default(),
             scope: find_scope(conn, account, domains)?,
-            created_by: None,
+            expiry: Expiry::NEVER,
+            rule: Rule::default(),
         };
-        store::create(conn, account, &new, &secret, config.key_limit).map_err(failure)?;
+        let (limit, actor) = (config.key_limit, Actor::operator());
+        store::create(conn, account, &new, &secret, limit, &actor).map_err(failure)?;
         // Before the commit: a key that nobody could read is not made.
         print(secret.expose()).map_err(Failure)
     })?;
@@ -118,12 +124,14 @@ fn find_scope(
 }
 
 fn list(db: &Db, account: &str, json: bool) -> Outcome {
-    let keys = db.write_blocking(|conn| {
+    let (keys, status) = db.write_blocking(|conn| {
         let account = find_account(conn, account)?;
-        store::list(conn, account, i64::MAX, 0).map_err(Failure::from)
+        let keys = store::list(conn, account, Which::Live, i64::MAX, 0)?;
+        Ok::<_, Failure>((keys, accounts_store::find(conn, account)?.status))
     })?;
     if json {
-        let keys: Vec<KeyJson> = keys.iter().map(KeyJson::from).collect();
+        let keys = keys.iter().map(|key| KeyJson::of(key, status));
+        let keys: Vec<KeyJson> = keys.collect();
         return print(serde_json::to_string_pretty(&keys).map_err(|e| e.to_string())?);
     }
     for key in keys {
@@ -131,7 +139,7 @@ fn list(db: &Db, account: &str, json: bool) -> Outcome {
             "{}\t{}\t{}\t{}\t{}\t{}",
             key.id,
             key.truncated,
-            key.status.as_str(),
+            key.standing(&status).as_str(),
             clock::rfc3339(&key.created_at),
             key.scope,
             key.name
@@ -140,16 +148,16 @@ fn list(db: &Db, account: &str, json: bool) -> Outcome {
     Ok(())
 }
 
-impl<'a> From<&'a Key> for KeyJson<'a> {
-    fn from(key: &'a Key) -> Self {
+impl<'a> KeyJson<'a> {
+    fn of(key: &'a Key, account: AccountStatus) -> Self {
         Self {
             id: key.id,
             name: &key.name,
             truncated: key.truncated.to_string(),
             scope: &key.scope,
-            status: key.status.as_str(),
+            status: key.standing(&account).as_str(),
             created_at: clock::rfc3339(&key.created_at),
-            last_used_at: key.last_used_at.as_ref().map(clock::rfc3339),
+            last_used_at: key.last_used_at().as_ref().map(clock::rfc3339),
         }
     }
 }
@@ -157,22 +165,37 @@ impl<'a> From<&'a Key> for KeyJson<'a> {
 fn delete(db: &Db, args: &KeyArgs) -> Outcome {
     let found = db.write_blocking(|conn| {
         let account = find_account(conn, &args.account)?;
-        store::delete(conn, account, args.id).map_err(Failure::from)
+        store::delete(conn, account, args.id, &Actor::operator()).map_err(Failure::from)
     })?;
     match found {
         Found::Live(key) => print(format_args!("Deleted {} “{}”.", key.truncated, key.name)),
-        Found::Deleted => Err(format!("the key {} had been deleted already", args.id)),
-        Found::Nothing => Err(format!("the account has no key {}", args.id)),
+        other => Err(not_live(args.id, &other)),
     }
 }
 
-fn set_status(db: &Db, args: &KeyArgs, status: KeyStatus) -> Outcome {
-    let is_set = db.write_blocking(|conn| {
-        let account = find_account(conn, &args.account)?;
-        store::set_status(conn, account, args.id, status).map_err(Failure::from)
-    })?;
-    if !is_set {
-        return Err(format!("the account has no live key {}", args.id));
+/// Why nothing can be done with a key.
+fn not_live(id: i64, found: &Found) -> String {
+    match found {
+        Found::Ended(key) => match key.end_by(clock::now()) {
+            Some(end) => format!("the key {id} has been {} already", end.how.as_str()),
+            None => format!("the key {id} has ended"),
+        },
+        _ => format!("the account has no key {id}"),
     }
-    print(format_args!("The key {} is {}.", args.id, status.as_str()))
+}
+
+fn set_paused(db: &Db, args: &KeyArgs, is_paused: bool) -> Outcome {
+    let actor = Actor::operator();
+    let found = db.write_blocking(|conn| {
+        let account = find_account(conn, &args.account)?;
+        match is_paused {
+            true => store::pause(conn, account, args.id, &actor).map_err(Failure::from),
+            false => store::resume(conn, account, args.id, &actor).map_err(Failure::from),
+        }
+    })?;
+    match found {
+        Found::Live(_) if is_paused => print(format_args!("The key {} is paused.", args.id)),
+        Found::Live(_) => print(format_args!("The key {} is active.", args.id)),
+        other => Err(not_live(args.id, &other)),
+    }
 }

@@ -2,8 +2,10 @@
 
 pub mod api;
 pub mod bearer;
+pub mod expiry;
 pub mod name;
 pub mod pages;
+pub mod rule;
 pub mod scope;
 pub mod secret;
 pub mod store;

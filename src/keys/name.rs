@@ -1,8 +1,9 @@
-//! The name that people give a key.
+//! The name that people give a key, and what they note about it.
 
 use std::fmt;
 
 const MAX_CHARS: usize = 64;
+const MAX_DESCRIPTION_CHARS: usize = 200;
 
 /// 1–64 characters after trimming, none of which hides or reorders others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,53 @@ impl KeyName {
             return Err(InvalidName::Empty);
         }
         Ok(Self(name.to_owned()))
+    }
+
+    /// One that was parsed when it was stored.
+    pub fn known(stored: &str) -> Self {
+        Self(stored.to_owned())
+    }
+}
+
+/// At most 200 characters after trimming, maybe none; none hides or reorders others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Description(String);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidDescription {
+    #[error("Use at most 200 characters.")]
+    TooLong,
+    #[error("Remove the invisible control characters.")]
+    Control,
+}
+
+impl Description {
+    pub fn parse(text: &str) -> Result<Self, InvalidDescription> {
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.chars().count() > MAX_DESCRIPTION_CHARS {
+            return Err(InvalidDescription::TooLong);
+        }
+        if text.chars().any(|c| c.is_control() || reorders_or_hides(c)) {
+            return Err(InvalidDescription::Control);
+        }
+        Ok(Self(text))
+    }
+
+    /// One that was parsed when it was stored.
+    pub fn known(stored: &str) -> Self {
+        Self(stored.to_owned())
+    }
+}
+
+impl AsRef<str> for Description {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -94,6 +142,18 @@ mod tests {
         for blank in ["", "   ", "\t\n", "\u{200B}\u{200B}", "\u{3164}"] {
             assert_eq!(KeyName::parse(blank), Err(InvalidName::Empty), "{blank:?}");
         }
+    }
+
+    #[test]
+    fn a_description_is_one_line_and_may_be_empty() {
+        assert_eq!(Description::parse(" \n ").unwrap().as_ref(), "");
+        let lines = Description::parse(" for the shop\r\nsince 2024 ");
+        assert_eq!(lines.unwrap().as_ref(), "for the shop since 2024");
+        assert!(Description::parse(&"ü".repeat(200)).is_ok());
+        let long = Description::parse(&"ü".repeat(201));
+        assert_eq!(long, Err(InvalidDescription::TooLong));
+        let hidden = Description::parse("a\u{202E}b");
+        assert_eq!(hidden, Err(InvalidDescription::Control));
     }
 
     #[test]

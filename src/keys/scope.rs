@@ -20,6 +20,17 @@ pub struct ScopedDomain {
     pub is_verified: bool,
 }
 
+impl ScopedDomain {
+    /// Of a key that has ended: its domain may be gone, and opens nothing.
+    pub fn former(name: &str) -> Self {
+        Self {
+            id: 0,
+            name: name.to_owned(),
+            is_verified: false,
+        }
+    }
+}
+
 /// The scope a new key is to have, by ids that the account must own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewScope {

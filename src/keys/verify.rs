@@ -317,6 +317,7 @@ mod tests {
 
     use super::*;
     use crate::accounts::store::AccountId;
+    use crate::keys::rule::Rule;
     use crate::keys::scope::Scope;
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -366,6 +367,7 @@ mod tests {
             name: format!("{hash:?}"),
             truncated: PlainKey::generate().truncated(),
             scope: Scope::AllDomains,
+            rule: Rule::default(),
         }
     }
 

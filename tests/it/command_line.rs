@@ -238,9 +238,9 @@ both! {
             (&key_command("delete", "999"), "the account has no key 999"),
             (&key_command("delete", &theirs), "the account has no key"),
             (&key_command("delete", &deleted), "had been deleted already"),
-            (&key_command("pause", &theirs), "the account has no live key"),
-            (&key_command("pause", &deleted), "the account has no live key"),
-            (&key_command("resume", "0"), "the account has no live key"),
+            (&key_command("pause", &theirs), "the account has no key"),
+            (&key_command("pause", &deleted), "has been deleted already"),
+            (&key_command("resume", "0"), "the account has no key"),
         ];
         for (args, why) in cases {
             let sentence = refused(command(&app.database).args(*args));

@@ -62,7 +62,7 @@ fn everything(database: &Database) -> Vec<i64> {
         "SELECT COUNT(*) FROM sending_domains WHERE status = 'verified'",
         "SELECT COUNT(*) FROM api_keys",
         "SELECT COUNT(*) FROM api_keys WHERE status = 'active'",
-        "SELECT COUNT(*) FROM api_keys WHERE deleted_at IS NULL",
+        "SELECT COUNT(*) FROM api_keys WHERE ended_at IS NULL",
         "SELECT COUNT(*) FROM api_key_domains",
         "SELECT SUM(key_count) FROM accounts",
     ]

@@ -161,7 +161,7 @@ impl Ledger {
 
 fn is_sound(database: &Database) {
     let miscounted = "SELECT count(*) FROM accounts WHERE key_count <>
-        (SELECT count(*) FROM api_keys WHERE account_id = accounts.id AND deleted_at IS NULL)";
+        (SELECT count(*) FROM api_keys WHERE account_id = accounts.id AND ended_at IS NULL)";
     assert_eq!(database.number(miscounted), 0);
     if database.backend() == Backend::Sqlite {
         let check = "SELECT group_concat(integrity_check) FROM pragma_integrity_check";
@@ -177,7 +177,7 @@ fn all_hold(ledgers: &[Ledger], dashboard: &Dashboard, database: &Database) {
         ledger.holds(dashboard, database);
     }
     let sum = |of: fn(&Ledger) -> usize| ledgers.iter().map(of).sum::<usize>() as i64;
-    let live = database.number("SELECT count(*) FROM api_keys WHERE deleted_at IS NULL");
+    let live = database.number("SELECT count(*) FROM api_keys WHERE ended_at IS NULL");
     let least = sum(|ledger| ledger.live.len());
     let most = least + sum(|ledger| ledger.either.len() + ledger.unknown);
     assert!((least..=most).contains(&live), "{least} {live} {most}");

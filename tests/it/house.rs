@@ -40,14 +40,20 @@ fn names(folder: &str) -> Vec<String> {
     paths.into_iter().map(name).collect()
 }
 
-fn ends_in(path: &str, names: &[&str]) -> bool {
-    names.contains(&path.rsplit('/').next().unwrap())
+/// Whether a file has one of these names, or stands in a folder of that name (without `.rs`).
+fn is_named(path: &str, names: &[&str]) -> bool {
+    let mut parts = path.split('/');
+    parts.any(|part| {
+        names
+            .iter()
+            .any(|name| part == *name || Some(part) == name.strip_suffix(".rs"))
+    })
 }
 
 #[test]
 fn diesel_stands_in_stores_and_db_only() {
     for (path, text) in sources() {
-        if !path.starts_with("db/") && !ends_in(&path, &["store.rs", "schema.rs"]) {
+        if !path.starts_with("db/") && !is_named(&path, &["store.rs", "schema.rs"]) {
             assert!(!text.contains("diesel"), "{path}");
         }
     }
@@ -64,7 +70,7 @@ fn actix_stands_at_the_edge_only() {
         "bearer.rs",
     ];
     for (path, text) in sources() {
-        if !path.starts_with("http/") && !ends_in(&path, &edge) {
+        if !path.starts_with("http/") && !is_named(&path, &edge) {
             assert!(
                 !text.contains("actix_web::") && !text.contains("actix_session::"),
                 "{path}"
@@ -101,7 +107,7 @@ fn nouns_use_each_other_in_one_direction_and_never_their_pages() {
 #[test]
 fn every_statement_on_a_tenants_row_takes_the_account() {
     for (path, text) in sources() {
-        if !ends_in(&path, &["store.rs"]) || path.starts_with("accounts/") {
+        if !is_named(&path, &["store.rs"]) || path.starts_with("accounts/") {
             continue;
         }
         for function in text.split("\npub fn ").skip(1) {

@@ -13,10 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tosend_dashboard::accounts::email::Email;
+use tosend_dashboard::accounts::event::Actor;
 use tosend_dashboard::accounts::store as accounts_store;
 use tosend_dashboard::app::State;
 use tosend_dashboard::db::{self, Connection, DatabaseUrl, Db};
-use tosend_dashboard::keys::name::KeyName;
+use tosend_dashboard::keys::expiry::Expiry;
+use tosend_dashboard::keys::name::{Description, KeyName};
+use tosend_dashboard::keys::rule::Rule;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::{KeyHash, PlainKey};
 use tosend_dashboard::keys::store::{self, CreateError, LiveKey, NewKey};
@@ -67,12 +70,15 @@ impl<'a> Scene<'a> {
             let account = accounts_store::find_id_by_email(conn, &email)?.unwrap();
             let new = NewKey {
                 name: KeyName::parse("To revoke").unwrap(),
+                description: Description::default(),
                 scope: NewScope::AllDomains,
-                created_by: None,
+                expiry: Expiry::NEVER,
+                rule: Rule::default(),
             };
+            let operator = Actor::operator();
             let create = |_| {
                 let secret = PlainKey::generate();
-                let key = store::create(conn, account, &new, &secret, i64::MAX)?;
+                let key = store::create(conn, account, &new, &secret, i64::MAX, &operator)?;
                 Ok(Target {
                     id: key.id,
                     key: secret.expose().to_owned(),

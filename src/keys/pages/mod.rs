@@ -6,12 +6,15 @@ use askama::Template;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::name::KeyName;
+use super::expiry::Expiry;
+use super::name::{Description, KeyName};
+use super::rule::Rule;
 use super::scope::NewScope;
 use super::secret::PlainKey;
-use super::store::{self, CreateError, Found, Key, KeyStatus, NewKey};
-use crate::accounts::session::SignedIn;
-use crate::accounts::store::User;
+use super::store::{self, CreateError, Found, Key, NewKey, Which};
+use crate::accounts::event::Actor;
+use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::store::{AccountStatus, User};
 use crate::app::State;
 use crate::db::{self, Connection};
 use crate::domains::store::{self as domains_store, Domain};
@@ -24,6 +27,7 @@ const CHOOSE_A_DOMAIN: &str = "Choose “All domains” or one of your domains."
 /// The list, on its page and in answers that change it.
 struct KeyList {
     keys: Vec<Key>,
+    account_status: AccountStatus,
     total: i64,
     page: i64,
     /// Sent beside another fragment, to take the place of the list that is shown.
@@ -71,10 +75,11 @@ async fn key_list(state: &State, user: &User, page: i64) -> Result<KeyList, Erro
     let page = page.clamp(1, pages(total));
     let keys = state
         .db
-        .read(move |conn| store::list(conn, account, PER_PAGE, (page - 1) * PER_PAGE))
+        .read(move |conn| store::list(conn, account, Which::Live, PER_PAGE, (page - 1) * PER_PAGE))
         .await?;
     Ok(KeyList {
         keys,
+        account_status: user.account_status,
         total,
         page,
         is_out_of_band: false,
@@ -165,7 +170,7 @@ pub struct CreateForm {
 }
 
 /// What the form says, or what is wrong with it: the errors of the name and of the domain.
-fn parse_form(form: &CreateForm, user: &User) -> Result<NewKey, (Option<String>, Option<String>)> {
+fn parse_form(form: &CreateForm) -> Result<NewKey, (Option<String>, Option<String>)> {
     let name = KeyName::parse(&form.name).map_err(|why| why.to_string());
     let scope = match form.domain.as_deref() {
         Some("") => Ok(NewScope::AllDomains),
@@ -178,8 +183,10 @@ fn parse_form(form: &CreateForm, user: &User) -> Result<NewKey, (Option<String>,
     match (name, scope) {
         (Ok(name), Ok(scope)) => Ok(NewKey {
             name,
+            description: Description::default(),
             scope,
-            created_by: Some(user.id),
+            expiry: Expiry::NEVER,
+            rule: Rule::default(),
         }),
         (name, scope) => Err((name.err(), scope.err())),
     }
@@ -204,10 +211,10 @@ struct CreatedPage<'a> {
 pub async fn create(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, actor }: Acting,
     web::Form(form): web::Form<CreateForm>,
 ) -> Result<HttpResponse, Error> {
-    let new = match parse_form(&form, &user) {
+    let new = match parse_form(&form) {
         Ok(new) => new,
         Err((name_error, domain_error)) => {
             let mut page = refill(&state, &request, user, form).await?;
@@ -217,7 +224,7 @@ pub async fn create(
         }
     };
     let secret = PlainKey::generate();
-    let (account, user_id) = (user.account, user.id);
+    let account = user.account;
     let (limit, nonce_hash, plain) = (
         state.config.key_limit,
         token::hash(&form.nonce),
@@ -226,7 +233,7 @@ pub async fn create(
     let created = state
         .db
         .write(move |conn| {
-            store::create_once(conn, account, &new, &plain, limit, &nonce_hash, user_id)
+            store::create_once(conn, account, &new, &plain, limit, &nonce_hash, &actor)
         })
         .await;
     match created {
@@ -440,13 +447,13 @@ struct DeletedFragment {
 pub async fn delete(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
     let found = state
         .db
-        .write(move |conn| store::delete(conn, account, id))
+        .write(move |conn| store::delete(conn, account, id, &actor))
         .await?;
     let Some(key) = live(found)? else {
         return Ok(page::redirect(&request, "/api-keys?notice=gone"));
@@ -472,11 +479,11 @@ fn shown_page(request: &HttpRequest) -> i64 {
     parse_page(page.as_ref().map(|(_, value)| value.as_ref()))
 }
 
-/// `None`: it was deleted before.
+/// `None`: it has ended.
 fn live(found: Found) -> Result<Option<Key>, Error> {
     match found {
         Found::Live(key) => Ok(Some(key)),
-        Found::Deleted => Ok(None),
+        Found::Ended(_) => Ok(None),
         Found::Nothing => Err(Error::NotFound),
     }
 }
@@ -485,46 +492,51 @@ fn live(found: Found) -> Result<Option<Key>, Error> {
 #[template(path = "keys/_row.html")]
 struct RowFragment {
     key: Key,
+    account_status: AccountStatus,
 }
 
 /// `POST /api-keys/{id}/pause`: the key is refused from now on, until it is resumed.
 pub async fn pause(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    set_status(&state, &request, &user, *id, KeyStatus::Paused).await
+    set_paused(&state, &request, &user, actor, *id, true).await
 }
 
 /// `POST /api-keys/{id}/resume`
 pub async fn resume(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    set_status(&state, &request, &user, *id, KeyStatus::Active).await
+    set_paused(&state, &request, &user, actor, *id, false).await
 }
 
-async fn set_status(
+async fn set_paused(
     state: &State,
     request: &HttpRequest,
     user: &User,
+    actor: Actor,
     id: i64,
-    status: KeyStatus,
+    is_paused: bool,
 ) -> Result<HttpResponse, Error> {
-    let account = user.account;
+    let (account, account_status) = (user.account, user.account_status);
     let found = state
         .db
-        .write(move |conn| {
-            store::set_status(conn, account, id, status)?;
-            store::find(conn, account, id)
+        .write(move |conn| match is_paused {
+            true => store::pause(conn, account, id, &actor),
+            false => store::resume(conn, account, id, &actor),
         })
         .await?;
     match live(found)? {
         None => Ok(page::redirect(request, "/api-keys?notice=gone")),
-        Some(key) if page::is_htmx(request) => page::html(&RowFragment { key }),
+        Some(key) if page::is_htmx(request) => page::html(&RowFragment {
+            key,
+            account_status,
+        }),
         Some(_) => Ok(page::redirect(request, "/api-keys")),
     }
 }

@@ -1,12 +1,12 @@
 //! Accounts, users, sessions and sign-in attempts in the database.
 
+pub mod events;
+
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
 use diesel::prelude::*;
 
-use super::email::Email;
-use super::throttle;
-use super::title::Title;
+use super::{email::Email, throttle, title::Title};
 use crate::clock;
 use crate::db::{self, Connection, Purpose, is_unique_violation};
 use crate::schema::{accounts, login_attempts, sessions, users};

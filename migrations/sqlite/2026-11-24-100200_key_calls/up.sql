@@ -1,0 +1,9 @@
+-- How many calls a key made in an hour (UTC), by how they ended: 'accepted', or why not.
+CREATE TABLE api_key_calls (
+    api_key_id INTEGER NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,
+    hour TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    PRIMARY KEY (api_key_id, hour, outcome)
+) STRICT;
+CREATE INDEX api_key_calls_hour ON api_key_calls (hour);

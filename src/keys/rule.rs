@@ -1,0 +1,215 @@
+//! Which addresses a key may send from, and to, within its domains.
+
+use std::fmt;
+
+use crate::accounts::email::Email;
+use crate::domains::name::DomainName;
+
+const MOST: usize = 100;
+
+/// Addresses, or addresses and domains; or any. Compared without regard to case.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Allowed {
+    #[default]
+    Any,
+    /// A line for each.
+    Only(String),
+}
+
+/// A whole sender rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rule {
+    /// Exact addresses.
+    pub senders: Allowed,
+    /// Exact addresses, or all of a domain (never its subdomains).
+    pub recipients: Allowed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRule {
+    #[error("Enter at most 100, one per line.")]
+    TooMany,
+    #[error("“{0}” is not an email address.")]
+    NotAnAddress(String),
+    #[error("“{0}” is neither an email address nor a domain.")]
+    NeitherAddressNorDomain(String),
+}
+
+impl Allowed {
+    /// Addresses, separated by lines, commas or spaces; none means any.
+    pub fn parse_senders(text: &str) -> Result<Self, InvalidRule> {
+        Self::parse(text, |entry| {
+            address(entry).ok_or_else(|| InvalidRule::NotAnAddress(shortened(entry)))
+        })
+    }
+
+    /// Addresses and domains (`acme.com` or `@acme.com`), separated alike; none means any.
+    pub fn parse_recipients(text: &str) -> Result<Self, InvalidRule> {
+        Self::parse(text, |entry| {
+            let domain = entry.strip_prefix('@').unwrap_or(entry);
+            let found = match domain.contains('@') {
+                true => address(domain),
+                false => DomainName::parse(domain).ok().map(|name| name.to_string()),
+            };
+            found.ok_or_else(|| InvalidRule::NeitherAddressNorDomain(shortened(entry)))
+        })
+    }
+
+    fn parse(
+        text: &str,
+        parse_entry: impl Fn(&str) -> Result<String, InvalidRule>,
+    ) -> Result<Self, InvalidRule> {
+        let mut entries: Vec<String> = Vec::new();
+        let separators = |c: char| c.is_whitespace() || matches!(c, ',' | ';');
+        for entry in text.split(separators).filter(|entry| !entry.is_empty()) {
+            let entry = parse_entry(entry)?;
+            if !entries.contains(&entry) {
+                entries.push(entry);
+            }
+            if entries.len() > MOST {
+                return Err(InvalidRule::TooMany);
+            }
+        }
+        Ok(match entries.is_empty() {
+            true => Self::Any,
+            false => Self::Only(entries.join("\n")),
+        })
+    }
+
+    pub fn from_column(text: Option<String>) -> Self {
+        text.map_or(Self::Any, Self::Only)
+    }
+
+    pub fn as_column(&self) -> Option<&str> {
+        match self {
+            Self::Any => None,
+            Self::Only(lines) => Some(lines),
+        }
+    }
+
+    /// What is listed; nothing if any is allowed.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.as_column().into_iter().flat_map(str::lines)
+    }
+
+    pub fn is_any(&self) -> bool {
+        *self == Self::Any
+    }
+
+    /// Whether an address is allowed: itself, or its domain.
+    pub fn allows(&self, email: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(lines) => address(email).is_some_and(|email| {
+                let domain = domain_of(&email);
+                lines.lines().any(|entry| entry == email || entry == domain)
+            }),
+        }
+    }
+}
+
+/// As people read it.
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Only(lines) => f.write_str(&lines.replace('\n', ", ")),
+        }
+    }
+}
+
+/// The part behind the `@`.
+pub fn domain_of(email: &str) -> &str {
+    email.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
+/// In the form in which addresses are compared: lower case, the domain in ASCII.
+fn address(text: &str) -> Option<String> {
+    let email = Email::parse(text).ok()?;
+    let (local, domain) = email.as_ref().rsplit_once('@')?;
+    Some(format!("{local}@{}", DomainName::of_address(domain)?))
+}
+
+/// What a message quotes of something that somebody entered.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_listed_means_any() {
+        for none in ["", " \n ", ",;"] {
+            assert_eq!(Allowed::parse_senders(none), Ok(Allowed::Any));
+        }
+        assert!(Allowed::Any.allows("anyone@anywhere.test"));
+    }
+
+    #[test]
+    fn senders_are_exact_addresses() {
+        let senders = Allowed::parse_senders("Hello@Acme.test, billing@acme.test\n").unwrap();
+        assert_eq!(senders.iter().count(), 2);
+        assert!(senders.allows("hello@acme.test") && senders.allows("HELLO@ACME.TEST"));
+        for other in [
+            "ello@acme.test",
+            "hello@acme.test.evil.test",
+            "hello@sub.acme.test",
+            "",
+        ] {
+            assert!(!senders.allows(other), "{other}");
+        }
+        assert_eq!(
+            Allowed::parse_senders("acme.test"),
+            Err(InvalidRule::NotAnAddress("acme.test".into()))
+        );
+    }
+
+    #[test]
+    fn recipients_are_addresses_or_whole_domains() {
+        let recipients =
+            Allowed::parse_recipients("bob@example.org @acme.test bücher.test").unwrap();
+        for good in [
+            "bob@example.org",
+            "any@acme.test",
+            "x@bücher.test",
+            "x@xn--bcher-kva.test",
+        ] {
+            assert!(recipients.allows(good), "{good}");
+        }
+        for bad in [
+            "eve@example.org",
+            "any@sub.acme.test",
+            "acme.test@evil.test",
+            "acme.test",
+        ] {
+            assert!(!recipients.allows(bad), "{bad}");
+        }
+        assert!(Allowed::parse_recipients("com").is_err());
+    }
+
+    #[test]
+    fn a_hundred_are_the_most_and_the_same_one_counts_once() {
+        let many = |n: usize| (0..n).map(|i| format!("a{i}@x.test\n")).collect::<String>();
+        assert!(Allowed::parse_senders(&many(100)).is_ok());
+        assert_eq!(
+            Allowed::parse_senders(&many(101)),
+            Err(InvalidRule::TooMany)
+        );
+        let same = "a@x.test A@x.test ".repeat(200);
+        assert_eq!(
+            Allowed::parse_senders(&same),
+            Ok(Allowed::Only("a@x.test".into()))
+        );
+    }
+
+    #[test]
+    fn a_column_that_was_emptied_allows_nothing() {
+        assert!(!Allowed::from_column(Some(String::new())).allows("a@x.test"));
+        assert!(Allowed::from_column(None).allows("a@x.test"));
+    }
+}

@@ -1,0 +1,556 @@
+//! API keys in the database. Only hashes of keys come here.
+
+mod life;
+mod nonces;
+mod uses;
+mod verification;
+
+use std::collections::HashMap;
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+
+use super::rule::{Allowed, Rule};
+use super::scope::{Scope, ScopedDomain};
+use super::secret::{KeyHash, Truncated};
+use crate::accounts::store::{AccountId, AccountStatus};
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::domains::store::DomainStatus;
+use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
+
+pub use life::{
+    CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, create, create_once,
+    delete, edit, end_due_of_any_account, forget_ended_of_any_account, keep_going, pause, resume,
+    rotate, stop,
+};
+pub use nonces::{issue_nonce, knows_nonce};
+pub use uses::record_uses_of_any_account;
+pub use verification::{LiveKey, find_live_by_hashes_of_any_account};
+
+/// How the status column spells a key that is not paused, and one that is.
+const ACTIVE: &str = "active";
+const PAUSED: &str = "paused";
+
+/// For how long a key that has ended is shown.
+const SHOWN_AFTER_END: TimeDelta = TimeDelta::days(90);
+
+/// A key as pages and the command line show it. There is no field for the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub id: i64,
+    pub name: String,
+    pub description: String,
+    pub truncated: Truncated,
+    pub scope: Scope,
+    pub rule: Rule,
+    pub paused: Option<Paused>,
+    /// The user who made it, unless the operator did.
+    pub created_by: Option<i64>,
+    pub created_at: NaiveDateTime,
+    pub expires_at: Option<NaiveDateTime>,
+    pub last_use: Option<LastUse>,
+    /// When it stops, after it was replaced.
+    pub stops_at: Option<NaiveDateTime>,
+    /// After how long without a call it stops by itself, after it was replaced.
+    pub stops_when_quiet: Option<TimeDelta>,
+    /// The key that this one was made to replace.
+    pub replaces: Option<i64>,
+    pub end: Option<End>,
+    /// The key that this one replaces, and the one that replaces it, while they live.
+    pub predecessor: Option<Peer>,
+    pub successor: Option<Peer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paused {
+    /// Unknown for keys that were paused before this was recorded.
+    pub at: Option<NaiveDateTime>,
+    pub by: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastUse {
+    pub at: NaiveDateTime,
+    pub address: String,
+    pub user_agent: String,
+}
+
+/// The end of a key, which is for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub how: EndedHow,
+    pub at: NaiveDateTime,
+    pub by: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedHow {
+    Deleted,
+    Expired,
+    /// After it was replaced.
+    Stopped,
+}
+
+impl EndedHow {
+    /// As the column and the command line spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Expired => "expired",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    fn from_column(text: &str) -> Self {
+        match text {
+            "expired" => Self::Expired,
+            "stopped" => Self::Stopped,
+            _ => Self::Deleted,
+        }
+    }
+}
+
+/// The other key of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub id: i64,
+    pub truncated: Truncated,
+    pub last_used_at: Option<NaiveDateTime>,
+    pub stops_at: Option<NaiveDateTime>,
+    pub stops_when_quiet: Option<TimeDelta>,
+}
+
+/// Whether a key works, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    Paused(Paused),
+    /// It verifies, but none of its domains can be sent from.
+    DomainNotVerified,
+    AccountPaused,
+    Ended(End),
+}
+
+impl Standing {
+    /// As people read it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            _ => "Inactive",
+        }
+    }
+
+    /// Why a key is not active, as the command line spells it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused(_) => "paused",
+            Self::DomainNotVerified => "domain not verified",
+            Self::AccountPaused => "account paused",
+            Self::Ended(end) => end.how.as_str(),
+        }
+    }
+
+    pub fn is_active(&self) -> bool {
+        *self == Self::Active
+    }
+}
+
+impl Key {
+    /// By the clock of this node. What callers are told is decided by [`find_live_by_hashes_of_any_account`].
+    pub fn standing(&self, account: &AccountStatus) -> Standing {
+        if let Some(end) = self.end_by(clock::now()) {
+            return Standing::Ended(end);
+        }
+        if let Some(paused) = &self.paused {
+            return Standing::Paused(paused.clone());
+        }
+        match &self.scope {
+            _ if *account == AccountStatus::Paused => Standing::AccountPaused,
+            Scope::Domains(domains) if !domains.iter().any(|domain| domain.is_verified) => {
+                Standing::DomainNotVerified
+            }
+            _ => Standing::Active,
+        }
+    }
+
+    /// How the key has ended by then: one whose time is over has, though nobody wrote it down yet.
+    pub fn end_by(&self, now: NaiveDateTime) -> Option<End> {
+        let over = |at: Option<NaiveDateTime>, how| {
+            at.filter(|at| *at <= now)
+                .map(|at| End { how, at, by: None })
+        };
+        self.end
+            .clone()
+            .or_else(|| over(self.expires_at, EndedHow::Expired))
+            .or_else(|| over(self.stops_at, EndedHow::Stopped))
+    }
+
+    /// The earlier of its expiry and its stop.
+    pub fn works_until(&self) -> Option<NaiveDateTime> {
+        self.expires_at.into_iter().chain(self.stops_at).min()
+    }
+
+    pub fn last_used_at(&self) -> Option<NaiveDateTime> {
+        self.last_use.as_ref().map(|last| last.at)
+    }
+
+    /// Changes whenever something does that people can edit: a form that was opened before must
+    /// not undo it.
+    pub fn version(&self) -> String {
+        let text = format!(
+            "{:?}",
+            (
+                &self.name,
+                &self.description,
+                &self.scope,
+                &self.rule,
+                self.expires_at
+            )
+        );
+        crate::token::hash(&text)[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+/// What became of a key that a request names.
+#[derive(Debug)]
+pub enum Found {
+    Live(Key),
+    Ended(Key),
+    Nothing,
+}
+
+/// Which keys a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Newest first.
+    Live,
+    /// Those that ended in the last 90 days, the last one first.
+    Ended,
+}
+
+#[derive(Queryable)]
+struct KeyRow {
+    id: i64,
+    name: String,
+    description: String,
+    first8: String,
+    last4: String,
+    all_domains: bool,
+    senders: Option<String>,
+    recipients: Option<String>,
+    status: String,
+    paused_at: Option<NaiveDateTime>,
+    paused_by: Option<String>,
+    created_by: Option<i64>,
+    created_at: NaiveDateTime,
+    expires_at: Option<NaiveDateTime>,
+    stops_at: Option<NaiveDateTime>,
+    stops_when_quiet: Option<i64>,
+    replaces: Option<i64>,
+    ended_at: Option<NaiveDateTime>,
+    ended_how: Option<String>,
+    ended_by: Option<String>,
+    ended_domain_names: Option<String>,
+}
+
+type UseRow = (Option<NaiveDateTime>, Option<String>, Option<String>);
+type DomainRow = (Option<i64>, Option<String>, Option<String>);
+
+#[diesel::dsl::auto_type]
+fn key_columns() -> _ {
+    (
+        api_keys::id,
+        api_keys::name,
+        api_keys::description,
+        api_keys::first8,
+        api_keys::last4,
+        api_keys::all_domains,
+        api_keys::senders,
+        api_keys::recipients,
+        api_keys::status,
+        api_keys::paused_at,
+        api_keys::paused_by,
+        api_keys::created_by,
+        api_keys::created_at,
+        api_keys::expires_at,
+        api_keys::stops_at,
+        api_keys::stops_when_quiet,
+        api_keys::replaces,
+        api_keys::ended_at,
+        api_keys::ended_how,
+        api_keys::ended_by,
+        api_keys::ended_domain_names,
+    )
+}
+
+#[diesel::dsl::auto_type]
+fn use_columns() -> _ {
+    (
+        api_key_uses::used_at.nullable(),
+        api_key_uses::address.nullable(),
+        api_key_uses::user_agent.nullable(),
+    )
+}
+
+/// Keys, a row for each of their domains. (SQLite would put a nested join together as a whole, for
+/// every lookup of one key.)
+#[diesel::dsl::auto_type]
+fn keys_with_domains() -> _ {
+    api_keys::table
+        .left_join(api_key_domains::table)
+        .left_join(sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)))
+}
+
+/// Of the domain beside a key, if there is one.
+#[diesel::dsl::auto_type]
+fn domain_columns() -> _ {
+    (
+        sending_domains::id.nullable(),
+        sending_domains::name.nullable(),
+        sending_domains::status.nullable(),
+    )
+}
+
+/// One page of keys, in as many queries however many there are.
+pub fn list(
+    conn: &mut Connection,
+    account: AccountId,
+    which: Which,
+    limit: i64,
+    offset: i64,
+) -> db::Result<Vec<Key>> {
+    let of_account = api_keys::table.filter(api_keys::account_id.eq(account.0));
+    let ids: Vec<i64> = match which {
+        Which::Live => of_account
+            .filter(api_keys::ended_at.is_null())
+            .order(api_keys::id.desc())
+            .limit(limit)
+            .offset(offset)
+            .select(api_keys::id)
+            .load(conn)?,
+        Which::Ended => of_account
+            .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
+            .order((api_keys::ended_at.desc(), api_keys::id.desc()))
+            .limit(limit)
+            .offset(offset)
+            .select(api_keys::id)
+            .load(conn)?,
+    };
+    let mut keys = find_all(conn, account, &ids)?;
+    let place: HashMap<i64, usize> = ids.into_iter().zip(0..).collect();
+    keys.sort_by_key(|key| place.get(&key.id).copied());
+    Ok(keys)
+}
+
+/// How many keys have ended in the last 90 days.
+pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64> {
+    Ok(api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
+        .count()
+        .get_result(conn)?)
+}
+
+/// One key. A while after its end it is found no more.
+pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
+    let now = clock::now();
+    Ok(match find_all(conn, account, &[id])?.pop() {
+        None => Found::Nothing,
+        Some(key) => match key.end_by(now) {
+            None => Found::Live(key),
+            Some(end) if end.at > now - SHOWN_AFTER_END => Found::Ended(key),
+            Some(_) => Found::Nothing,
+        },
+    })
+}
+
+/// Which key this is, or was.
+pub fn find_by_hash(
+    conn: &mut Connection,
+    account: AccountId,
+    hash: &KeyHash,
+) -> db::Result<Option<Key>> {
+    let ids: Vec<i64> = api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(
+            api_keys::hash
+                .eq(hash.as_ref())
+                .or(api_keys::ended_hash.eq(hash.as_ref())),
+        )
+        .select(api_keys::id)
+        .load(conn)?;
+    Ok(find_all(conn, account, &ids)?.pop())
+}
+
+/// Which keys are shown like this, those that live first.
+pub fn find_by_truncated(
+    conn: &mut Connection,
+    account: AccountId,
+    truncated: &Truncated,
+) -> db::Result<Vec<Key>> {
+    let ids: Vec<i64> = api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::first8.eq(&truncated.first8))
+        .filter(api_keys::last4.eq(&truncated.last4))
+        .order(api_keys::id.desc())
+        .limit(20)
+        .select(api_keys::id)
+        .load(conn)?;
+    let mut keys = find_all(conn, account, &ids)?;
+    let since = clock::now() - SHOWN_AFTER_END;
+    keys.retain(|key| key.end.as_ref().is_none_or(|end| end.at > since));
+    keys.sort_by_key(|key| key.end.is_some());
+    Ok(keys)
+}
+
+/// The keys with these ids, newest first.
+fn find_all(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Result<Vec<Key>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut keys: Vec<Key> = Vec::new();
+    // SQLite takes some thousand values in a statement.
+    for ids in ids.chunks(1_000) {
+        let rows: Vec<(KeyRow, UseRow, DomainRow)> = keys_with_domains()
+            .left_join(api_key_uses::table)
+            .filter(api_keys::account_id.eq(account.0))
+            .filter(api_keys::id.eq_any(ids))
+            .order((api_keys::id.desc(), sending_domains::name.asc()))
+            .select((key_columns(), use_columns(), domain_columns()))
+            .load(conn)?;
+        gather(&mut keys, rows);
+    }
+    for keys in keys.chunks_mut(1_000) {
+        attach_peers(conn, account, keys)?;
+    }
+    Ok(keys)
+}
+
+/// Puts the rows of a join together: one key may have several domains.
+fn gather(keys: &mut Vec<Key>, rows: Vec<(KeyRow, UseRow, DomainRow)>) {
+    for (row, last_use, domain) in rows {
+        if keys.last().is_none_or(|key| key.id != row.id) {
+            keys.push(Key::from_row(row, last_use));
+        }
+        if let (Some(key), Some(domain)) = (keys.last_mut(), scoped_domain(domain))
+            && let Scope::Domains(domains) = &mut key.scope
+        {
+            domains.push(domain);
+        }
+    }
+}
+
+impl Key {
+    fn from_row(row: KeyRow, (used_at, address, user_agent): UseRow) -> Self {
+        let names = row.ended_domain_names.unwrap_or_default();
+        let names = names.split(", ").filter(|name| !name.is_empty());
+        Self {
+            id: row.id,
+            name: row.name,
+            description: row.description,
+            truncated: Truncated {
+                first8: row.first8,
+                last4: row.last4,
+            },
+            scope: Scope::from_rows(row.all_domains, names.map(ScopedDomain::former).collect()),
+            rule: Rule {
+                senders: Allowed::from_column(row.senders),
+                recipients: Allowed::from_column(row.recipients),
+            },
+            paused: (row.status != ACTIVE).then_some(Paused {
+                at: row.paused_at,
+                by: row.paused_by,
+            }),
+            created_by: row.created_by,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_use: used_at.map(|at| LastUse {
+                at,
+                address: address.unwrap_or_default(),
+                user_agent: user_agent.unwrap_or_default(),
+            }),
+            stops_at: row.stops_at,
+            stops_when_quiet: row.stops_when_quiet.map(TimeDelta::seconds),
+            replaces: row.replaces,
+            end: row.ended_at.map(|at| End {
+                how: EndedHow::from_column(row.ended_how.as_deref().unwrap_or_default()),
+                at,
+                by: row.ended_by,
+            }),
+            predecessor: None,
+            successor: None,
+        }
+    }
+}
+
+fn scoped_domain(row: DomainRow) -> Option<ScopedDomain> {
+    let (Some(id), Some(name), Some(status)) = row else {
+        return None;
+    };
+    Some(scoped(id, name, &status))
+}
+
+fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
+    ScopedDomain {
+        id,
+        name,
+        is_verified: DomainStatus::from_column(status).is_verified(),
+    }
+}
+
+/// Finds the other keys of these keys' rotations, in one query.
+fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> db::Result<()> {
+    type Row = (
+        i64,
+        Option<i64>,
+        String,
+        String,
+        Option<NaiveDateTime>,
+        Option<i64>,
+        Option<NaiveDateTime>,
+    );
+    let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
+    let replaced: Vec<i64> = keys.iter().filter_map(|key| key.replaces).collect();
+    let rows: Vec<Row> = api_keys::table
+        .left_join(api_key_uses::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.is_null())
+        .filter(
+            api_keys::id
+                .eq_any(replaced)
+                .or(api_keys::replaces.eq_any(ids)),
+        )
+        .select((
+            api_keys::id,
+            api_keys::replaces,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::stops_at,
+            api_keys::stops_when_quiet,
+            api_key_uses::used_at.nullable(),
+        ))
+        .load(conn)?;
+    for (id, replaces, first8, last4, stops_at, quiet, last_used_at) in rows {
+        let peer = Peer {
+            id,
+            truncated: Truncated { first8, last4 },
+            last_used_at,
+            stops_at,
+            stops_when_quiet: quiet.map(TimeDelta::seconds),
+        };
+        for key in keys.iter_mut() {
+            if key.replaces == Some(id) {
+                key.predecessor = Some(peer.clone());
+            }
+            if replaces == Some(key.id) {
+                key.successor = Some(peer.clone());
+            }
+        }
+    }
+    Ok(())
+}

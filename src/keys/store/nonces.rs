@@ -1,0 +1,38 @@
+//! Forms that make a key: each makes one at most.
+
+use chrono::TimeDelta;
+use diesel::prelude::*;
+
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::schema::form_nonces;
+
+/// How long a form can be sent after it was opened.
+pub(super) const LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+/// Whether a form with this nonce was shown to the user and can still be sent, or was.
+pub fn knows_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<bool> {
+    let known: Option<i64> = form_nonces::table
+        .filter(form_nonces::nonce_hash.eq(&nonce_hash[..]))
+        .filter(form_nonces::user_id.eq(user_id))
+        .filter(form_nonces::created_at.gt(clock::now() - LIFETIME))
+        .select(form_nonces::user_id)
+        .first(conn)
+        .optional()?;
+    Ok(known.is_some())
+}
+
+/// Remembers a form that is about to be shown; forgets those that are too old to be sent.
+pub fn issue_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<()> {
+    let now = clock::now();
+    diesel::delete(form_nonces::table.filter(form_nonces::created_at.lt(now - LIFETIME)))
+        .execute(conn)?;
+    diesel::insert_into(form_nonces::table)
+        .values((
+            form_nonces::nonce_hash.eq(&nonce_hash[..]),
+            form_nonces::user_id.eq(user_id),
+            form_nonces::created_at.eq(now),
+        ))
+        .execute(conn)?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Which keys work right now: what every request asks.
+
+use std::collections::HashMap;
+
+use chrono::NaiveDateTime;
+use diesel::Connection as _;
+use diesel::dsl;
+use diesel::prelude::*;
+use diesel::sql_types::{Text, Timestamptz};
+
+use super::{ACTIVE, DomainRow, domain_columns, keys_with_domains, scoped_domain};
+use crate::accounts::store::{AccountId, AccountStatus};
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::keys::rule::{Allowed, Rule};
+use crate::keys::scope::{Scope, ScopedDomain};
+use crate::keys::secret::{KeyHash, Truncated};
+use crate::schema::{accounts, api_keys};
+
+/// A key that works right now, with all that a verdict needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveKey {
+    pub id: i64,
+    pub account: AccountId,
+    pub name: String,
+    pub truncated: Truncated,
+    pub scope: Scope,
+    pub rule: Rule,
+}
+
+impl LiveKey {
+    pub fn allows(&self, domain_id: i64) -> bool {
+        self.scope.allows(domain_id)
+    }
+}
+
+type LiveRow = (
+    (
+        i64,
+        i64,
+        String,
+        String,
+        String,
+        bool,
+        Option<String>,
+        Option<String>,
+    ),
+    DomainRow,
+);
+
+/// Keys that work unless their time is over: active, and of an active account.
+#[diesel::dsl::auto_type]
+fn live_keys() -> _ {
+    let active: &'static str = ACTIVE;
+    let account_active: &'static str = AccountStatus::Active.as_str();
+    keys_with_domains()
+        .inner_join(accounts::table)
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::status.eq(active))
+        .filter(accounts::status.eq(account_active))
+}
+
+#[diesel::dsl::auto_type]
+fn live_columns() -> _ {
+    (
+        (
+            api_keys::id,
+            api_keys::account_id,
+            api_keys::name,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::all_domains,
+            api_keys::senders,
+            api_keys::recipients,
+        ),
+        domain_columns(),
+    )
+}
+
+diesel::define_sql_function! {
+    /// An instant as a clock in that zone shows it.
+    fn timezone(zone: Text, instant: Timestamptz) -> Timestamp;
+}
+
+/// Keys whose time is not over by PostgreSQL's clock, which all nodes share. It is read when the
+/// statement begins.
+#[diesel::dsl::auto_type]
+fn last_by_its_clock() -> _ {
+    let utc: &'static str = "UTC";
+    let expires = api_keys::expires_at.gt(timezone(utc, dsl::now).nullable());
+    let stops = api_keys::stops_at.gt(timezone(utc, dsl::now).nullable());
+    (api_keys::expires_at.is_null().or(expires)).and(api_keys::stops_at.is_null().or(stops))
+}
+
+/// Keys whose time is not over by this node's clock, for SQLite, which has none of its own.
+#[diesel::dsl::auto_type]
+fn last_until_after(now: NaiveDateTime) -> _ {
+    let expires = api_keys::expires_at.gt(now);
+    let stops = api_keys::stops_at.gt(now);
+    (api_keys::expires_at.is_null().or(expires)).and(api_keys::stops_at.is_null().or(stops))
+}
+
+/// Who holds the keys with these hashes, no two of which are equal: an answer for each, in their
+/// order, all as of one moment during the call. Point lookups in one transaction on SQLite; one
+/// statement on PostgreSQL, where each is a round trip.
+pub fn find_live_by_hashes_of_any_account(
+    conn: &mut Connection,
+    hashes: &[KeyHash],
+) -> db::Result<Vec<Option<LiveKey>>> {
+    match conn {
+        Connection::Sqlite(conn) => {
+            let find = |conn: &mut SqliteConnection| {
+                let now = clock::now();
+                let found = hashes.iter();
+                let found = found.map(|hash| find_live_by_hash_of_any_account(conn, hash, now));
+                found.collect()
+            };
+            // One statement is a transaction of its own; BEGIN and COMMIT cost as much again.
+            match hashes {
+                [_] => find(conn),
+                _ => conn.transaction(find),
+            }
+        }
+        Connection::Postgres(conn) => {
+            let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
+            let rows: Vec<(Option<Vec<u8>>, LiveRow)> = live_keys()
+                .filter(api_keys::hash.eq_any(wanted))
+                .filter(last_by_its_clock())
+                .select((api_keys::hash, live_columns()))
+                .load(conn)?;
+            let mut found: HashMap<Vec<u8>, Vec<LiveRow>> = HashMap::new();
+            for (hash, row) in rows {
+                found.entry(hash.unwrap_or_default()).or_default().push(row);
+            }
+            Ok(hashes
+                .iter()
+                .map(|hash| found.remove(hash.as_ref()).and_then(live_key))
+                .collect())
+        }
+    }
+}
+
+fn find_live_by_hash_of_any_account(
+    conn: &mut SqliteConnection,
+    hash: &KeyHash,
+    now: NaiveDateTime,
+) -> db::Result<Option<LiveKey>> {
+    let rows: Vec<LiveRow> = live_keys()
+        .filter(api_keys::hash.eq(hash.as_ref()))
+        .filter(last_until_after(now))
+        .select(live_columns())
+        .load(conn)?;
+    Ok(live_key(rows))
+}
+
+/// Puts the rows of one key together: one for each of its domains, or one without.
+fn live_key(rows: Vec<LiveRow>) -> Option<LiveKey> {
+    let (keys, domains): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let (id, account_id, name, first8, last4, all_domains, senders, recipients) =
+        keys.into_iter().next()?;
+    let mut domains: Vec<ScopedDomain> = domains.into_iter().filter_map(scoped_domain).collect();
+    domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Some(LiveKey {
+        id,
+        account: AccountId(account_id),
+        name,
+        truncated: Truncated { first8, last4 },
+        scope: Scope::from_rows(all_domains, domains),
+        rule: Rule {
+            senders: Allowed::from_column(senders),
+            recipients: Allowed::from_column(recipients),
+        },
+    })
+}
