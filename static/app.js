@@ -18,7 +18,7 @@ document.addEventListener("htmx:afterSettle", (event) => {
     pageStatus.textContent = "";
     dialog.showModal();
   }
-  dialog.querySelector("[autofocus]")?.focus();
+  (dialog.querySelector("[aria-invalid]") ?? dialog.querySelector("[autofocus]"))?.focus();
 });
 
 for (const dialog of dialogs) {
@@ -67,6 +67,26 @@ function focusSomewhere() {
 // The browser keeps pages for "back": a shown key must not be among them.
 window.addEventListener("pagehide", () => {
   for (const reveal of document.querySelectorAll("[data-reveal]")) reveal.remove();
+});
+
+// Two fields that say one thing: choosing in one never leaves the other saying something else.
+
+document.addEventListener("change", (event) => {
+  const field = event.target;
+  const scope = field.closest("[data-scope]");
+  if (scope && field.name === "domain" && field.checked) {
+    scope.querySelector("[name=scope][value=domains]").checked = true;
+  }
+  if (scope && field.name === "scope" && field.value === "all") {
+    for (const box of scope.querySelectorAll("[name=domain]")) box.checked = false;
+  }
+  const expiry = field.closest("[data-expiry]");
+  if (expiry && field.name === "expires_on" && field.value) {
+    expiry.querySelector("[name=expiry]").value = "date";
+  }
+  if (expiry && field.name === "expiry" && field.value !== "date") {
+    expiry.querySelector("[name=expires_on]").value = "";
+  }
 });
 
 // Copying.

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bearer;
+pub mod changes;
 pub mod expiry;
 pub mod name;
 pub mod pages;

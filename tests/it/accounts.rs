@@ -594,7 +594,7 @@ both! {
         let owner = app.owner();
         let nonce = owner.nonce();
         app.database.execute("ALTER TABLE sessions RENAME TO sessions_gone");
-        let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"), ("expiry", "none")];
         assert_is_unavailable_page(&owner.get("/api-keys"));
         assert_is_unavailable_page(&owner.post("/api-keys", &form));
         assert_is_unavailable_page(&owner.post("/logout", &[]));
@@ -618,7 +618,7 @@ both! {
         let seen = ago(TimeDelta::minutes(5));
         app.database.execute(&format!("UPDATE sessions SET last_seen_at = '{seen}'"));
         refuse_on_sessions(&app, "UPDATE");
-        let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"), ("expiry", "none")];
         let answer = owner.post("/api-keys", &form);
         assert_eq!(answer.status, 200, "{answer:?}");
         assert_eq!(app.program(&answer.key()).info().status, 200);

@@ -229,7 +229,7 @@ both! {
             assert_eq!(answer.status, 303, "{path}");
             assert!(answer.location().unwrap().starts_with("/login"), "{answer:?}");
         }
-        let form = [("name", "another"), ("domain", ""), ("nonce", "")];
+        let form = [("name", "another"), ("scope", "all"), ("expiry", "none"), ("nonce", "")];
         let post = program.bare("POST", "/api-keys").header("sec-fetch-site", "same-origin");
         let answer = program.send(post.bearer_auth(&key).form(&form));
         assert_eq!((answer.status, answer.location()), (303, Some("/login")));

@@ -134,7 +134,7 @@ both! {
         let nonce = owner.nonce();
         let delete = format!("/api-keys/{id}/delete");
         let forms: [(&str, &[(&str, &str)]); 5] = [
-            ("/api-keys", &[("nonce", &nonce), ("name", "x"), ("domain", "")]),
+            ("/api-keys", &[("nonce", &nonce), ("name", "x"), ("scope", "all"), ("expiry", "none")]),
             ("/login", &[("email", EMAIL), ("password", PASSWORD)]),
             ("/domains", &[("name", "acme.test")]),
             ("/logout", &[]),
@@ -168,7 +168,7 @@ both! {
             assert_eq!(send("/login", &credentials), to("/api-keys"), "{from:?}");
             assert_eq!(send("/domains", &[("name", &format!("acme{i}.test"))]).0, 303, "{from:?}");
             let nonce = browser.nonce();
-            let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", "")];
+            let form = [("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"), ("expiry", "none")];
             assert_eq!(send("/api-keys", &form).0, 200, "{from:?}");
             let id = browser.get("/api-keys").key_ids()[0];
             let deleted = send(&format!("/api-keys/{id}/delete"), &[]);
@@ -309,7 +309,7 @@ both! {
         let nonce = stranger.nonce();
         let before = everything(&app.database);
 
-        let key_paths = [id, paused].map(|id| ["delete", "pause", "resume"].map(|what| {
+        let key_paths = [id, paused].map(|id| ["delete", "pause", "resume", "stop", "keep", "edit", "rotate"].map(|what| {
             format!("/api-keys/{id}/{what}")
         }));
         for path in key_paths.iter().flatten() {
@@ -317,7 +317,9 @@ both! {
             assert_is_safe(&stranger.htmx_post(path, &[]), 404);
         }
         for path in [format!("/domains/{domain}"), format!("/domains/{domain}/delete"),
-            format!("/api-keys/{id}/delete")]
+            format!("/api-keys/{id}/delete"), format!("/api-keys/{id}"),
+            format!("/api-keys/{id}/pause"), format!("/api-keys/{id}/edit"),
+            format!("/api-keys/{id}/rotate")]
         {
             let answer = stranger.get(&path);
             assert_is_error_page(&answer, 404);
@@ -330,14 +332,16 @@ both! {
         }
 
         let create = |domain: &str| {
-            stranger.post("/api-keys", &[("nonce", &nonce), ("name", "x"), ("domain", domain)])
+            let mut form = vec![("nonce", nonce.as_str()), ("name", "x")];
+            form.extend(scope(domain));
+            stranger.post("/api-keys", &form)
         };
         let (theirs, unknown) = (create(&domain), create("999"));
         assert_eq!((theirs.status, unknown.status), (422, 422));
         assert_eq!(theirs.body, unknown.body);
         assert_eq!(theirs.find_key(), None);
         // A form of one account makes no key in another.
-        let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"), ("expiry", "none")];
         assert_eq!(owner.post("/api-keys", &form).status, 422);
 
         // The forms that were opened above are all that is new.
@@ -361,7 +365,7 @@ both! {
             .collect();
         assert_eq!(visitor.post("/domains", &form).location(), Some("/domains/1"));
         let nonce = visitor.nonce();
-        let mut form = with_more(&[("name", "x"), ("domain", "1")]);
+        let mut form = with_more(&[("name", "x"), ("scope", "domains"), ("domain", "1"), ("expiry", "none")]);
         form.push(("nonce", &nonce));
         let answer = visitor.post("/api-keys", &form);
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -394,7 +398,9 @@ both! {
                 assert_is_error_page(&owner.get(&path), 404);
             }
             for path in [format!("/domains/{id}/delete"), format!("/api-keys/{id}/delete"),
-                format!("/api-keys/{id}/pause"), format!("/api-keys/{id}/resume")]
+                format!("/api-keys/{id}/pause"), format!("/api-keys/{id}/resume"),
+                format!("/api-keys/{id}/edit"), format!("/api-keys/{id}/rotate"),
+                format!("/api-keys/{id}/stop"), format!("/api-keys/{id}/keep")]
             {
                 assert_is_error_page(&owner.post(&path, &[]), 404);
             }
@@ -406,7 +412,8 @@ both! {
         }
         for (method, path, allow) in [
             ("GET", "/logout", "POST"),
-            ("GET", "/api-keys/1/pause", "POST"),
+            ("GET", "/api-keys/1/resume", "POST"),
+            ("POST", "/api-keys/1", "GET"),
             ("DELETE", "/api-keys/1/delete", "GET, POST"),
             ("PUT", "/api-keys", "GET, POST"),
             ("PATCH", "/domains/1", "GET"),
@@ -486,7 +493,9 @@ both! {
         assert_is_text(visitor.htmx_get(&format!("/api-keys/{id}/delete")), true);
         assert_is_text(visitor.htmx_post(&format!("/api-keys/{id}/pause"), &[]), true);
         assert_is_text(visitor.post("/domains", &[("name", evil)]), true);
-        let form = [("nonce", evil), ("name", evil), ("domain", evil)];
+        let form = [("nonce", evil), ("name", evil), ("scope", evil), ("domain", evil),
+            ("description", evil), ("expiry", evil), ("expires_on", evil), ("senders", evil),
+            ("recipients", evil)];
         assert_is_text(visitor.post("/api-keys", &form), true);
         assert_is_text(visitor.htmx_post("/api-keys", &form), true);
         assert_is_text(visitor.htmx_post(&format!("/api-keys/{id}/delete"), &[]), true);
@@ -518,7 +527,7 @@ both! {
             send("GET", path, &[]);
         }
         let nonce = visitor.nonce();
-        let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"), ("expiry", "none")];
         let created = send("POST", "/api-keys", &form);
         assert!(created.body.contains("curl https://dash.acme.test/v2/emails "), "{created:?}");
         assert_eq!(send("POST", "/logout", &[]).location(), Some("/login"));

@@ -169,7 +169,7 @@ both! {
                 visitor.post(path, form).status
             };
             let path = format!("/domains/{id}/delete");
-            let form = [("nonce", nonce.as_str()), ("name", "x"), ("domain", id.as_str())];
+            let form = [&[("nonce", nonce.as_str()), ("name", "x")], &*scope(&id)].concat();
             let (deleted, created) = std::thread::scope(|scope| {
                 let deleted = scope.spawn(|| post(&path, &[]));
                 let created = scope.spawn(|| post("/api-keys", &form));

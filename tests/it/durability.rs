@@ -83,7 +83,12 @@ impl Work {
     fn create_send_and_delete(&self) -> Option<()> {
         let name = format!("Key {}", self.names.fetch_add(1, Ordering::SeqCst));
         let nonce = acknowledged(self.owner.try_get("/api-keys/new"), 200)?.field("nonce");
-        let form = [("nonce", nonce.as_str()), ("name", &name), ("domain", "")];
+        let form = [
+            ("nonce", nonce.as_str()),
+            ("name", &name),
+            ("scope", "all"),
+            ("expiry", "none"),
+        ];
         self.note(|ledger| ledger.unknown += 1);
         let created = acknowledged(self.owner.try_htmx_post("/api-keys", &form), 200)?;
         let key = created.key();

@@ -39,7 +39,7 @@ both! {
     fn a_key_is_shown_in_one_answer_only(app: App) {
         let owner = app.owner();
         let nonce = owner.nonce();
-        let form = [("nonce", nonce.as_str()), ("name", "Staging"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "Staging"), ("scope", "all"), ("expiry", "none")];
         let request = owner.same_origin("POST", "/api-keys");
         let shown = owner.send(request.header("accept-encoding", "gzip, br, zstd").form(&form));
 
@@ -62,7 +62,7 @@ both! {
     fn the_same_form_sent_again_makes_no_second_key(app: App) {
         let owner = app.owner();
         let nonce = owner.nonce();
-        let form = [("nonce", nonce.as_str()), ("name", "Twice"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "Twice"), ("scope", "all"), ("expiry", "none")];
         let key = owner.post("/api-keys", &form).key();
 
         for again in [owner.post("/api-keys", &form), owner.htmx_post("/api-keys", &form)] {
@@ -84,7 +84,7 @@ both! {
     fn a_hundred_clicks_make_one_key(app: App) {
         let owner = app.owner();
         let nonce = owner.nonce();
-        let form = [("nonce", nonce.as_str()), ("name", "Click"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "Click"), ("scope", "all"), ("expiry", "none")];
         let shown = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..100 {
@@ -112,7 +112,7 @@ both! {
                 scope.spawn(|| {
                     let visitor = app.visitor();
                     visitor.set_cookie(owner.cookie());
-                    let form = [("nonce", nonce.as_str()), ("name", "Many"), ("domain", "")];
+                    let form = [("nonce", nonce.as_str()), ("name", "Many"), ("scope", "all"), ("expiry", "none")];
                     let answer = until_available(|| visitor.post("/api-keys", &form));
                     match answer.find_key() {
                         Some(_) => drop(shown.fetch_add(1, Ordering::SeqCst)),
@@ -131,8 +131,8 @@ both! {
         // The form that was refused is good for another try once there is room.
         let id = owner.get("/api-keys").key_ids()[0];
         owner.post(&format!("/api-keys/{id}/delete"), &[]);
-        let form = [("nonce", refused.field("nonce")), ("name", "x".into()), ("domain", "".into())];
-        let form: Vec<(&str, &str)> = form.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let nonce = refused.field("nonce");
+        let form = [&[("nonce", nonce.as_str()), ("name", "x")], &*scope("")].concat();
         assert_eq!(owner.post("/api-keys", &form).status, 200);
     }
 
@@ -148,38 +148,49 @@ both! {
             ("a\0b", "invisible control characters"),
             ("a\u{202E}b", "invisible control characters"),
         ] {
-            for answer in [
-                owner.post("/api-keys", &[("nonce", &nonce), ("name", name), ("domain", &domain)]),
-                owner.htmx_post(
-                    "/api-keys",
-                    &[("nonce", &nonce), ("name", name), ("domain", &domain)],
-                ),
-            ] {
+            let form = [&[("nonce", nonce.as_str()), ("name", name)], &*scope(&domain)].concat();
+            for answer in [owner.post("/api-keys", &form), owner.htmx_post("/api-keys", &form)] {
                 assert_eq!(answer.status, 422, "{name:?}");
                 assert!(answer.body.contains(error), "{name:?}");
                 assert!(answer.body.contains("aria-invalid=\"true\""));
                 assert_eq!(answer.field("nonce"), nonce);
-                assert!(answer.body.contains(&format!("<option value=\"{domain}\" selected>")));
+                assert!(answer.body.contains("name=\"scope\" value=\"domains\" checked>"));
+                assert!(answer.body.contains(&format!("value=\"{domain}\" checked>")));
             }
         }
         assert_eq!(live_keys(&app), 0);
-        let form = [("nonce", nonce.as_str()), ("name", "Right"), ("domain", &domain)];
+        let form = [&[("nonce", nonce.as_str()), ("name", "Right")], &*scope(&domain)].concat();
         assert_eq!(owner.post("/api-keys", &form).status, 200);
     }
 
-    fn a_lost_domain_field_never_widens_a_key(app: App) {
+    fn a_lost_or_senseless_field_never_widens_a_key(app: App) {
         let owner = app.owner();
+        let domain = owner.add_domain("acme.test");
         let nonce = owner.nonce();
-        for form in [
-            vec![("nonce", nonce.as_str()), ("name", "Lost")],
-            vec![("nonce", nonce.as_str()), ("name", "Lost"), ("domain", "all")],
-            vec![("nonce", nonce.as_str()), ("name", "Lost"), ("domain", "999")],
-            vec![("nonce", nonce.as_str()), ("name", "Lost"), ("domain", "-1")],
-            vec![("nonce", nonce.as_str()), ("name", "Lost"), ("domain", " ")],
+        let choose = "Choose “All domains”, or at least one of your domains.";
+        let both = "You ticked domains and chose “All domains” too.";
+        let expiry = "Choose when the key expires.";
+        let date = "Choose “On a date”, or clear the date.";
+        for (form, error) in [
+            (vec![("expiry", "none")], choose),
+            (vec![("expiry", "none"), ("scope", "everything")], choose),
+            (vec![("expiry", "none"), ("domain", &domain)], choose),
+            (vec![("expiry", "none"), ("scope", "domains")], choose),
+            (vec![("expiry", "none"), ("scope", "domains"), ("domain", "999")], choose),
+            (vec![("expiry", "none"), ("scope", "domains"), ("domain", "-1")], choose),
+            (vec![("expiry", "none"), ("scope", "domains"), ("domain", " ")], choose),
+            (vec![("expiry", "none"), ("scope", "domains"), ("domain", &domain), ("domain", "")],
+                choose),
+            (vec![("expiry", "none"), ("scope", "all"), ("domain", &domain)], both),
+            (vec![("scope", "all")], expiry),
+            (vec![("scope", "all"), ("expiry", "")], expiry),
+            (vec![("scope", "all"), ("expiry", "8")], expiry),
+            (vec![("scope", "all"), ("expiry", "none"), ("expires_on", "2030-01-01")], date),
         ] {
+            let form = [vec![("nonce", nonce.as_str()), ("name", "Lost")], form].concat();
             let answer = owner.post("/api-keys", &form);
             assert_eq!(answer.status, 422, "{form:?}");
-            assert!(answer.body.contains("Choose “All domains” or one of your domains."));
+            assert!(answer.body.contains(error), "{form:?}");
         }
         assert_eq!((live_keys(&app), key_count(&app)), (0, 0));
     }
@@ -187,16 +198,16 @@ both! {
     fn a_domain_that_went_away_never_comes_back_as_all_domains(app: App) {
         let owner = app.owner();
         let domain = owner.add_domain("gone.test");
+        owner.add_domain("other.test");
         let nonce = owner.nonce();
         owner.post(&format!("/domains/{domain}/delete"), &[]);
         for name in ["", "Right"] {
-            let form = [("nonce", nonce.as_str()), ("name", name), ("domain", &domain)];
+            let form = [&[("nonce", nonce.as_str()), ("name", name)], &*scope(&domain)].concat();
             let answer = owner.post("/api-keys", &form);
             assert_eq!(answer.status, 422);
-            assert!(answer.body.contains("Choose “All domains” or one of your domains."));
-            assert!(answer.body.contains("<option value=\"-\" selected>"));
-            let again = [("nonce", nonce.as_str()), ("name", "Right"), ("domain", "-")];
-            assert_eq!(owner.post("/api-keys", &again).status, 422);
+            assert!(answer.body.contains("or at least one of your domains."));
+            assert!(answer.body.contains("name=\"scope\" value=\"domains\" checked>"));
+            assert!(!answer.body.contains("value=\"all\" checked"));
         }
         assert_eq!(live_keys(&app), 0);
     }
@@ -204,9 +215,9 @@ both! {
     fn a_wrong_form_with_a_dead_nonce_comes_back_with_a_living_one(app: App) {
         let owner = app.owner();
         for nonce in ["", "forged"] {
-            let form = [("nonce", nonce), ("name", ""), ("domain", "")];
+            let form = [("nonce", nonce), ("name", ""), ("scope", "all"), ("expiry", "none")];
             let fresh = owner.post("/api-keys", &form).field("nonce");
-            let form = [("nonce", fresh.as_str()), ("name", "Right"), ("domain", "")];
+            let form = [("nonce", fresh.as_str()), ("name", "Right"), ("scope", "all"), ("expiry", "none")];
             assert_eq!(owner.post("/api-keys", &form).status, 200);
         }
     }
@@ -221,7 +232,7 @@ both! {
         );
                 // The old one first: any fresh form makes room by forgetting it.
         for nonce in [Some(old.as_str()), None, Some(""), Some("guess"), Some(foreign.as_str())] {
-            let mut form = vec![("name", "Kept"), ("domain", "")];
+            let mut form = vec![("name", "Kept"), ("scope", "all"), ("expiry", "none")];
             form.extend(nonce.map(|nonce| ("nonce", nonce)));
             let answer = owner.post("/api-keys", &form);
             assert_eq!(answer.status, 422, "{nonce:?}");
@@ -232,7 +243,7 @@ both! {
         }
         assert_eq!(live_keys(&app), 0);
         assert_eq!(stranger.post("/api-keys", &[
-            ("nonce", &foreign), ("name", "Mine"), ("domain", ""),
+            ("nonce", &foreign), ("name", "Mine"), ("scope", "all"), ("expiry", "none"),
         ]).status, 200);
     }
 
@@ -326,7 +337,8 @@ both! {
         let program = app.program(&key);
         for _ in 0..3 {
             let paused = owner.post(&format!("/api-keys/{id}/pause"), &[]);
-            assert_eq!((paused.status, paused.location()), (303, Some("/api-keys")));
+            let path = format!("/api-keys/{id}");
+            assert_eq!((paused.status, paused.location()), (303, Some(&*path)));
             assert_eq!(program.info().status, 403);
             assert!(owner.get("/api-keys").body.contains(">Inactive</span>"));
 
@@ -355,14 +367,11 @@ both! {
         assert!(deleted.body.contains("The key “Doomed” was deleted."));
         assert!(deleted.body.contains("id=\"key-list\" hx-swap-oob=\"true\""));
 
-        for again in [owner.get(&path), owner.post(&path, &[]), owner.post(
-            &format!("/api-keys/{id}/pause"), &[],
-        )] {
-            assert_eq!((again.status, again.location()), (303, Some("/api-keys?notice=gone")));
-        }
+        let again = owner.post(&path, &[]);
+        assert_eq!((again.status, again.location()), (303, Some("/api-keys?notice=gone")));
         let again = owner.htmx_post(&path, &[]);
         assert_eq!(again.header("hx-redirect"), Some("/api-keys?notice=gone"));
-        assert!(owner.get("/api-keys?notice=gone").body.contains("had been deleted already"));
+        assert!(owner.get("/api-keys?notice=gone").body.contains("had ended already"));
         assert_eq!(key_count(&app), 0);
     }
 
@@ -400,7 +409,7 @@ both! {
         let nonce = form.field("nonce");
         let shown = owner.htmx_post(
             "/api-keys",
-            &[("nonce", &nonce), ("name", "Dialog"), ("domain", "")],
+            &[("nonce", &nonce), ("name", "Dialog"), ("scope", "all"), ("expiry", "none")],
         );
         assert!(shown.find_key().is_some());
         assert_eq!(shown.key_ids(), [1]);
@@ -427,7 +436,7 @@ both! {
         let request = owner.request("POST", "/api-keys")
             .header("host", "dash.test:8080")
             .header("origin", "http://dash.test:8080");
-        let form = [("nonce", nonce.as_str()), ("name", "LAN"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "LAN"), ("scope", "all"), ("expiry", "none")];
         let shown = owner.send(request.form(&form));
         assert!(shown.body.contains("curl http://dash.test:8080/v2/emails"));
     }

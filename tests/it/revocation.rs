@@ -136,7 +136,7 @@ impl<'a> Scene<'a> {
     }
 
     fn pause(&self, wire: &mut Wire, target: &Target) {
-        self.submit(wire, target, "pause", "/api-keys");
+        self.submit(wire, target, "pause", &format!("/api-keys/{}", target.id));
     }
 }
 

@@ -101,7 +101,7 @@ both! {
         // Another account's key is that account's.
         let eve = app.stranger();
         let nonce = eve.nonce();
-        let form = [("nonce", nonce.as_str()), ("name", "Eve"), ("domain", "")];
+        let form = [("nonce", nonce.as_str()), ("name", "Eve"), ("scope", "all"), ("expiry", "none")];
         let evil = eve.post("/api-keys", &form).key();
         let evil_id = app.database.number("SELECT max(id) FROM api_keys");
         assert_verdict(&app, &verify(&app, &evil), evil_id, &evil, ("all", json!("all")));

@@ -13,6 +13,7 @@ use diesel::prelude::*;
 use super::rule::{Allowed, Rule};
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
+use crate::accounts::event::actor_label;
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
@@ -149,6 +150,26 @@ impl Standing {
             Self::DomainNotVerified => "domain not verified",
             Self::AccountPaused => "account paused",
             Self::Ended(end) => end.how.as_str(),
+        }
+    }
+
+    /// Why a key is not active, as people read it.
+    pub fn reason(&self) -> Option<String> {
+        let told = |what: &str, by: Option<&str>, at: Option<&NaiveDateTime>| {
+            let by = by.map(|by| format!(" by {}", actor_label(by)));
+            let at = at.map(|at| format!(" · {}", clock::ago(at)));
+            Some([what, &by.unwrap_or_default(), &at.unwrap_or_default()].concat())
+        };
+        match self {
+            Self::Active => None,
+            Self::Paused(paused) => told("Paused", paused.by.as_deref(), paused.at.as_ref()),
+            Self::DomainNotVerified => told("Domain not verified", None, None),
+            Self::AccountPaused => told("The account is paused", None, None),
+            Self::Ended(end) => match end.how {
+                EndedHow::Deleted => told("Deleted", end.by.as_deref(), Some(&end.at)),
+                EndedHow::Stopped => told("Stopped", end.by.as_deref(), Some(&end.at)),
+                EndedHow::Expired => told("Expired", None, Some(&end.at)),
+            },
         }
     }
 

@@ -220,10 +220,9 @@ impl Visitor {
     /// Creates a key by the form. `domain`: empty for all domains, or an id.
     pub fn create(&self, name: &str, domain: &str) -> Answer {
         let nonce = self.nonce();
-        self.post(
-            "/api-keys",
-            &[("nonce", &nonce), ("name", name), ("domain", domain)],
-        )
+        let mut form = vec![("nonce", nonce.as_str()), ("name", name)];
+        form.extend(scope(domain));
+        self.post("/api-keys", &form)
     }
 
     /// Creates a key and gives its id and the key itself.
@@ -314,6 +313,15 @@ impl Program {
 
     pub fn send(&self, request: RequestBuilder) -> Answer {
         request.send().and_then(Answer::read).expect("an answer")
+    }
+}
+
+/// The fields of a form that say what a key opens, which never expires. `domain`: empty for all
+/// domains, or an id.
+pub fn scope(domain: &str) -> Vec<(&'static str, &str)> {
+    match domain {
+        "" => vec![("scope", "all"), ("expiry", "none")],
+        id => vec![("scope", "domains"), ("domain", id), ("expiry", "none")],
     }
 }
 

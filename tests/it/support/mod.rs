@@ -16,7 +16,7 @@ mod server;
 
 pub use cluster::{Cluster, Stop};
 pub use database::Database;
-pub use http::{Answer, Program, Slow, Visitor, email, raw};
+pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
 pub use nginx::{Nginx, Seen, Upstream};
 pub use probers::{Key, Probers};
 pub use process::{Dashboard, attest, cli, command, create_account};

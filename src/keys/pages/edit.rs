@@ -1,0 +1,158 @@
+//! Changing what a key is, without a new secret. What changes for the programs that use it is told
+//! before it is done.
+
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use askama::Template;
+
+use super::super::changes::{Change, changes};
+use super::super::store::{self, Edit, EditError, Key};
+use super::form::{CHOOSE_DOMAINS, Entered, KeyForm, Pairs, value};
+use super::new::list_domains;
+use super::{find_live, path_of, to_ended};
+use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::store::User;
+use crate::app::State;
+use crate::clock;
+use crate::domains::store::Domain;
+use crate::http::{Error, page};
+
+#[derive(Template)]
+#[template(path = "keys/edit.html")]
+struct EditPage {
+    user: User,
+    key: Key,
+    /// What the form was opened with.
+    version: String,
+    form: KeyForm,
+    domains: Vec<Domain>,
+    expires: Option<String>,
+}
+
+impl EditPage {
+    fn new(user: User, key: Key, version: String, form: KeyForm, domains: Vec<Domain>) -> Self {
+        Self {
+            expires: Some(match &key.expires_at {
+                Some(at) => format!("in {}, {}", clock::left(at), clock::for_people(at)),
+                None => "never".to_owned(),
+            }),
+            user,
+            key,
+            version,
+            form,
+            domains,
+        }
+    }
+}
+
+/// What a change does, to be confirmed; the form goes along unseen.
+#[derive(Template)]
+#[template(path = "keys/edit_confirm.html")]
+struct ConfirmPage {
+    user: User,
+    key: Key,
+    changes: Vec<Change>,
+    fields: Pairs,
+}
+
+/// `GET /api-keys/{id}/edit`
+pub async fn edit(
+    state: web::Data<State>,
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    let Some(key) = find_live(&state, &user, *id).await? else {
+        return Ok(to_ended(&request, *id));
+    };
+    let domains = list_domains(&state, &user).await?;
+    let (version, form) = (key.version(), KeyForm::of(&key));
+    page::html(&EditPage::new(user, key, version, form, domains))
+}
+
+/// `POST /api-keys/{id}/edit`: tells what would change for programs, unless that is confirmed; then
+/// changes it.
+pub async fn save(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+    web::Form(pairs): web::Form<Pairs>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let Some(key) = find_live(&state, &user, id).await? else {
+        return Ok(to_ended(&request, id));
+    };
+    let domains = list_domains(&state, &user).await?;
+    let mut form = KeyForm::read(&pairs);
+    let version = value(&pairs, "version").to_owned();
+    let Some(entered) = form.parse(&domains) else {
+        let page = EditPage::new(user, key, version, form, domains);
+        return page::unprocessable(&page);
+    };
+    let edit = Edit::from(entered);
+    let changes = changes(&key, &edit, &domains);
+    if !changes.is_empty() && version == key.version() && value(&pairs, "confirmed") != "yes" {
+        return page::html(&ConfirmPage {
+            user,
+            key,
+            changes,
+            fields: confirmed(&pairs),
+        });
+    }
+    let wanted = version.clone();
+    let saved = state
+        .db
+        .write(move |conn| store::edit(conn, account, id, Some(&wanted), &edit, &actor))
+        .await;
+    match saved {
+        Ok(now) => {
+            let notice = if now.version() == version {
+                "same"
+            } else {
+                "saved"
+            };
+            let to = format!("{}?notice={notice}", path_of(id));
+            Ok(page::redirect(&request, &to))
+        }
+        Err(EditError::NoSuchKey) => Err(Error::NotFound),
+        Err(EditError::Ended(_)) => Ok(to_ended(&request, id)),
+        Err(EditError::Db(error)) => Err(error.into()),
+        Err(EditError::UnknownDomain) => {
+            form.errors.scope = Some(CHOOSE_DOMAINS.to_owned());
+            let page = EditPage::new(user, key, version, form, domains);
+            page::unprocessable(&page)
+        }
+        Err(EditError::Changed) => {
+            form.errors.form = Some(
+                "Someone changed this key since you opened the form. What you entered is kept \
+                 below; compare it with the key, then save again."
+                    .to_owned(),
+            );
+            let version = key.version();
+            let page = EditPage::new(user, key, version, form, domains);
+            page::answer(
+                HttpResponseBuilder::new(actix_web::http::StatusCode::CONFLICT),
+                &page,
+            )
+        }
+    }
+}
+
+impl From<Entered> for Edit {
+    fn from(entered: Entered) -> Self {
+        Self {
+            name: entered.name,
+            description: entered.description,
+            scope: entered.scope,
+            expiry: entered.expiry,
+            rule: entered.rule,
+        }
+    }
+}
+
+/// The fields that were sent, and that the change is wanted.
+fn confirmed(pairs: &Pairs) -> Pairs {
+    let others = pairs.iter().filter(|(name, _)| name != "confirmed");
+    let yes = ("confirmed".to_owned(), "yes".to_owned());
+    others.cloned().chain([yes]).collect()
+}

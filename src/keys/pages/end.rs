@@ -1,0 +1,216 @@
+//! What stops a key: pausing it, deleting it, and stopping one that was replaced.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+use serde::Deserialize;
+
+use super::super::store::{self, Found, Key};
+use super::{KeyList, find_live, fresh_list, live, path_of, shown_page, to_ended};
+use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::store::{AccountStatus, User};
+use crate::app::State;
+use crate::http::{Error, page};
+
+/// The question before a key is paused or deleted.
+#[derive(Template)]
+#[template(path = "keys/confirm.html", blocks = ["confirm"])]
+struct ConfirmPage {
+    user: User,
+    key: Key,
+    is_pause: bool,
+    is_fragment: bool,
+}
+
+impl ConfirmPage {
+    fn verb(&self) -> &'static str {
+        if self.is_pause { "pause" } else { "delete" }
+    }
+}
+
+/// `GET /api-keys/{id}/pause`: names the key and what pausing it does.
+pub async fn confirm_pause(
+    state: web::Data<State>,
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    confirm(&state, &request, user, *id, true).await
+}
+
+/// `GET /api-keys/{id}/delete`: names the key and what deleting it does.
+pub async fn confirm_delete(
+    state: web::Data<State>,
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    confirm(&state, &request, user, *id, false).await
+}
+
+async fn confirm(
+    state: &State,
+    request: &HttpRequest,
+    user: User,
+    id: i64,
+    is_pause: bool,
+) -> Result<HttpResponse, Error> {
+    let Some(key) = find_live(state, &user, id).await? else {
+        return Ok(to_ended(request, id));
+    };
+    let page = ConfirmPage {
+        user,
+        key,
+        is_pause,
+        is_fragment: page::is_htmx(request),
+    };
+    match page.is_fragment {
+        true => page::html(&page.as_confirm()),
+        false => page::html(&page),
+    }
+}
+
+/// What takes the place of the dialog after a change, and the list beside it.
+#[derive(Template)]
+#[template(path = "keys/_changed.html")]
+struct ChangedFragment {
+    said: String,
+    list: KeyList,
+}
+
+/// `POST /api-keys/{id}/delete`: answered when the key no longer works, anywhere.
+pub async fn delete(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let found = state
+        .db
+        .write(move |conn| store::delete(conn, account, id, &actor))
+        .await?;
+    let Some(key) = live(found)? else {
+        return Ok(page::redirect(&request, "/api-keys?notice=gone"));
+    };
+    let said = format!("The key “{}” was deleted. It no longer works.", key.name);
+    changed(&state, &request, &user, said, "/api-keys?notice=deleted").await
+}
+
+/// `POST /api-keys/{id}/pause`: the key is refused from now on, until it is resumed.
+pub async fn pause(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let found = state
+        .db
+        .write(move |conn| store::pause(conn, account, id, &actor))
+        .await?;
+    let Some(key) = live(found)? else {
+        return Ok(to_ended(&request, id));
+    };
+    let said = format!("The key “{}” is paused.", key.name);
+    changed(&state, &request, &user, said, &path_of(id)).await
+}
+
+/// On the list: the list as it is now, in the place of the one that is shown. Elsewhere: leads on.
+async fn changed(
+    state: &State,
+    request: &HttpRequest,
+    user: &User,
+    said: String,
+    elsewhere: &str,
+) -> Result<HttpResponse, Error> {
+    let page = match page::is_htmx(request) {
+        true => shown_page(request),
+        false => None,
+    };
+    let Some(page) = page else {
+        return Ok(page::redirect(request, elsewhere));
+    };
+    match fresh_list(state, user, page).await {
+        Ok(list) => page::html(&ChangedFragment { said, list }),
+        Err(_) => Ok(page::redirect(request, elsewhere)),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "keys/_row.html")]
+struct RowFragment {
+    key: Key,
+    account_status: AccountStatus,
+}
+
+/// `POST /api-keys/{id}/resume`
+pub async fn resume(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    let (account, account_status, id) = (user.account, user.account_status, *id);
+    let found = state
+        .db
+        .write(move |conn| store::resume(conn, account, id, &actor))
+        .await?;
+    match live(found)? {
+        None => Ok(to_ended(&request, id)),
+        Some(key) if shown_page(&request).is_some() => page::html(&RowFragment {
+            key,
+            account_status,
+        }),
+        Some(_) => Ok(page::redirect(&request, &path_of(id))),
+    }
+}
+
+/// Where the button stands: on the page of the key, or of the one that replaces it.
+#[derive(Deserialize)]
+pub struct Origin {
+    from: Option<i64>,
+}
+
+/// `POST /api-keys/{id}/stop`: ends a key that was replaced.
+pub async fn stop(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+    from: web::Query<Origin>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let found = state
+        .db
+        .write(move |conn| store::stop(conn, account, id, &actor))
+        .await?;
+    after_rotation(&request, found, id, from.from)
+}
+
+/// `POST /api-keys/{id}/keep`: a key that was replaced does not stop by itself any more.
+pub async fn keep_going(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+    from: web::Query<Origin>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let found = state
+        .db
+        .write(move |conn| store::keep_going(conn, account, id, &actor))
+        .await?;
+    after_rotation(&request, found, id, from.from)
+}
+
+fn after_rotation(
+    request: &HttpRequest,
+    found: Found,
+    id: i64,
+    from: Option<i64>,
+) -> Result<HttpResponse, Error> {
+    match live(found)? {
+        Some(_) => Ok(page::redirect(request, &path_of(from.unwrap_or(id)))),
+        None => Ok(to_ended(request, id)),
+    }
+}

@@ -1,0 +1,212 @@
+//! What people enter about a key: the fields that creating and editing share.
+
+use super::super::expiry::{DAYS, Expiry, InvalidExpiry};
+use super::super::name::{Description, KeyName};
+use super::super::rule::{Allowed, Rule, domain_of};
+use super::super::scope::{NewScope, Scope};
+use super::super::store::Key;
+use crate::domains::store::Domain;
+
+pub const CHOOSE_DOMAINS: &str = "Choose “All domains”, or at least one of your domains.";
+const CHOOSE_ONE_WAY: &str = "You ticked domains and chose “All domains” too. Choose one of both.";
+const CHOOSE_ONE_EXPIRY: &str = "Choose “On a date”, or clear the date.";
+
+/// The fields as they were sent, and what is wrong with each.
+#[derive(Debug, Default)]
+pub struct KeyForm {
+    pub name: String,
+    pub description: String,
+    /// A lost field must not widen a key: neither `all` nor `domains` is an error.
+    pub scope: String,
+    pub domain_ids: Vec<i64>,
+    /// `keep` (when editing), `none`, a number of days, or `date`.
+    pub expiry: String,
+    pub expires_on: String,
+    pub senders: String,
+    pub recipients: String,
+    pub errors: Errors,
+}
+
+#[derive(Debug, Default)]
+pub struct Errors {
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub scope: Option<String>,
+    pub expiry: Option<String>,
+    pub senders: Option<String>,
+    pub recipients: Option<String>,
+    /// Of none of the fields alone.
+    pub form: Option<String>,
+}
+
+/// What a form without errors says.
+#[derive(Debug, Clone)]
+pub struct Entered {
+    pub name: KeyName,
+    pub description: Description,
+    pub scope: NewScope,
+    /// `None`: as it is.
+    pub expiry: Option<Expiry>,
+    pub rule: Rule,
+}
+
+/// A field of a form that says something else than its name and value: several may have one name.
+pub type Pairs = Vec<(String, String)>;
+
+/// The value of a field, the last if it was repeated.
+pub fn value<'a>(pairs: &'a Pairs, name: &str) -> &'a str {
+    let mut values = pairs.iter().rev();
+    values.find(|(n, _)| n == name).map_or("", |(_, v)| v)
+}
+
+impl KeyForm {
+    /// An empty form: all domains, no expiry.
+    pub fn new() -> Self {
+        Self {
+            scope: "all".to_owned(),
+            expiry: "none".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// A key as it is.
+    pub fn of(key: &Key) -> Self {
+        let lines = |allowed: &Allowed| allowed.as_column().unwrap_or_default().to_owned();
+        let (scope, domain_ids) = match &key.scope {
+            Scope::AllDomains => ("all", Vec::new()),
+            Scope::Domains(domains) => ("domains", domains.iter().map(|d| d.id).collect()),
+        };
+        Self {
+            name: key.name.clone(),
+            description: key.description.clone(),
+            scope: scope.to_owned(),
+            domain_ids,
+            expiry: "keep".to_owned(),
+            expires_on: String::new(),
+            senders: lines(&key.rule.senders),
+            recipients: lines(&key.rule.recipients),
+            errors: Errors::default(),
+        }
+    }
+
+    pub fn read(pairs: &Pairs) -> Self {
+        let text = |name| value(pairs, name).to_owned();
+        let mut domain_ids: Vec<i64> = Vec::new();
+        for (_, id) in pairs.iter().filter(|(name, _)| name == "domain") {
+            // What is no id is no domain of the account either.
+            let id = id.parse().unwrap_or(0);
+            if !domain_ids.contains(&id) {
+                domain_ids.push(id);
+            }
+        }
+        Self {
+            name: text("name"),
+            description: text("description"),
+            scope: text("scope"),
+            domain_ids,
+            expiry: text("expiry"),
+            expires_on: text("expires_on"),
+            senders: text("senders"),
+            recipients: text("recipients"),
+            errors: Errors::default(),
+        }
+    }
+
+    /// What the fields say; `None` if there are errors, which are noted beside the fields.
+    pub fn parse(&mut self, domains: &[Domain]) -> Option<Entered> {
+        let name = KeyName::parse(&self.name).map_err(|e| e.to_string());
+        let description = Description::parse(&self.description).map_err(|e| e.to_string());
+        let scope = self.parse_scope(domains);
+        let expiry = self.parse_expiry();
+        let recipients = Allowed::parse_recipients(&self.recipients).map_err(|e| e.to_string());
+        let senders = Allowed::parse_senders(&self.senders).map_err(|e| e.to_string());
+        let senders = senders.and_then(|senders| match &scope {
+            Ok(scope) => within(senders, scope, domains),
+            Err(_) => Ok(senders),
+        });
+        let errors = &mut self.errors;
+        let name = note(name, &mut errors.name);
+        let description = note(description, &mut errors.description);
+        let scope = note(scope, &mut errors.scope);
+        let expiry = note(expiry, &mut errors.expiry);
+        let senders = note(senders, &mut errors.senders);
+        let recipients = note(recipients, &mut errors.recipients);
+        Some(Entered {
+            name: name?,
+            description: description?,
+            scope: scope?,
+            expiry: expiry?,
+            rule: Rule {
+                senders: senders?,
+                recipients: recipients?,
+            },
+        })
+    }
+
+    fn parse_scope(&self, domains: &[Domain]) -> Result<NewScope, String> {
+        let is_known = |id: &i64| domains.iter().any(|domain| domain.id == *id);
+        match (self.scope.as_str(), self.domain_ids.as_slice()) {
+            ("all", []) => Ok(NewScope::AllDomains),
+            ("all", _) => Err(CHOOSE_ONE_WAY.to_owned()),
+            ("domains", ids) if !ids.is_empty() && ids.iter().all(is_known) => {
+                Ok(NewScope::Domains(ids.to_vec()))
+            }
+            _ => Err(CHOOSE_DOMAINS.to_owned()),
+        }
+    }
+
+    fn parse_expiry(&self) -> Result<Option<Expiry>, String> {
+        if self.expiry != "date" && !self.expires_on.is_empty() {
+            return Err(CHOOSE_ONE_EXPIRY.to_owned());
+        }
+        if self.expiry == "keep" {
+            return Ok(None);
+        }
+        let expiry: Result<Expiry, InvalidExpiry> = Expiry::parse(&self.expiry, &self.expires_on);
+        expiry.map(Some).map_err(|why| why.to_string())
+    }
+
+    pub fn has_domain(&self, id: &i64) -> bool {
+        self.domain_ids.contains(id)
+    }
+
+    /// The choices of days, for the template.
+    pub fn days(&self) -> [i64; 4] {
+        DAYS
+    }
+
+    /// Whether something stands in the part of the form that is folded up.
+    pub fn is_unfolded(&self) -> bool {
+        !(self.description.is_empty() && self.senders.is_empty() && self.recipients.is_empty())
+            || self.errors.senders.is_some()
+            || self.errors.recipients.is_some()
+            || self.errors.description.is_some()
+    }
+}
+
+/// Notes an error where it belongs.
+fn note<T>(parsed: Result<T, String>, error: &mut Option<String>) -> Option<T> {
+    parsed.map_err(|why| *error = Some(why)).ok()
+}
+
+/// Senders must be at domains that the key opens.
+fn within(senders: Allowed, scope: &NewScope, domains: &[Domain]) -> Result<Allowed, String> {
+    let is_open = |domain: &&Domain| match scope {
+        NewScope::AllDomains => true,
+        NewScope::Domains(ids) => ids.contains(&domain.id),
+    };
+    let open: Vec<&str> = domains
+        .iter()
+        .filter(is_open)
+        .map(|domain| domain.name.as_str())
+        .collect();
+    let outside = senders
+        .iter()
+        .find(|email| !open.contains(&domain_of(email)));
+    if let Some(email) = outside {
+        return Err(format!(
+            "{email} is not at a domain that this key may send from."
+        ));
+    }
+    Ok(senders)
+}

@@ -1,0 +1,285 @@
+//! The form for a new key, and the answer that shows the key, once.
+
+use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use askama::Template;
+use serde_json::json;
+
+use super::super::expiry::Expiry;
+use super::super::secret::PlainKey;
+use super::super::store::{self, CreateError, Key, NewKey, Peer};
+use super::form::{CHOOSE_DOMAINS, Entered, KeyForm, Pairs, value};
+use super::{KeyList, fresh_list};
+use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::store::User;
+use crate::app::State;
+use crate::db::{self, Connection};
+use crate::domains::store::{self as domains_store, Domain};
+use crate::http::{Error, page};
+use crate::token;
+
+/// The create form, as a page of its own and as the dialog.
+#[derive(Template)]
+#[template(path = "keys/new.html", blocks = ["form"])]
+struct NewPage {
+    user: User,
+    is_fragment: bool,
+    nonce: String,
+    form: KeyForm,
+    domains: Vec<Domain>,
+    /// What the key's expiry is now, when there is a key.
+    expires: Option<String>,
+}
+
+/// `GET /api-keys/new`
+pub async fn new(
+    state: web::Data<State>,
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+) -> Result<HttpResponse, Error> {
+    let (account, user_id) = (user.account, user.id);
+    let (nonce, domains) = state
+        .db
+        .write(move |conn| {
+            let nonce = issue_nonce(conn, user_id)?;
+            Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
+        })
+        .await?;
+    let page = NewPage {
+        user,
+        is_fragment: page::is_htmx(&request),
+        nonce,
+        form: KeyForm::new(),
+        domains,
+        expires: None,
+    };
+    show_form(&page, HttpResponse::Ok())
+}
+
+/// A form with a nonce of its own makes one key at most.
+fn issue_nonce(conn: &mut Connection, user_id: i64) -> db::Result<String> {
+    let nonce = token::random();
+    store::issue_nonce(conn, user_id, &token::hash(&nonce))?;
+    Ok(nonce)
+}
+
+fn show_form(page: &NewPage, response: HttpResponseBuilder) -> Result<HttpResponse, Error> {
+    match page.is_fragment {
+        true => page::answer(response, &page.as_form()),
+        false => page::answer(response, page),
+    }
+}
+
+/// `POST /api-keys`: creates a key and shows it in this answer and nowhere else.
+pub async fn create(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    web::Form(pairs): web::Form<Pairs>,
+) -> Result<HttpResponse, Error> {
+    let mut form = KeyForm::read(&pairs);
+    let nonce = value(&pairs, "nonce").to_owned();
+    let domains = list_domains(&state, &user).await?;
+    let Some(entered) = form.parse(&domains) else {
+        return form_again(&state, &request, user, form, nonce).await;
+    };
+    let new = NewKey::from(entered);
+    let secret = PlainKey::generate();
+    let (account, limit) = (user.account, state.config.key_limit);
+    let (nonce_hash, plain) = (token::hash(&nonce), secret.clone());
+    let created = state
+        .db
+        .write(move |conn| {
+            store::create_once(conn, account, &new, &plain, limit, &nonce_hash, &actor)
+        })
+        .await;
+    match created {
+        Ok(key) => show_created(&state, &request, user, &key, None, &secret).await,
+        Err(CreateError::FormUsed(key)) => {
+            let page = AlreadyCreatedPage {
+                user,
+                key: key.map(|key| *key),
+                is_fragment: page::is_htmx(&request),
+            };
+            match page.is_fragment {
+                true => page::html(&page.as_already()),
+                false => page::html(&page),
+            }
+        }
+        Err(CreateError::AccountPaused) => Err(Error::AccountPaused),
+        Err(CreateError::Db(error)) => Err(error.into()),
+        Err(refused) => {
+            match refused {
+                CreateError::UnknownDomain => form.errors.scope = Some(CHOOSE_DOMAINS.into()),
+                CreateError::LimitReached(limit) => form.errors.form = Some(limit_reached(limit)),
+                _ => {
+                    form.errors.form = Some(
+                        "This form was too old. Nothing was created; press Create again.".into(),
+                    );
+                }
+            }
+            form_again(&state, &request, user, form, nonce).await
+        }
+    }
+}
+
+pub(super) fn limit_reached(limit: i64) -> String {
+    format!("You have {limit} keys, which is the limit. Delete one that is not used any more.")
+}
+
+impl From<Entered> for NewKey {
+    fn from(entered: Entered) -> Self {
+        Self {
+            name: entered.name,
+            description: entered.description,
+            scope: entered.scope,
+            expiry: entered.expiry.unwrap_or(Expiry::NEVER),
+            rule: entered.rule,
+        }
+    }
+}
+
+pub(super) async fn list_domains(state: &State, user: &User) -> Result<Vec<Domain>, Error> {
+    let account = user.account;
+    Ok(state
+        .db
+        .read(move |conn| domains_store::list(conn, account))
+        .await?)
+}
+
+/// The form again, as it was sent: with its nonce, or a fresh one where that is worth nothing.
+async fn form_again(
+    state: &State,
+    request: &HttpRequest,
+    user: User,
+    form: KeyForm,
+    nonce: String,
+) -> Result<HttpResponse, Error> {
+    let (account, user_id) = (user.account, user.id);
+    let (nonce, domains) = state
+        .db
+        .write(move |conn| {
+            let nonce = match store::knows_nonce(conn, user_id, &token::hash(&nonce))? {
+                true => nonce,
+                false => issue_nonce(conn, user_id)?,
+            };
+            Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
+        })
+        .await?;
+    let page = NewPage {
+        user,
+        is_fragment: page::is_htmx(request),
+        nonce,
+        form,
+        domains,
+        expires: None,
+    };
+    show_form(&page, HttpResponse::UnprocessableEntity())
+}
+
+/// The answer that shows a key, once.
+#[derive(Template)]
+#[template(path = "keys/created.html", blocks = ["created"])]
+struct CreatedPage<'a> {
+    user: &'a User,
+    key: &'a Key,
+    /// The key that it replaces, while that one goes on.
+    old: Option<&'a Peer>,
+    secret: &'a str,
+    curl: String,
+    /// Whether the command works now: some domain that the key opens is verified.
+    can_send: bool,
+    /// For the page behind the dialog; left out if it could not be read.
+    list: Option<KeyList>,
+    is_fragment: bool,
+}
+
+pub(super) async fn show_created(
+    state: &State,
+    request: &HttpRequest,
+    user: User,
+    key: &Key,
+    old: Option<&Peer>,
+    secret: &PlainKey,
+) -> Result<HttpResponse, Error> {
+    let is_fragment = page::is_htmx(request);
+    // From here on nothing may fail: the key exists and is shown now or never.
+    let list = match is_fragment {
+        true => fresh_list(state, &user, 1).await.ok(),
+        false => None,
+    };
+    let domain = sender_domain(state, &user, key).await;
+    let page = CreatedPage {
+        user: &user,
+        key,
+        old,
+        secret: secret.expose(),
+        curl: curl_line(
+            &page::origin(request, &state.config),
+            &sender(key, domain.as_ref()),
+            key.rule.recipients.iter().next().unwrap_or(&user.email),
+            secret,
+        ),
+        can_send: domain.is_some_and(|domain| domain.status.is_verified()),
+        list,
+        is_fragment,
+    };
+    let mut response = match is_fragment {
+        true => page::html(&page.as_created())?,
+        false => page::html(&page)?,
+    };
+    // A proxy that compressed the answer would open it to BREACH.
+    response.headers_mut().insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
+    Ok(response)
+}
+
+/// A domain that the key opens, a verified one if there is one.
+async fn sender_domain(state: &State, user: &User, key: &Key) -> Option<Domain> {
+    let domains = list_domains(state, user).await.unwrap_or_default();
+    domains
+        .into_iter()
+        .filter(|domain| key.scope.allows(domain.id))
+        .max_by_key(|domain| domain.status.is_verified())
+}
+
+/// An address that the key may send from.
+fn sender(key: &Key, domain: Option<&Domain>) -> String {
+    let domain = domain.map_or("your-domain.example", |domain| &domain.name);
+    match key.rule.senders.iter().next() {
+        Some(address) => address.to_owned(),
+        None => format!("hello@{domain}"),
+    }
+}
+
+/// A complete command that sends an email with the key.
+fn curl_line(origin: &str, sender: &str, recipient: &str, secret: &PlainKey) -> String {
+    // A whole domain may be what the key may send to.
+    let recipient = match recipient.contains('@') {
+        true => recipient.to_owned(),
+        false => format!("you@{recipient}"),
+    };
+    let body = format!(
+        r#"{{"from": {}, "to": [{}], "subject": "Hello from ToSend", "text": "It works."}}"#,
+        json!({"email": sender}),
+        json!({"email": recipient}),
+    );
+    format!(
+        "curl {} \\\n  -H {} \\\n  -H {} \\\n  -d {}",
+        page::shell_quote(&format!("{origin}/v2/emails")),
+        page::shell_quote(&format!("Authorization: Bearer {}", secret.expose())),
+        page::shell_quote("Content-Type: application/json"),
+        page::shell_quote(&body),
+    )
+}
+
+/// A form that was sent twice: the key exists, and cannot be shown again.
+#[derive(Template)]
+#[template(path = "keys/already_created.html", blocks = ["already"])]
+struct AlreadyCreatedPage {
+    user: User,
+    key: Option<Key>,
+    is_fragment: bool,
+}

@@ -1,0 +1,198 @@
+//! Replacing a key: a successor with another secret, while the old key goes on for a while.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+use chrono::TimeDelta;
+use serde::Deserialize;
+
+use super::super::expiry::Expiry;
+use super::super::secret::PlainKey;
+use super::super::store::{self, CreateError, Key, RotateError, Rotation};
+use super::new::{limit_reached, show_created};
+use super::{find_key, find_live, to_ended};
+use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::store::User;
+use crate::app::State;
+use crate::clock;
+use crate::http::{Error, page};
+
+#[derive(Template)]
+#[template(path = "keys/rotate.html")]
+struct RotatePage {
+    user: User,
+    key: Key,
+    form: RotateForm,
+    /// The expiry that the new key takes over.
+    expires: Option<String>,
+    overlap_error: Option<String>,
+    quiet_error: Option<String>,
+    expiry_error: Option<String>,
+    form_error: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct RotateForm {
+    #[serde(default)]
+    overlap: String,
+    #[serde(default)]
+    quiet: String,
+    #[serde(default)]
+    expiry: String,
+    #[serde(default)]
+    expires_on: String,
+}
+
+impl RotatePage {
+    fn new(user: User, key: Key, form: RotateForm) -> Self {
+        Self {
+            expires: Some(match &key.expires_at {
+                Some(at) => format!("in {}, {}", clock::left(at), clock::for_people(at)),
+                None => "never".to_owned(),
+            }),
+            user,
+            key,
+            form,
+            overlap_error: None,
+            quiet_error: None,
+            expiry_error: None,
+            form_error: None,
+        }
+    }
+
+    /// The choices of how long the old key goes on, for the template.
+    fn overlaps(&self) -> [(&'static str, &'static str, &'static str); 5] {
+        [
+            (
+                "now",
+                "Not at all",
+                "It stops at once. Choose this for a key that leaked.",
+            ),
+            ("1h", "1 hour", ""),
+            ("24h", "24 hours", ""),
+            ("7d", "7 days", ""),
+            ("manual", "Until I stop it", ""),
+        ]
+    }
+
+    /// Reads the form; what is wrong is noted beside the fields.
+    fn parse(&mut self) -> Option<Rotation> {
+        let overlap = match self.form.overlap.as_str() {
+            "now" => Some(Some(TimeDelta::zero())),
+            "manual" => Some(None),
+            text => hours(text).map(Some),
+        };
+        let quiet = match self.form.quiet.as_str() {
+            "" => Some(None),
+            text => hours(text).map(Some),
+        };
+        let expiry = match self.form.expiry.as_str() {
+            "keep" => Some(None),
+            choice => match Expiry::parse(choice, &self.form.expires_on) {
+                Ok(expiry) => Some(Some(expiry)),
+                Err(why) => {
+                    self.expiry_error = Some(why.to_string());
+                    None
+                }
+            },
+        };
+        if overlap.is_none() {
+            self.overlap_error = Some("Choose how long the old key goes on.".to_owned());
+        }
+        if quiet.is_none() {
+            self.quiet_error = Some("Choose one of these times.".to_owned());
+        }
+        Some(Rotation {
+            overlap: overlap?,
+            stops_when_quiet: quiet?,
+            expiry: expiry?,
+        })
+    }
+}
+
+fn hours(text: &str) -> Option<TimeDelta> {
+    match text {
+        "1h" => Some(TimeDelta::hours(1)),
+        "24h" => Some(TimeDelta::hours(24)),
+        "7d" => Some(TimeDelta::days(7)),
+        _ => None,
+    }
+}
+
+/// `GET /api-keys/{id}/rotate`
+pub async fn rotate_form(
+    state: web::Data<State>,
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    let Some(key) = find_live(&state, &user, *id).await? else {
+        return Ok(to_ended(&request, *id));
+    };
+    if key.successor.is_some() {
+        return page::html(&AlreadyRotatedPage { user, key });
+    }
+    let form = RotateForm {
+        overlap: "24h".to_owned(),
+        quiet: String::new(),
+        expiry: "keep".to_owned(),
+        expires_on: String::new(),
+    };
+    page::html(&RotatePage::new(user, key, form))
+}
+
+/// A key that was rotated before: its successor was shown then, and cannot be shown again.
+#[derive(Template)]
+#[template(path = "keys/already_rotated.html")]
+struct AlreadyRotatedPage {
+    user: User,
+    key: Key,
+}
+
+/// `POST /api-keys/{id}/rotate`: makes the new key and shows it in this answer and nowhere else.
+/// Sent twice, it makes one.
+pub async fn rotate(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    id: web::Path<i64>,
+    web::Form(form): web::Form<RotateForm>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let Some(key) = find_live(&state, &user, id).await? else {
+        return Ok(to_ended(&request, id));
+    };
+    let mut page = RotatePage::new(user, key, form);
+    let Some(rotation) = page.parse() else {
+        return page::unprocessable(&page);
+    };
+    let secret = PlainKey::generate();
+    let (limit, plain) = (state.config.key_limit, secret.clone());
+    let rotated = state
+        .db
+        .write(move |conn| store::rotate(conn, account, id, &rotation, &plain, limit, &actor))
+        .await;
+    match rotated {
+        Ok(rotated) => {
+            let old = rotated.new.predecessor.as_ref();
+            show_created(&state, &request, page.user, &rotated.new, old, &secret).await
+        }
+        Err(RotateError::NoSuchKey) => Err(Error::NotFound),
+        Err(RotateError::Ended(_)) => Ok(to_ended(&request, id)),
+        Err(RotateError::AlreadyRotated(_)) => {
+            let key = find_key(&state, &page.user, id).await?;
+            page::html(&AlreadyRotatedPage {
+                user: page.user,
+                key,
+            })
+        }
+        Err(RotateError::Create(CreateError::AccountPaused)) => Err(Error::AccountPaused),
+        Err(RotateError::Create(CreateError::Db(error))) => Err(error.into()),
+        Err(RotateError::Create(why)) => {
+            page.form_error = Some(match why {
+                CreateError::LimitReached(limit) => limit_reached(limit),
+                _ => "A domain of this key was removed meanwhile. Try again.".to_owned(),
+            });
+            page::unprocessable(&page)
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A key's own page: what it is, what it is used for, and what happened to it.
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use serde::Deserialize;
+
+use super::super::store::{self, Found, Key, Standing};
+use crate::accounts::session::SignedIn;
+use crate::accounts::store::events::{self, Event};
+use crate::accounts::store::{User, find_user};
+use crate::app::State;
+use crate::db;
+use crate::http::{Error, page};
+
+const EVENTS: i64 = 10;
+
+#[derive(Template)]
+#[template(path = "keys/show.html")]
+struct ShowPage {
+    standing: Standing,
+    /// Who made it.
+    creator: String,
+    events: Vec<Event>,
+    user: User,
+    key: Key,
+    notice: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+pub struct ShowQuery {
+    notice: Option<String>,
+}
+
+/// `GET /api-keys/{id}`, also of a key that ended in the last 90 days.
+pub async fn show(
+    state: web::Data<State>,
+    SignedIn(user): SignedIn,
+    id: web::Path<i64>,
+    query: web::Query<ShowQuery>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let found = state
+        .db
+        .read(move |conn| {
+            let key = match store::find(conn, account, id)? {
+                Found::Live(key) | Found::Ended(key) => key,
+                Found::Nothing => return Ok(None),
+            };
+            let creator = match key.created_by {
+                Some(user_id) => find_user(conn, user_id)?.map(|user| user.email),
+                None => None,
+            };
+            let events = events::list_of_subject(conn, account, "key", id, EVENTS)?;
+            Ok::<_, db::Error>(Some((key, creator, events)))
+        })
+        .await?;
+    let (key, creator, events) = found.ok_or(Error::NotFound)?;
+    page::html(&ShowPage {
+        standing: key.standing(&user.account_status),
+        creator: creator.unwrap_or_else(|| "the operator".to_owned()),
+        events,
+        notice: match query.notice.as_deref() {
+            Some("saved") => Some("The changes are saved. They hold from now on."),
+            Some("same") => Some("Nothing was changed."),
+            Some("ended") => Some("Nothing was changed: this key has ended."),
+            _ => None,
+        },
+        user,
+        key,
+    })
+}
