@@ -53,15 +53,19 @@ pub fn left(instant: &NaiveDateTime) -> String {
 }
 
 fn left_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
-    let left = *instant - now;
-    let (count, unit) = match (left.num_minutes(), left.num_hours(), left.num_days()) {
-        (..1, _, _) => return "less than a minute".to_owned(),
-        (minutes, 0, _) => (minutes, "minute"),
-        (_, hours, ..2) => (hours, "hour"),
-        (_, _, days) => (days, "day"),
+    let seconds = (*instant - now).num_seconds();
+    let (count, unit) = match seconds {
+        ..60 => return "less than a minute".to_owned(),
+        60..3570 => (rounded(seconds, 60), "minute"),
+        3570..171_000 => (rounded(seconds, 3600), "hour"),
+        _ => (rounded(seconds, 86_400), "day"),
     };
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {unit}{plural}")
+}
+
+fn rounded(seconds: i64, unit: i64) -> i64 {
+    (seconds + unit / 2) / unit
 }
 
 /// The form of instants in the email API: `2026-01-15 10:30:00`.
@@ -108,9 +112,12 @@ mod tests {
             (-5, "less than a minute"),
             (59, "less than a minute"),
             (60, "1 minute"),
-            (3600, "1 hour"),
+            (3569, "59 minutes"),
+            (3599, "1 hour"),
+            (24 * 3600 - 1, "24 hours"),
             (47 * 3600, "47 hours"),
-            (7 * 86_400, "7 days"),
+            (47 * 3600 + 1800, "2 days"),
+            (7 * 86_400 - 1, "7 days"),
         ] {
             assert_eq!(left_at(&(now + TimeDelta::seconds(seconds)), now), told);
         }

@@ -16,6 +16,7 @@ mod gateway;
 mod house;
 mod keys;
 mod last_used;
+mod life;
 mod revocation;
 mod sdk;
 mod secrecy;

@@ -32,7 +32,7 @@ impl EditPage {
     fn new(user: User, key: Key, version: String, form: KeyForm, domains: Vec<Domain>) -> Self {
         Self {
             expires: Some(match &key.expires_at {
-                Some(at) => format!("in {}, {}", clock::left(at), clock::for_people(at)),
+                Some(at) => clock::day(at),
                 None => "never".to_owned(),
             }),
             user,

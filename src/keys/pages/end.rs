@@ -5,7 +5,7 @@ use askama::Template;
 use serde::Deserialize;
 
 use super::super::store::{self, Found, Key};
-use super::{KeyList, find_live, fresh_list, live, path_of, shown_page, to_ended};
+use super::{KeyList, find_live, fresh_list, live, path_of, shown_list, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::{AccountStatus, User};
 use crate::app::State;
@@ -123,11 +123,7 @@ async fn changed(
     said: String,
     elsewhere: &str,
 ) -> Result<HttpResponse, Error> {
-    let page = match page::is_htmx(request) {
-        true => shown_page(request),
-        false => None,
-    };
-    let Some(page) = page else {
+    let Some(page) = shown_list(request) else {
         return Ok(page::redirect(request, elsewhere));
     };
     match fresh_list(state, user, page).await {
@@ -157,7 +153,7 @@ pub async fn resume(
         .await?;
     match live(found)? {
         None => Ok(to_ended(&request, id)),
-        Some(key) if shown_page(&request).is_some() => page::html(&RowFragment {
+        Some(key) if shown_list(&request).is_some() => page::html(&RowFragment {
             key,
             account_status,
         }),

@@ -139,8 +139,11 @@ async fn fresh_list(state: &State, user: &User, page: i64) -> Result<KeyList, Er
     Ok(list)
 }
 
-/// The page of the list that the browser shows, as htmx tells it; `None`: it shows something else.
-fn shown_page(request: &HttpRequest) -> Option<i64> {
+/// For htmx, the page of the list that the browser shows; `None` if it shows something else.
+fn shown_list(request: &HttpRequest) -> Option<i64> {
+    if !page::is_htmx(request) {
+        return None;
+    }
     let Some(url) = request.headers().get("hx-current-url") else {
         return Some(1);
     };

@@ -46,7 +46,7 @@ impl RotatePage {
     fn new(user: User, key: Key, form: RotateForm) -> Self {
         Self {
             expires: Some(match &key.expires_at {
-                Some(at) => format!("in {}, {}", clock::left(at), clock::for_people(at)),
+                Some(at) => clock::day(at),
                 None => "never".to_owned(),
             }),
             user,

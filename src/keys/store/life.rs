@@ -425,6 +425,8 @@ pub fn rotate(
         stop_in_words(stops_at, rotation.stops_when_quiet)
     );
     record(conn, account, actor, Action::KeyRotated, &old, &detail)?;
+    let detail = format!("replaces {}; {}", old.truncated, describe(&new));
+    record(conn, account, actor, Action::KeyCreated, &new, &detail)?;
     diesel::update(row(account, id))
         .set((
             api_keys::stops_at.eq(stops_at),

@@ -5,7 +5,7 @@ mod nonces;
 mod uses;
 mod verification;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -365,7 +365,30 @@ pub fn list(
     let mut keys = find_all(conn, account, &ids)?;
     let place: HashMap<i64, usize> = ids.into_iter().zip(0..).collect();
     keys.sort_by_key(|key| place.get(&key.id).copied());
-    Ok(keys)
+    Ok(beside_their_successors(keys))
+}
+
+/// Puts a key that is being replaced below the one that replaces it, if both are here.
+fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
+    let ids: HashSet<i64> = keys.iter().map(|key| key.id).collect();
+    let mut replaced: HashMap<i64, Key> = HashMap::new();
+    let mut ordered = Vec::with_capacity(keys.len());
+    for key in keys {
+        match &key.successor {
+            Some(successor) if ids.contains(&successor.id) => drop(replaced.insert(key.id, key)),
+            _ => ordered.push(key),
+        }
+    }
+    let mut together = Vec::with_capacity(ids.len());
+    for key in ordered {
+        let mut older = key.predecessor.as_ref().map(|peer| peer.id);
+        together.push(key);
+        while let Some(key) = older.and_then(|id| replaced.remove(&id)) {
+            older = key.predecessor.as_ref().map(|peer| peer.id);
+            together.push(key);
+        }
+    }
+    together
 }
 
 /// How many keys have ended in the last 90 days.

@@ -1,0 +1,374 @@
+//! The life of a key on its pages: edited, paused, replaced, expired, looked back upon.
+
+use crate::support::*;
+
+/// The account's domains acme.test and shop.test, both verified: their ids.
+fn two_domains(app: &App, owner: &Visitor) -> (String, String) {
+    let ids = ["acme.test", "shop.test"].map(|name| {
+        let id = owner.add_domain(name);
+        attest(&app.database, name);
+        id
+    });
+    let [acme, shop] = ids;
+    (acme, shop)
+}
+
+/// The fields of a key's edit form as it is opened, to be changed by those given.
+fn edit_form(owner: &Visitor, id: i64, changes: &[(&str, &str)]) -> Vec<(String, String)> {
+    let page = owner.get(&format!("/api-keys/{id}/edit"));
+    assert_eq!(page.status, 200, "{}", page.body);
+    let mut form = vec![
+        ("version".to_owned(), page.field("version")),
+        ("name".to_owned(), page.field("name")),
+        ("expiry".to_owned(), "keep".to_owned()),
+    ];
+    form.extend(
+        changes
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned())),
+    );
+    form
+}
+
+fn post(owner: &Visitor, path: &str, form: &[(String, String)]) -> Answer {
+    let form: Vec<(&str, &str)> = form.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    owner.post(path, &form)
+}
+
+/// Saves, and confirms what that changes. Gives what was to be confirmed.
+fn save(owner: &Visitor, id: i64, changes: &[(&str, &str)]) -> String {
+    let path = format!("/api-keys/{id}/edit");
+    let mut form = edit_form(owner, id, changes);
+    let asked = post(owner, &path, &form);
+    assert_eq!(asked.status, 200, "{}", asked.body);
+    form.push(("confirmed".into(), "yes".into()));
+    let saved = post(owner, &path, &form);
+    let to = format!("/api-keys/{id}?notice=saved");
+    assert_eq!(
+        (saved.status, saved.location()),
+        (303, Some(&*to)),
+        "{}",
+        saved.body
+    );
+    asked.body
+}
+
+fn rotate(owner: &Visitor, id: i64, form: &[(&str, &str)]) -> Answer {
+    let mut all = vec![("quiet", ""), ("expiry", "keep")];
+    all.retain(|(name, _)| !form.iter().any(|(given, _)| given == name));
+    all.extend(form);
+    owner.post(&format!("/api-keys/{id}/rotate"), &all)
+}
+
+both! {
+    fn a_key_is_renamed_and_described_without_a_new_secret(app: App) {
+        let owner = app.owner();
+        let (id, key) = owner.create_key("Old name", "");
+        let form = edit_form(&owner, id, &[
+            ("name", "New <b>name"), ("description", "For the shop"), ("scope", "all"),
+        ]);
+        let saved = post(&owner, &format!("/api-keys/{id}/edit"), &form);
+        assert_eq!(saved.status, 303, "{}", saved.body);
+        assert_eq!(app.program(&key).verify().json()["key"]["name"], "New <b>name");
+        let page = owner.get(saved.location().unwrap());
+        for part in ["The changes are saved.", "<bdi>New &#60;b&#62;name</bdi>", "For the shop",
+            "name: “Old name” → “New &#60;b&#62;name”"]
+        {
+            assert!(page.body.contains(part), "{part} in {}", page.body);
+        }
+        assert!(owner.get("/api-keys").body.contains("For the shop"));
+
+        let same = edit_form(&owner, id, &[
+            ("name", "New <b>name"), ("description", "For the shop"), ("scope", "all"),
+        ]);
+        let same = post(&owner, &format!("/api-keys/{id}/edit"), &same);
+        assert_eq!(same.location(), Some(&*format!("/api-keys/{id}?notice=same")));
+    }
+
+    fn narrowing_and_widening_are_told_and_confirmed_and_hold_at_once(app: App) {
+        let owner = app.owner();
+        let (acme, shop) = two_domains(&app, &owner);
+        let (id, key) = owner.create_key("Scoped", &acme);
+        let program = app.program(&key);
+        let from = |domain: &str| program.email_from(&format!("hello@{domain}")).status;
+        assert_eq!((from("acme.test"), from("shop.test")), (200, 422));
+
+        // Not before it is confirmed.
+        let only = |id: &str| vec![("scope", "domains"), ("domain", id)]
+            .into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect::<Vec<_>>();
+        let mut form = edit_form(&owner, id, &[]);
+        form.extend(only(&shop));
+        let asked = post(&owner, &format!("/api-keys/{id}/edit"), &form);
+        assert!(asked.body.contains("<strong>More:</strong> It can also send from shop.test."));
+        assert!(asked.body.contains("<strong>Less:</strong> It can no longer send from acme.test:"));
+        assert!(asked.body.contains(&format!("name=\"domain\" value=\"{shop}\"")));
+        assert_eq!((from("acme.test"), from("shop.test")), (200, 422));
+
+        save(&owner, id, &[("scope", "domains"), ("domain", &shop)]);
+        assert_eq!((from("acme.test"), from("shop.test")), (422, 200));
+        let told = save(&owner, id, &[("scope", "domains"), ("domain", &shop), ("domain", &acme)]);
+        assert!(told.contains("It can also send from acme.test."), "{told}");
+        assert_eq!((from("acme.test"), from("shop.test")), (200, 200));
+        let told = save(&owner, id, &[("scope", "all")]);
+        assert!(told.contains("every verified domain of the account"), "{told}");
+        let told = save(&owner, id, &[("scope", "domains"), ("domain", &acme)]);
+        assert!(told.contains("It can send from acme.test only."), "{told}");
+        assert_eq!((from("acme.test"), from("shop.test")), (200, 422));
+        assert!(owner.get(&format!("/api-keys/{id}")).body
+            .contains("scope: All domains → acme.test"));
+    }
+
+    fn the_last_domain_of_a_key_cannot_be_deleted_and_the_page_says_which_keys(app: App) {
+        let owner = app.owner();
+        let (acme, shop) = two_domains(&app, &owner);
+        let (id, key) = owner.create_key("Bound", &acme);
+        let refused = owner.post(&format!("/domains/{acme}/delete"), &[]);
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.contains("<bdi>Bound</bdi>"));
+        assert_eq!(app.program(&key).email_from("hello@acme.test").status, 200);
+        save(&owner, id, &[("scope", "domains"), ("domain", &shop)]);
+        assert_eq!(owner.post(&format!("/domains/{acme}/delete"), &[]).status, 303);
+    }
+
+    fn an_edit_of_what_someone_else_changed_meanwhile_is_not_lost_nor_done(app: App) {
+        let owner = app.owner();
+        let (acme, shop) = two_domains(&app, &owner);
+        let (id, key) = owner.create_key("Two browsers", "");
+        let path = format!("/api-keys/{id}/edit");
+        let mut mine = edit_form(&owner, id, &[("description", "Mine"), ("scope", "all"),
+            ("confirmed", "yes")]);
+        save(&owner, id, &[("scope", "domains"), ("domain", &acme)]);
+
+        let conflict = post(&owner, &path, &mine);
+        assert_eq!(conflict.status, 409);
+        assert!(conflict.body.contains("Someone changed this key since you opened the form."));
+        assert!(conflict.body.contains("value=\"Mine\""));
+        assert_eq!(app.program(&key).email_from("hello@shop.test").status, 422);
+
+        // The form that came back can be saved; what it widens has to be confirmed again.
+        mine[0].1 = conflict.field("version");
+        assert_eq!(post(&owner, &path, &mine).status, 303);
+
+        // A key that another browser deleted.
+        let mine = edit_form(&owner, id, &[("scope", "domains"), ("domain", &shop)]);
+        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        let gone = post(&owner, &path, &mine);
+        assert_eq!(gone.location(), Some(&*format!("/api-keys/{id}?notice=ended")));
+        let page = owner.get(gone.location().unwrap());
+        assert!(page.body.contains("Nothing was changed: this key has ended."));
+        assert!(page.body.contains("Deleted by ada@acme.test"));
+        assert_eq!(app.program(&key).verdict(), 403);
+    }
+
+    fn wrong_edits_come_back_with_what_was_entered(app: App) {
+        let owner = app.owner();
+        let (acme, _) = two_domains(&app, &owner);
+        let (id, _) = owner.create_key("Wrong", &acme);
+        let many: String = (0..101).map(|n| format!("a{n}@acme.test\n")).collect();
+        let long = "x".repeat(201);
+        let scope = [("scope", "domains"), ("domain", acme.as_str())];
+        for (field, value, error) in [
+            ("name", "", "Enter a name"),
+            ("description", &*long, "at most 200 characters"),
+            ("senders", &*many, "at most 100"),
+            ("senders", "hello@shop.test", "not at a domain that this key may send from"),
+            ("senders", "<b>", "“&#60;b&#62;” is not an email address."),
+            ("recipients", "not a domain", "neither an email address nor a domain"),
+            ("expiry", "", "Choose when the key expires."),
+        ] {
+            let form = edit_form(&owner, id, &[&scope[..], &[(field, value)]].concat());
+            let answer = post(&owner, &format!("/api-keys/{id}/edit"), &form);
+            assert_eq!(answer.status, 422, "{field} {value:?}");
+            assert!(answer.body.contains(error), "{error} in {}", answer.body);
+        }
+        for (date, error) in [
+            ("2020-01-01", "This is in the past."),
+            ("2100-01-01", "within the next 10 years"),
+            ("soon", "Enter a day such as"),
+        ] {
+            let more = [("expiry", "date"), ("expires_on", date)];
+            let form = edit_form(&owner, id, &[&scope[..], &more].concat());
+            let answer = post(&owner, &format!("/api-keys/{id}/edit"), &form);
+            assert_eq!(answer.status, 422, "{date}");
+            assert!(answer.body.contains(error), "{error} in {}", answer.body);
+            assert!(answer.body.contains(&format!("value=\"{date}\"")));
+        }
+        assert_eq!(app.database.number("SELECT count(*) FROM events WHERE action = 'key.edited'"), 0);
+    }
+
+    fn pausing_asks_first_and_the_status_says_by_whom(app: App) {
+        let owner = app.owner();
+        let (id, key) = owner.create_key("Switch", "");
+        app.program(&key).info();
+        let path = format!("/api-keys/{id}/pause");
+        until("the use is written", || owner.get(&path).body.contains("last used"));
+        let asked = owner.get(&path);
+        assert!(asked.body.contains("get authentication errors until you resume it"));
+        assert!(asked.body.contains("from 127.0.0.1"));
+        assert_eq!(app.program(&key).verdict(), 200);
+
+        owner.post(&path, &[]);
+        for page in ["/api-keys", &*format!("/api-keys/{id}")] {
+            assert!(owner.get(page).body.contains("Paused by ada@acme.test · Just now"), "{page}");
+        }
+        assert_eq!(app.program(&key).verdict(), 403);
+        let resumed = owner.post(&format!("/api-keys/{id}/resume"), &[]);
+        assert_eq!(resumed.location(), Some(&*format!("/api-keys/{id}")));
+        assert_eq!(app.program(&key).verdict(), 200);
+    }
+
+    fn the_status_says_why_a_key_does_not_send(app: App) {
+        let owner = app.owner();
+        let pending = owner.add_domain("pending.test");
+        owner.create_key("Bound", &pending);
+        owner.create_key("Free", "");
+        let body = owner.get("/api-keys").body;
+        assert_eq!(body.matches("Domain not verified").count(), 1);
+        assert_eq!(body.matches(">Active</span>").count(), 1);
+        attest(&app.database, "pending.test");
+        assert_eq!(owner.get("/api-keys").body.matches(">Active</span>").count(), 2);
+        cli(&app.database, &["account", "pause", "--account", EMAIL], "").unwrap();
+        let body = owner.get("/api-keys").body;
+        assert_eq!(body.matches("The account is paused").count(), 2);
+        assert_eq!(body.matches(">Active</span>").count(), 0);
+    }
+
+    fn a_rotated_key_goes_on_beside_its_successor_until_it_is_stopped(app: App) {
+        let owner = app.owner();
+        let (acme, _) = two_domains(&app, &owner);
+        let (id, old) = owner.create_key("Pair", &acme);
+        save(&owner, id, &[("scope", "domains"), ("domain", &acme), ("description", "Both"),
+            ("senders", "hello@acme.test"), ("recipients", "example.org"), ("expiry", "30")]);
+
+        let shown = rotate(&owner, id, &[("overlap", "24h"), ("quiet", "1h")]);
+        assert_eq!(shown.status, 200, "{}", shown.body);
+        assert_eq!(shown.header("cache-control"), Some("no-store, no-transform"));
+        let new = shown.key();
+        assert_ne!(new, old);
+        for key in [&old, &new] {
+            let program = app.program(key);
+            assert_eq!(program.email_from("hello@acme.test").status, 200);
+            assert_eq!(program.email_from("other@acme.test").status, 422);
+            assert_eq!(program.email_from("hello@shop.test").status, 422);
+        }
+        let new_id = owner.get("/api-keys").key_ids()[0];
+        let page = owner.get(&format!("/api-keys/{new_id}")).body;
+        for part in ["This key replaces", "Old key last used", "It stops in 24 hours",
+            "when it was not used for 1 hours", "Both", "In 30 days", "Stop the old key now"]
+        {
+            assert!(page.contains(part), "{part} in {page}");
+        }
+        assert!(!page.contains(&new) && !owner.get("/api-keys").body.contains(&new));
+        assert!(owner.get(&format!("/api-keys/{id}")).body.contains("This key is replaced by"));
+
+        // Each of both can be paused and deleted without the other.
+        owner.post(&format!("/api-keys/{new_id}/pause"), &[]);
+        assert_eq!((app.program(&old).verdict(), app.program(&new).verdict()), (200, 403));
+        owner.post(&format!("/api-keys/{new_id}/resume"), &[]);
+
+        let kept = owner.post(&format!("/api-keys/{id}/keep?from={new_id}"), &[]);
+        assert_eq!(kept.location(), Some(&*format!("/api-keys/{new_id}")));
+        assert!(owner.get(&format!("/api-keys/{new_id}")).body
+            .contains("It goes on until you stop it."));
+
+        owner.post(&format!("/api-keys/{id}/stop"), &[]);
+        assert_eq!((app.program(&old).verdict(), app.program(&new).verdict()), (403, 200));
+        assert!(owner.get(&format!("/api-keys/{id}")).body.contains("Stopped by ada@acme.test"));
+        assert!(!owner.get(&format!("/api-keys/{new_id}")).body.contains("This key replaces"));
+        assert_eq!(app.database.number("SELECT key_count FROM accounts"), 1);
+    }
+
+    fn a_pair_stands_together_in_the_list(app: App) {
+        let owner = app.owner();
+        let (first, _) = owner.create_key("First", "");
+        let (second, _) = owner.create_key("Second", "");
+        let (third, _) = owner.create_key("Third", "");
+        rotate(&owner, first, &[("overlap", "7d")]);
+        rotate(&owner, 4, &[("overlap", "manual")]);
+        assert_eq!(owner.get("/api-keys").key_ids(), [5, 4, first, third, second]);
+    }
+
+    fn a_rotation_that_cannot_be_is_told(app: App) {
+        let owner = app.owner();
+        let (id, old) = owner.create_key("Once", "");
+        for (form, error) in [
+            (&[][..], "Choose how long the old key goes on."),
+            (&[("overlap", "8d")], "Choose how long the old key goes on."),
+            (&[("overlap", "1h"), ("quiet", "2h")], "Choose one of these times."),
+            (&[("overlap", "1h"), ("expiry", "9")], "Choose when the key expires."),
+            (&[("overlap", "1h"), ("expiry", "date"), ("expires_on", "2020-01-01")],
+                "This is in the past."),
+        ] {
+            let answer = rotate(&owner, id, form);
+            assert_eq!(answer.status, 422, "{form:?}");
+            assert!(answer.body.contains(error), "{error} in {}", answer.body);
+        }
+        let new = rotate(&owner, id, &[("overlap", "1h")]).key();
+        let again = rotate(&owner, id, &[("overlap", "1h")]);
+        assert_eq!(again.find_key(), None);
+        assert!(again.body.contains("This key was rotated already"));
+        assert!(owner.get(&format!("/api-keys/{id}/rotate")).body.contains("rotated already"));
+
+        // A successor that nobody copied: it is deleted, and there is another one.
+        let new_id = id + 1;
+        assert!(again.body.contains(&format!("/api-keys/{new_id}/delete")));
+        owner.post(&format!("/api-keys/{new_id}/delete"), &[]);
+        assert_eq!((app.program(&old).verdict(), app.program(&new).verdict()), (200, 403));
+        let newer = rotate(&owner, id, &[("overlap", "now")]).key();
+        assert_eq!((app.program(&old).verdict(), app.program(&newer).verdict()), (403, 200));
+
+        let ended = rotate(&owner, id, &[("overlap", "1h")]);
+        assert_eq!(ended.location(), Some(&*format!("/api-keys/{id}?notice=ended")));
+        assert_eq!(rotate(&owner, 999, &[("overlap", "1h")]).status, 404);
+    }
+
+    fn ended_keys_are_shown_for_90_days_with_who_and_when(app: App) {
+        let owner = app.owner();
+        let (acme, _) = two_domains(&app, &owner);
+        let (id, key) = owner.create_key("Gone", &acme);
+        let (kept, _) = owner.create_key("Kept", "");
+        assert!(owner.get("/api-keys?show=ended").body.contains("No key has ended"));
+        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        assert_eq!(owner.get("/api-keys").key_ids(), [kept]);
+        let ended = owner.get("/api-keys?show=ended");
+        assert_eq!(ended.key_ids(), [id]);
+        assert!(ended.body.contains("Deleted by ada@acme.test · Just now"));
+        assert!(ended.body.contains("acme.test"));
+        let page = owner.get(&format!("/api-keys/{id}"));
+        assert!(page.body.contains("Deleted by ada@acme.test") && page.body.contains("acme.test"));
+        for gone in ["/edit", "/rotate", "/pause", "/delete"] {
+            assert!(!page.body.contains(&format!("href=\"/api-keys/{id}{gone}")), "{gone}");
+        }
+        assert!(!page.body.contains(&key));
+
+        app.database.execute("UPDATE api_keys SET ended_at = '2020-01-01 00:00:00.000000' WHERE id = 1");
+        assert!(owner.get("/api-keys?show=ended").key_ids().is_empty());
+        assert_eq!(owner.get(&format!("/api-keys/{id}")).status, 404);
+    }
+
+    fn an_expired_key_is_refused_told_and_makes_room(
+        app: App, with |settings| settings.key_limit = "1".into()
+    ) {
+        let owner = app.owner();
+        let form = [("name", "Brief"), ("scope", "all"), ("expiry", "7")];
+        let nonce = owner.nonce();
+        let key = owner.post("/api-keys", &[&form[..], &[("nonce", &nonce)]].concat()).key();
+        assert!(owner.get("/api-keys").body.contains("Expires in 7 days"));
+        assert!(owner.create("Second", "").body.contains("which is the limit"));
+        assert_eq!(app.program(&key).verdict(), 200);
+
+        let an_hour_ago = chrono::Utc::now() - chrono::TimeDelta::hours(1);
+        let an_hour_ago = an_hour_ago.format("%Y-%m-%d %H:%M:%S%.6f");
+        app.database.execute(&format!("UPDATE api_keys SET expires_at = '{an_hour_ago}'"));
+        let refused = app.program(&key).verify();
+        let unknown = app.program("tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ").verify();
+        assert_eq!((refused.status, refused.body), (403, unknown.body));
+        // Nobody needs to wait until that is written down.
+        assert!(owner.get("/api-keys/1").body.contains("Expired"));
+        let answer = owner.get("/api-keys/1/edit");
+        assert_eq!(answer.location(), Some("/api-keys/1?notice=ended"));
+        assert_eq!(owner.create("Second", "").status, 200);
+        assert_eq!(owner.get("/api-keys?show=ended").key_ids(), [1]);
+        assert_eq!(owner.get("/api-keys").key_ids(), [2]);
+    }
+}
