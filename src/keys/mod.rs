@@ -4,6 +4,7 @@ pub mod api;
 pub mod bearer;
 pub mod changes;
 pub mod expiry;
+pub mod find;
 pub mod name;
 pub mod pages;
 pub mod rule;
