@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::scope::NewScope;
 use crate::accounts::email::Email;
 use crate::domains::name::DomainName;
+use crate::domains::store::Domain;
 
 const MOST: usize = 100;
 
@@ -108,6 +110,20 @@ impl Allowed {
     }
 }
 
+impl Rule {
+    /// The first sender that the scope does not open, in an account that has these domains.
+    pub fn sender_outside(&self, scope: &NewScope, domains: &[Domain]) -> Option<&str> {
+        self.senders.iter().find(|sender| {
+            let is_open = |domain: &Domain| match scope {
+                NewScope::AllDomains => true,
+                NewScope::Domains(ids) => ids.contains(&domain.id),
+            };
+            let mut domains = domains.iter().filter(|domain| is_open(domain));
+            !domains.any(|domain| domain.name == domain_of(sender))
+        })
+    }
+}
+
 /// As people read it.
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -141,6 +157,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domains::store::DomainStatus;
 
     #[test]
     fn nothing_listed_means_any() {
@@ -205,6 +222,31 @@ mod tests {
             Allowed::parse_senders(&same),
             Ok(Allowed::Only("a@x.test".into()))
         );
+    }
+
+    #[test]
+    fn senders_must_be_at_a_domain_of_the_scope() {
+        let domain = |id, name: &str| Domain {
+            id,
+            name: name.to_owned(),
+            status: DomainStatus::Pending,
+            created_at: Default::default(),
+        };
+        let domains = [domain(1, "acme.test"), domain(2, "xn--bcher-kva.test")];
+        let outside = |senders: &str, scope| {
+            let rule = Rule {
+                senders: Allowed::parse_senders(senders).unwrap(),
+                recipients: Allowed::Any,
+            };
+            rule.sender_outside(&scope, &domains).map(str::to_owned)
+        };
+        let (all, first) = (NewScope::AllDomains, NewScope::Domains(vec![1]));
+        assert_eq!(outside("", NewScope::Domains(vec![])), None);
+        assert_eq!(outside("a@ACME.test b@bücher.test", all.clone()), None);
+        let sender = outside("a@acme.test b@bücher.test", first);
+        assert_eq!(sender.as_deref(), Some("b@xn--bcher-kva.test"));
+        let sender = outside("a@sub.acme.test", all);
+        assert_eq!(sender.as_deref(), Some("a@sub.acme.test"));
     }
 
     #[test]
