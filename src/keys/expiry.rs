@@ -36,13 +36,7 @@ impl Expiry {
     fn parse_at(choice: &str, date: &str, now: NaiveDateTime) -> Result<Self, InvalidExpiry> {
         match choice {
             "none" => Ok(Self::NEVER),
-            "date" => {
-                let last = NaiveDate::parse_from_str(date.trim(), "%Y-%m-%d");
-                let last = last.map_err(|_| InvalidExpiry::Malformed)?;
-                let end = last.checked_add_days(Days::new(1));
-                let end = end.ok_or(InvalidExpiry::TooFar)?;
-                Self::at_from(end.and_time(Default::default()), now)
-            }
+            "date" => Self::at_from(end_of_day(date)?, now),
             days => match days.parse() {
                 Ok(days) if DAYS.contains(&days) => Self::at_from(now + TimeDelta::days(days), now),
                 _ => Err(InvalidExpiry::Missing),
@@ -50,20 +44,26 @@ impl Expiry {
         }
     }
 
-    /// As the command line says it: `none`, a number of days (`90d`), a last day, or an instant
-    /// (RFC 3339).
+    /// As the command line says it: `none`, a number of days (`90d`), or as [`Self::parse_instant`].
     pub fn parse_text(text: &str) -> Result<Self, InvalidExpiry> {
         let now = clock::now();
         if text == "none" {
             return Ok(Self::NEVER);
         }
-        if let Some(days) = text.strip_suffix('d') {
-            let days: u32 = days.parse().map_err(|_| InvalidExpiry::Malformed)?;
-            return Self::at_from(now + TimeDelta::days(days.into()), now);
+        match text.strip_suffix('d') {
+            Some(days) => {
+                let days: u32 = days.parse().map_err(|_| InvalidExpiry::Malformed)?;
+                Self::at_from(now + TimeDelta::days(days.into()), now)
+            }
+            None => Self::at_from(Self::parse_instant(text)?, now),
         }
+    }
+
+    /// The end of a last day, or an instant (RFC 3339); not yet looked at whether it lies ahead.
+    pub fn parse_instant(text: &str) -> Result<NaiveDateTime, InvalidExpiry> {
         match chrono::DateTime::parse_from_rfc3339(text) {
-            Ok(at) => Self::at_from(at.naive_utc(), now),
-            Err(_) => Self::parse_at("date", text, now),
+            Ok(at) => Ok(clock::to_microseconds(at.naive_utc())),
+            Err(_) => end_of_day(text),
         }
     }
 
@@ -92,6 +92,15 @@ impl Expiry {
     pub fn instant(self) -> Option<NaiveDateTime> {
         self.0
     }
+}
+
+fn end_of_day(text: &str) -> Result<NaiveDateTime, InvalidExpiry> {
+    let day = NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d");
+    let day = day.map_err(|_| InvalidExpiry::Malformed)?;
+    let end = day.checked_add_days(Days::new(1));
+    Ok(end
+        .ok_or(InvalidExpiry::TooFar)?
+        .and_time(Default::default()))
 }
 
 #[cfg(test)]
