@@ -67,6 +67,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/logout").post(accounts::logout))
         .service(resource("/api-keys").get(keys::index).post(keys::create))
         .service(resource("/api-keys/new").get(keys::new))
+        .service(resource("/api-keys/find").get(keys::find_form).post(keys::find))
         .service(resource("/api-keys/{id}").get(keys::show))
         .service(resource("/api-keys/{id}/edit").get(keys::edit).post(keys::save))
         .service(resource("/api-keys/{id}/rotate").get(keys::rotate_form).post(keys::rotate))

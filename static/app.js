@@ -4,6 +4,8 @@
 
 const dialogs = [...document.querySelectorAll("dialog")];
 const pageStatus = document.getElementById("status");
+// The id of what opened the dialog: the list may have been put in anew since.
+let opener;
 
 document.addEventListener("htmx:afterSettle", (event) => {
   const dialog = dialogs.find((d) => d === event.detail.target);
@@ -16,6 +18,7 @@ document.addEventListener("htmx:afterSettle", (event) => {
   dialog.setAttribute("closedby", showsKey(dialog) ? "none" : "closerequest");
   if (!dialog.open) {
     pageStatus.textContent = "";
+    opener = document.activeElement?.id;
     dialog.showModal();
   }
   (dialog.querySelector("[aria-invalid]") ?? dialog.querySelector("[autofocus]"))?.focus();
@@ -60,7 +63,8 @@ function showsKey(dialog) {
 function focusSomewhere() {
   const active = document.activeElement;
   if (!active || active === document.body || !active.isConnected) {
-    document.querySelector("h1[tabindex]")?.focus();
+    const again = opener && document.getElementById(opener);
+    (again || document.querySelector("h1[tabindex]"))?.focus();
   }
 }
 

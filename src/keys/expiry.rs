@@ -53,7 +53,8 @@ impl Expiry {
         match text.strip_suffix('d') {
             Some(days) => {
                 let days: u32 = days.parse().map_err(|_| InvalidExpiry::Malformed)?;
-                Self::at_from(now + TimeDelta::days(days.into()), now)
+                let at = now.checked_add_signed(TimeDelta::days(days.into()));
+                Self::at_from(at.ok_or(InvalidExpiry::TooFar)?, now)
             }
             None => Self::at_from(Self::parse_instant(text)?, now),
         }
@@ -155,7 +156,9 @@ mod tests {
         let days = Expiry::parse_text("90d").unwrap().instant().unwrap();
         assert!((days - clock::now()).num_days() >= 89);
         assert_eq!(Expiry::parse_text("2020-01-01"), Err(InvalidExpiry::Past));
-        assert_eq!(Expiry::parse_text("99999d"), Err(InvalidExpiry::TooFar));
+        for far in ["99999d", "4294967295d"] {
+            assert_eq!(Expiry::parse_text(far), Err(InvalidExpiry::TooFar));
+        }
         assert_eq!(Expiry::parse_text("soon"), Err(InvalidExpiry::Malformed));
     }
 }

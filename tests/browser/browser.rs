@@ -224,8 +224,34 @@ impl Browser {
 
     #[track_caller]
     pub fn press_escape(&self) {
-        let typing = self.driver.action_chain().send_keys(Key::Escape);
+        self.press_key(Key::Escape);
+    }
+
+    #[track_caller]
+    pub fn press_key(&self, key: Key) {
+        let typing = self.driver.action_chain().send_keys(key);
         self.run(typing.perform());
+    }
+
+    /// Types where the focus is.
+    #[track_caller]
+    pub fn type_keys(&self, text: &str) {
+        let typing = self.driver.action_chain().send_keys(text);
+        self.run(typing.perform());
+    }
+
+    /// Goes on by the Tab key until the focus is there.
+    #[track_caller]
+    pub fn tab_to(&self, css: &str) {
+        let is_there = "return document.activeElement.matches(arguments[0])";
+        let is_there = is_there.replace("arguments[0]", &json!(css).to_string());
+        for _ in 0..60 {
+            if self.script(&is_there) {
+                return;
+            }
+            self.press_key(Key::Tab);
+        }
+        panic!("Tab never comes to {css}");
     }
 
     /// What is on the clipboard, read as a person would: by pasting it.

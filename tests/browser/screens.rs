@@ -83,7 +83,7 @@ impl<'a> Keys<'a> {
     pub fn rows(&self) -> Vec<Row> {
         self.0.script(
             "return [...document.querySelectorAll('#key-rows tr')].map(row => {
-               const [name, key, domain, status] = [...row.cells].map(cell => cell.innerText.trim());
+               const [name, key, domain, status] = [...row.cells].map(cell => cell.innerText.trim().split('\\n')[0]);
                return {name, key, domain, status};
              })",
         )
@@ -117,11 +117,23 @@ impl<'a> Keys<'a> {
 
     pub fn pause(&self, name: &str) {
         self.0.press(&format!("Pause {name}"));
+        self.0.see("form[action$='/pause']");
+        self.0.press("Pause key");
+        self.0.miss("form[action$='/pause']");
+        if !self.0.shows("#key-list") {
+            // Without JavaScript the page of the key says so.
+            self.0.see(".lead .badge.paused");
+            Keys::open(self.0);
+        }
         self.wait_for_status(name, "Inactive");
     }
 
     pub fn resume(&self, name: &str) {
         self.0.press(&format!("Resume {name}"));
+        if !self.0.shows("#key-list") {
+            self.0.see(".lead .badge.active");
+            Keys::open(self.0);
+        }
         self.wait_for_status(name, "Active");
     }
 
@@ -155,18 +167,21 @@ impl<'a> NewKey<'a> {
         self
     }
 
-    pub fn domain(self, label: &str) -> Self {
+    /// Restricts the key to a domain, by the words beside the box.
+    pub fn domain(self, name: &str) -> Self {
+        let names = self.domains();
+        let at = 1 + names.iter().position(|n| n == name).expect(name);
+        self.0.click("#key-scope-domains");
         self.0
-            .click(&format!("#key-domain option:nth-of-type({})", {
-                let labels = self.domains();
-                1 + labels.iter().position(|l| l == label).expect(label)
-            }));
+            .click(&format!(".sub-choices .choice:nth-of-type({at}) input"));
         self
     }
 
     pub fn domains(&self) -> Vec<String> {
-        self.0
-            .script("return [...document.getElementById('key-domain').options].map(o => o.text)")
+        self.0.script(
+            "return [...document.querySelectorAll('.sub-choices .choice span:first-of-type')]
+               .map(span => span.firstChild.textContent.trim())",
+        )
     }
 
     pub fn submit(self) -> Reveal<'a> {
@@ -228,6 +243,9 @@ impl<'a> DeleteKey<'a> {
     pub fn cancel(self) -> Keys<'a> {
         self.0.press("Cancel");
         self.0.miss("form[action$='/delete']");
+        if !self.0.shows("#key-list") {
+            return Keys::open(self.0);
+        }
         Keys::see(self.0)
     }
 

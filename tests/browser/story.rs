@@ -41,7 +41,7 @@ both! {
         let form = keys.create();
         assert!(browser.shows("dialog#dialog:modal"));
         browser.wait_for_focus("input#key-name");
-        assert_eq!(form.domains(), ["All domains", "acme.test"]);
+        assert_eq!(form.domains(), ["acme.test"]);
         let shown = form.name("Production").domain("acme.test").submit();
 
         // It is shown once.

@@ -371,4 +371,53 @@ both! {
         assert_eq!(owner.get("/api-keys?show=ended").key_ids(), [1]);
         assert_eq!(owner.get("/api-keys").key_ids(), [2]);
     }
+
+    fn a_pasted_key_leads_to_its_row_and_is_shown_nowhere(app: App) {
+        let owner = app.owner();
+        let (id, key) = owner.create_key("Leaked", "");
+        let find = |visitor: &Visitor, pasted: &str| {
+            let answer = visitor.post("/api-keys/find", &[("pasted", pasted)]);
+            assert!(!answer.body.contains(&key), "{}", answer.body);
+            assert_eq!(answer.location(), None);
+            answer
+        };
+        let short = format!("{}…{}", &key[..8], &key[40..]);
+        for pasted in [key.clone(), format!("export TOSEND_API_KEY='{key}' # prod"), short] {
+            let found = find(&owner, &pasted);
+            assert_eq!(found.status, 200);
+            for part in ["<bdi>Leaked</bdi>", "It was never used.",
+                &format!("href=\"/api-keys/{id}/pause\""), &format!("href=\"/api-keys/{id}/delete\"")]
+            {
+                assert!(found.body.contains(part), "{part} in {}", found.body);
+            }
+        }
+
+        let swapped = if key.ends_with('0') { "1" } else { "0" };
+        let mistyped = format!("{}{swapped}", &key[..43]);
+        let valid = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
+        for (pasted, told) in [
+            ("", "Paste a key"),
+            ("re_123456789", "a key begins with tsend_"),
+            (&*mistyped, "missing or mistyped"),
+            (&key[..43], "too short"),
+            ("tsend_admin_abcdefghijklmnop", "an admin key"),
+            (valid, "none of this account"),
+            ("tsend_zz…0000", "No key of this account is shown like this"),
+        ] {
+            let answer = find(&owner, pasted);
+            assert_eq!(answer.status, 422, "{pasted}");
+            assert!(answer.body.contains(told), "{told} in {}", answer.body);
+            assert!(!answer.body.contains("id=\"found\""));
+        }
+
+        // Another account learns no more of it than of one that nobody has.
+        let stranger = app.stranger();
+        assert_eq!(find(&stranger, &key).body, find(&stranger, valid).body);
+
+        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        let found = find(&owner, &key);
+        assert!(found.body.contains("Deleted by ada@acme.test"), "{}", found.body);
+        assert!(found.body.contains("It has ended for good"));
+        assert!(!found.body.contains(&format!("/api-keys/{id}/delete")));
+    }
 }

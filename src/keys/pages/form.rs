@@ -2,7 +2,7 @@
 
 use super::super::expiry::{DAYS, Expiry, InvalidExpiry};
 use super::super::name::{Description, KeyName};
-use super::super::rule::{Allowed, Rule, domain_of};
+use super::super::rule::{Allowed, Rule};
 use super::super::scope::{NewScope, Scope};
 use super::super::store::Key;
 use crate::domains::store::Domain;
@@ -120,10 +120,6 @@ impl KeyForm {
         let expiry = self.parse_expiry();
         let recipients = Allowed::parse_recipients(&self.recipients).map_err(|e| e.to_string());
         let senders = Allowed::parse_senders(&self.senders).map_err(|e| e.to_string());
-        let senders = senders.and_then(|senders| match &scope {
-            Ok(scope) => within(senders, scope, domains),
-            Err(_) => Ok(senders),
-        });
         let errors = &mut self.errors;
         let name = note(name, &mut errors.name);
         let description = note(description, &mut errors.description);
@@ -131,15 +127,24 @@ impl KeyForm {
         let expiry = note(expiry, &mut errors.expiry);
         let senders = note(senders, &mut errors.senders);
         let recipients = note(recipients, &mut errors.recipients);
-        Some(Entered {
-            name: name?,
-            description: description?,
-            scope: scope?,
-            expiry: expiry?,
-            rule: Rule {
+        let (scope, rule) = (
+            scope?,
+            Rule {
                 senders: senders?,
                 recipients: recipients?,
             },
+        );
+        if let Some(sender) = rule.sender_outside(&scope, domains) {
+            let error = format!("{sender} is not at a domain that this key may send from.");
+            errors.senders = Some(error);
+            return None;
+        }
+        Some(Entered {
+            name: name?,
+            description: description?,
+            scope,
+            expiry: expiry?,
+            rule,
         })
     }
 
@@ -187,26 +192,4 @@ impl KeyForm {
 /// Notes an error where it belongs.
 fn note<T>(parsed: Result<T, String>, error: &mut Option<String>) -> Option<T> {
     parsed.map_err(|why| *error = Some(why)).ok()
-}
-
-/// Senders must be at domains that the key opens.
-fn within(senders: Allowed, scope: &NewScope, domains: &[Domain]) -> Result<Allowed, String> {
-    let is_open = |domain: &&Domain| match scope {
-        NewScope::AllDomains => true,
-        NewScope::Domains(ids) => ids.contains(&domain.id),
-    };
-    let open: Vec<&str> = domains
-        .iter()
-        .filter(is_open)
-        .map(|domain| domain.name.as_str())
-        .collect();
-    let outside = senders
-        .iter()
-        .find(|email| !open.contains(&domain_of(email)));
-    if let Some(email) = outside {
-        return Err(format!(
-            "{email} is not at a domain that this key may send from."
-        ));
-    }
-    Ok(senders)
 }

@@ -2,6 +2,7 @@
 
 mod edit;
 mod end;
+mod find;
 mod form;
 mod new;
 mod rotate;
@@ -20,6 +21,7 @@ use crate::http::{Error, page};
 
 pub use edit::{edit, save};
 pub use end::{confirm_delete, confirm_pause, delete, keep_going, pause, resume, stop};
+pub use find::{find, find_form};
 pub use new::{create, new};
 pub use rotate::{rotate, rotate_form};
 pub use show::show;
