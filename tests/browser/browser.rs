@@ -233,6 +233,19 @@ impl Browser {
         self.run(typing.perform());
     }
 
+    /// As one event: ChromeDriver would send a key's character after what its going down led to,
+    /// so into the next page.
+    #[track_caller]
+    pub fn press_enter(&self) {
+        for (what, text) in [("keyDown", "\r"), ("keyUp", "")] {
+            let event = json!({
+                "type": what, "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13,
+                "text": text,
+            });
+            self.devtools("Input.dispatchKeyEvent", event);
+        }
+    }
+
     /// Types where the focus is.
     #[track_caller]
     pub fn type_keys(&self, text: &str) {

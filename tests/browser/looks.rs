@@ -92,6 +92,8 @@ fn every_screen_fits_every_width() {
             "INSERT INTO api_key_uses VALUES ({id}, strftime('%F %R:%f', 'now', '{ago}'), '::1', '')"
         ));
     }
+    let arguments = ["key", "rotate", "--account", EMAIL, "1", "--quiet", "24h"];
+    cli(&app.database, &arguments, "").unwrap();
     let keys = Keys::open(&browser);
     look(&browser, "keys");
     let question = keys.delete(&"W".repeat(64));
@@ -104,6 +106,42 @@ fn every_screen_fits_every_width() {
     look(&browser, "new-key-shown-page");
     browser.goto("/api-keys/1/delete");
     look(&browser, "delete-key-page");
+    browser.goto("/api-keys/1/pause");
+    look(&browser, "pause-key-page");
+    browser.goto("/api-keys/1");
+    look(&browser, "key-replaced");
+    browser.goto("/api-keys/7");
+    look(&browser, "key-successor");
+    browser.goto("/api-keys/7/rotate");
+    look(&browser, "rotate-key");
+    browser.goto("/api-keys/7/edit");
+    browser.click(".more summary");
+    look(&browser, "edit-key");
+    browser.fill("#key-senders", "hello@acme.test");
+    browser.fill("#key-recipients", "example.org");
+    browser.press("Save");
+    browser.see(".changes");
+    look(&browser, "edit-key-confirm");
+    browser.goto("/api-keys/find");
+    look(&browser, "find-key");
+    browser.fill("#pasted", "tsend_tooshort");
+    browser.press("Find");
+    browser.see("#pasted-error:not(:empty)");
+    look(&browser, "find-key-error");
+    browser.goto("/api-keys?show=ended");
+    look(&browser, "keys-ended-empty");
+    for id in [2, 4] {
+        cli(
+            &app.database,
+            &["key", "delete", "--account", EMAIL, &id.to_string()],
+            "",
+        )
+        .unwrap();
+    }
+    browser.goto("/api-keys?show=ended");
+    look(&browser, "keys-ended");
+    browser.goto("/api-keys/4");
+    look(&browser, "key-ended");
     browser.goto("/domains/1");
     look(&browser, "domain-verified");
     browser.goto("/domains/1/delete");

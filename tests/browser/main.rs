@@ -10,6 +10,7 @@ mod browser;
 mod screens;
 
 mod form;
+mod life;
 mod looks;
 mod safety;
 mod story;

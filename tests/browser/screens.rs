@@ -179,7 +179,7 @@ impl<'a> NewKey<'a> {
 
     pub fn domains(&self) -> Vec<String> {
         self.0.script(
-            "return [...document.querySelectorAll('.sub-choices .choice span:first-of-type')]
+            "return [...document.querySelectorAll('.sub-choices .choice > span')]
                .map(span => span.firstChild.textContent.trim())",
         )
     }

@@ -89,6 +89,9 @@ pub async fn save(
         let page = EditPage::new(user, key, version, form, domains);
         return page::unprocessable(&page);
     };
+    if value(&pairs, "back") == "yes" {
+        return page::html(&EditPage::new(user, key, version, form, domains));
+    }
     let edit = Edit::from(entered);
     let changes = changes(&key, &edit, &domains);
     if !changes.is_empty() && version == key.version() && value(&pairs, "confirmed") != "yes" {
@@ -96,7 +99,7 @@ pub async fn save(
             user,
             key,
             changes,
-            fields: confirmed(&pairs),
+            fields: pairs,
         });
     }
     let wanted = version.clone();
@@ -148,11 +151,4 @@ impl From<Entered> for Edit {
             rule: entered.rule,
         }
     }
-}
-
-/// The fields that were sent, and that the change is wanted.
-fn confirmed(pairs: &Pairs) -> Pairs {
-    let others = pairs.iter().filter(|(name, _)| name != "confirmed");
-    let yes = ("confirmed".to_owned(), "yes".to_owned());
-    others.cloned().chain([yes]).collect()
 }
