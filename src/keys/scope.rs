@@ -48,6 +48,14 @@ impl Scope {
         }
     }
 
+    /// As it would be chosen again.
+    pub fn as_new(&self) -> NewScope {
+        match self {
+            Self::AllDomains => NewScope::AllDomains,
+            Self::Domains(domains) => NewScope::Domains(domains.iter().map(|d| d.id).collect()),
+        }
+    }
+
     pub fn allows(&self, domain_id: i64) -> bool {
         match self {
             Self::AllDomains => true,

@@ -171,18 +171,18 @@ both! {
             at
         };
         let truncated = keys.map(|key| format!("{}…{}", &key[..8], &key[40..]));
+        let expected = |i: usize, truncated: &str, scope: Value, status: &str| json!({
+            "id": ids[i], "name": listed[i]["name"], "description": "", "truncated": truncated,
+            "scope": scope, "senders": "any", "recipients": "any", "status": status,
+            "created_at": at(i), "expires_at": null, "last_used_at": listed[i]["last_used_at"],
+            "stops_at": null, "stops_when_quiet_hours": null, "replaces": null,
+            "replaced_by": null, "ended_at": null, "ended_by": null,
+        });
         assert_eq!(listed, json!([
-            {
-                "id": ids[0], "name": "Büro <1>", "truncated": truncated[1],
-                "scope": ["acme.test", "b.test"], "status": "paused", "created_at": at(0),
-                "last_used_at": listed[0]["last_used_at"],
-            },
-            {
-                "id": ids[1], "name": listed[1]["name"], "truncated": truncated[0],
-                "scope": "all", "status": "active", "created_at": at(1),
-                "last_used_at": listed[1]["last_used_at"],
-            },
+            expected(0, &truncated[1], json!(["acme.test", "b.test"]), "paused"),
+            expected(1, &truncated[0], json!("all"), "active"),
         ]));
+        assert_eq!(listed[0]["name"], "Büro <1>");
         let name = listed[1]["name"].as_str().unwrap();
         assert_eq!(name.split_whitespace().collect::<Vec<_>>(), ["Production", "server"]);
         let lines = ok(&app.database, &list[..4]);
@@ -207,6 +207,14 @@ both! {
         let (deleted, _) = owner.create_key("x", "");
         let (theirs, deleted) = (theirs.to_string(), deleted.to_string());
         ok(&app.database, &key_command("delete", &deleted));
+        attest(&app.database, "acme.test");
+        let [plain, rotated, expired] = ["a", "b", "c"].map(|name| owner.create_key(name, "").0);
+        let yesterday = (chrono::Utc::now() - chrono::Days::new(1)).format("%Y-%m-%d %H:%M:%S");
+        app.database.execute(&format!(
+            "UPDATE api_keys SET expires_at = '{yesterday}' WHERE id = {expired}"
+        ));
+        let [plain, rotated, expired] = [plain, rotated, expired].map(|id| id.to_string());
+        ok(&app.database, &key_command("rotate", &rotated));
         let nobody = "nobody@acme.test";
         let count = || ["accounts", "users", "sending_domains", "api_keys"].map(|table| {
             app.database.number(&format!("SELECT COUNT(*) FROM {table}"))
@@ -237,14 +245,53 @@ both! {
                 "limit"),
             (&key_command("delete", "999"), "the account has no key 999"),
             (&key_command("delete", &theirs), "the account has no key"),
-            (&key_command("delete", &deleted), "had been deleted already"),
+            (&key_command("delete", &deleted), "has been deleted already"),
             (&key_command("pause", &theirs), "the account has no key"),
             (&key_command("pause", &deleted), "has been deleted already"),
             (&key_command("resume", "0"), "the account has no key"),
+            (&key_command("resume", &expired), "has expired already"),
+            (&key_command("rotate", "999"), "the account has no key 999"),
+            (&key_command("rotate", &theirs), "the account has no key"),
+            (&key_command("rotate", &deleted), "has been deleted already"),
+            (&key_command("rotate", &expired), "has expired already"),
+            (&key_command("rotate", &rotated), "has been replaced already, by the key"),
+            (&key_command("edit", &theirs), "the account has no key"),
+            (&key_command("edit", &deleted), "has been deleted already"),
+            (&key_command("edit", &expired), "has expired already"),
+            (&key_command("stop", &plain), "no other key replaces the key"),
+            (&key_command("stop", &theirs), "the account has no key"),
+            (&key_command("keep", &deleted), "has been deleted already"),
+            (&key_command("show", &theirs), "the account has no key"),
         ];
         for (args, why) in cases {
             let sentence = refused(command(&app.database).args(*args));
             assert!(sentence.contains(why), "{args:?}: {sentence}");
+        }
+        let many: Vec<String> = (0..101).map(|n| format!("--sender=a{n}@acme.test")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let options: &[(&[&str], &str)] = &[
+            (&["--name", ""], "Enter a name"),
+            (&["--description", "a\u{202E}b"], "invisible control characters"),
+            (&["--domain", "no.test"], "the account has no domain no.test"),
+            (&["--expires", "2020-01-01"], "in the past"),
+            (&["--expires", "2120-01-01"], "within the next 10 years"),
+            (&["--expires", "4000d"], "within the next 10 years"),
+            (&["--expires", "soon"], "Enter a day"),
+            (&["--expires", ""], "Enter a day"),
+            (&many, "at most 100"),
+            (&["--sender", "acme.test"], "is not an email address"),
+            (&["--sender", ""], "an empty list allows nothing"),
+            (&["--sender", "a@new.test"], "the sender a@new.test is at none of the key's domains"),
+            (&["--recipient", "com"], "is neither an email address nor a domain"),
+        ];
+        for (options, why) in options {
+            for key in [&["create", "--name=x"][..], &["edit", &plain]] {
+                // What is given twice is another mistake.
+                let key = &key[..key.len() - usize::from(options[0] == "--name" && key[0] == "create")];
+                let args = [&["key"], key, &["--account", EMAIL], *options].concat();
+                let sentence = refused(command(&app.database).args(&args));
+                assert!(sentence.contains(why), "{args:?}: {sentence}");
+            }
         }
         for (args, stdin, why) in [
             (["account", "create", "--email", EMAIL, "--title", "T", "--password-stdin"], PASSWORD,
@@ -264,6 +311,170 @@ both! {
         assert!(refused(command(&app.database).args(create)).contains("paused"));
         assert_eq!(count(), before);
         assert_eq!(app.program(&key).info().status, 200);
+    }
+
+    fn a_key_is_edited_in_what_is_given_and_nothing_else(app: App) {
+        let owner = app.owner();
+        for domain in ["acme.test", "b.test"] {
+            attest(&app.database, domain);
+        }
+        let create = ["key", "create", "--account", EMAIL, "--name", "Shop",
+            "--description", "The  shop", "--domain", "acme.test", "--expires", "90d",
+            "--sender", "Hello@acme.test", "--recipient", "@example.org", "--recipient", "b@c.test"];
+        let key = ok(&app.database, &create);
+        let id = owner.get("/api-keys").key_ids()[0].to_string();
+        let show = || -> Value {
+            let args = ["key", "show", "--account", EMAIL, &id, "--json"];
+            serde_json::from_str(&ok(&app.database, &args)).unwrap()
+        };
+        let edit = |options: &[&str]| {
+            ok(&app.database, &[&key_command("edit", &id)[..], options].concat())
+        };
+        let events = || app.database.number("SELECT COUNT(*) FROM events WHERE action = 'key.edited'");
+        let created = show();
+        assert_eq!(created["description"], "The shop");
+        assert_eq!(created["senders"], json!(["hello@acme.test"]));
+        assert_eq!(created["recipients"], json!(["example.org", "b@c.test"]));
+
+        for nothing in [&[][..], &["--name", "Shop"], &["--domain", "ACME.test"]] {
+            assert_eq!(edit(nothing), "Nothing to change.\n");
+        }
+        assert_eq!((show(), events()), (created.clone(), 0));
+        let said = edit(&["--name", "Store", "--any-sender", "--domain", "b.test"]);
+        assert_eq!(said, format!(
+            "Changed the key {id}: name: “Shop” → “Store”; scope: acme.test → b.test; \
+             senders: hello@acme.test → any.\n"
+        ));
+        let mut expected = created.clone();
+        for (member, value) in [
+            ("name", json!("Store")), ("scope", json!(["b.test"])), ("senders", json!("any")),
+        ] {
+            expected[member] = value;
+        }
+        let mut edited = show();
+        assert_eq!(edited["events"][0]["action"], "key.edited");
+        assert_eq!(edited["events"][0]["actor"], "operator");
+        expected["events"] = edited["events"].take();
+        edited["events"] = expected["events"].clone();
+        assert_eq!(edited, expected);
+
+        edit(&["--description", "", "--expires", "none", "--any-recipient", "--all-domains",
+            "--sender", "a@acme.test", "--sender", "a@b.test"]);
+        let edited = show();
+        assert_eq!(edited["senders"], json!(["a@acme.test", "a@b.test"]));
+        assert_eq!([&edited["recipients"], &edited["scope"], &edited["description"]], ["any", "all", ""]);
+        assert_eq!((&edited["expires_at"], events()), (&json!(null), 2));
+        assert_eq!(app.program(key.trim()).info().status, 200, "the secret is the same");
+        // A domain that is gone must not stand in the way of another name.
+        let domain = app.database.number("SELECT id FROM sending_domains WHERE name = 'b.test'");
+        assert_eq!(owner.post(&format!("/domains/{domain}/delete"), &[]).status, 303);
+        edit(&["--name", "Shop"]);
+        let sentence = refused(command(&app.database).args(key_command("edit", &id)).arg("--all-domains"));
+        assert!(sentence.contains("the sender a@b.test"), "{sentence}");
+    }
+
+    fn a_key_is_rotated_and_the_old_one_stopped_or_kept(app: App) {
+        let owner = app.owner();
+        attest(&app.database, "acme.test");
+        let rotate = |id: &str, options: &[&str]| {
+            let args = [&key_command("rotate", id)[..], options].concat();
+            let key = ok(&app.database, &args).trim_end_matches('\n').to_owned();
+            assert!(key.len() == 44 && key.starts_with("tsend_"), "the key alone");
+            key
+        };
+        let status = |key: &str| app.program(key).info().status;
+        let show = |id: &str| ok(&app.database, &key_command("show", id));
+        let new_id = || owner.get("/api-keys").key_ids()[0].to_string();
+
+        let (id, old) = owner.create_key("Shop", "");
+        let id = id.to_string();
+        let new = rotate(&id, &["--quiet", "1h", "--expires", "90d"]);
+        assert_eq!((status(&old), status(&new)), (200, 200));
+        let shown = show(&id);
+        assert!(shown.contains("in 23 hours, or when it was not used for an hour"), "{shown}");
+        let newer = new_id();
+        assert!(shown.contains(&format!("Replaced by  {newer} tsend_")), "{shown}");
+        let shown = show(&newer);
+        assert!(shown.contains(&format!("Replaces     {id} tsend_")), "{shown}");
+        assert!(shown.contains("Expires") && shown.contains(", in 89 days"), "{shown}");
+        assert_eq!(ok(&app.database, &key_command("keep", &id)), format!("The key {id} goes on.\n"));
+        assert!(!show(&id).contains("Stops"));
+        let said = ok(&app.database, &key_command("stop", &id));
+        assert_eq!(said, format!("Stopped {}…{} “Shop”.\n", &old[..8], &old[40..]));
+        assert_eq!((status(&old), status(&new)), (403, 200));
+        let sentence = refused(command(&app.database).args(key_command("stop", &id)));
+        assert_eq!(sentence, format!("the key {id} has been stopped already"));
+
+        let newest = rotate(&newer, &["--overlap", "now"]);
+        assert_eq!((status(&new), status(&newest)), (403, 200));
+        let last = new_id();
+        rotate(&last, &["--overlap", "manual"]);
+        assert!(!show(&last).contains("Stops"));
+        assert_eq!(status(&newest), 200);
+
+        let list = ["key", "list", "--account", EMAIL, "--ended"];
+        let lines = ok(&app.database, &list);
+        let ended: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+        assert_eq!(ended.len(), 2, "{lines}");
+        for (line, id) in ended.iter().zip([&newer, &id]) {
+            assert_eq!([line[0], line[2], line[4], line[5], line[6]], [id, "stopped", "operator", "All domains", "Shop"]);
+        }
+        let json: Value = serde_json::from_str(&ok(&app.database, &[&list[..], &["--json"]].concat())).unwrap();
+        assert_eq!((&json[1]["status"], &json[1]["ended_by"]), (&json!("stopped"), &json!("operator")));
+        assert!(json[1]["ended_at"].as_str().unwrap().ends_with('Z'));
+    }
+
+    fn a_key_is_found_by_what_somebody_pasted(app: App) {
+        let owner = app.owner();
+        attest(&app.database, "acme.test");
+        let stranger = app.stranger();
+        let (_, theirs) = stranger.create_key("Theirs", "");
+        let find = |pasted: &str| {
+            let told = cli(&app.database, &["key", "find", "--account", EMAIL], pasted);
+            let text = told.as_ref().unwrap_or_else(|error| error);
+            for key in pasted.split("tsend_").skip(1).filter(|tail| tail.len() > 20) {
+                assert!(!text.contains(&key[2..20]), "{text}");
+            }
+            told
+        };
+        let (id, key) = owner.create_key("Shop", "");
+        let shown = format!("{}…{}", &key[..8], &key[40..]);
+        let works = format!("This is “Shop” ({shown}), which works.\nNumber: {id}\n");
+        for line in [&key, &format!("export TOSEND_API_KEY=\"{key}\" # shop\n")] {
+            assert_eq!(find(line), Ok(works.clone()));
+        }
+        for masked in [&shown, &shown.replace('…', "..."), &shown.replace('…', "********")] {
+            assert_eq!(find(masked), Ok(works.replace("This is", "This looks like")));
+        }
+        ok(&app.database, &key_command("pause", &id.to_string()));
+        assert!(find(&key).unwrap().contains("which is paused since"));
+        ok(&app.database, &["account", "pause", "--account", EMAIL]);
+        ok(&app.database, &key_command("resume", &id.to_string()));
+        assert!(find(&key).unwrap().contains("which does not work while the account is paused"));
+        ok(&app.database, &["account", "resume", "--account", EMAIL]);
+        ok(&app.database, &key_command("delete", &id.to_string()));
+        for pasted in [&key, &shown] {
+            let told = find(pasted).unwrap();
+            assert!(told.contains("which was deleted on") && told.contains("by operator and never works again"), "{told}");
+        }
+
+        let unknown = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
+        let none = find(unknown).unwrap_err();
+        assert!(none.contains("none of this account's"), "{none}");
+        assert_eq!(find(&theirs), Err(none), "whether another account has it is not told");
+        for (pasted, why) in [
+            (" \n", "Paste a key"),
+            ("sk_live_abcdefghijklmnopqrstuvwxyz", "a key begins with tsend_"),
+            ("tsend_admin_abcdefghijklmnopqrstuvwxyz", "an admin key"),
+            (&unknown[..43], "has 43 characters instead of 44"),
+            (&format!("{unknown}x"), "has 45 characters instead of 44"),
+            (&unknown.replace("efg", "e-g"), "a character that no key has"),
+            (&unknown.replace("efg", "egf"), "A character is missing or mistyped"),
+            ("tsend_zz…zzzz", "No key of this account is shown like this"),
+        ] {
+            let error = find(pasted).unwrap_err();
+            assert!(error.contains(why) && error.lines().count() == 1, "{error}");
+        }
     }
 
     fn readiness_needs_the_database_and_life_does_not(app: App) {

@@ -410,10 +410,7 @@ pub fn rotate(
     let new = NewKey {
         name: KeyName::known(&old.name),
         description: Description::known(&old.description),
-        scope: match &old.scope {
-            Scope::AllDomains => NewScope::AllDomains,
-            Scope::Domains(domains) => NewScope::Domains(domains.iter().map(|d| d.id).collect()),
-        },
+        scope: old.scope.as_new(),
         expiry: rotation.expiry.unwrap_or(Expiry::known(old.expires_at)),
         rule: old.rule.clone(),
     };
@@ -719,7 +716,7 @@ fn describe(key: &Key) -> String {
 }
 
 /// What is another than it was; nothing if all is the same.
-fn changes(before: &Key, after: &Key) -> String {
+pub fn changes(before: &Key, after: &Key) -> String {
     let expiry = |key: &Key| {
         key.expires_at
             .as_ref()

@@ -21,9 +21,9 @@ use crate::domains::store::DomainStatus;
 use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
 pub use life::{
-    CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, create, create_once,
-    delete, edit, end_due_of_any_account, forget_ended_of_any_account, keep_going, pause, resume,
-    rotate, stop,
+    CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, changes, create,
+    create_once, delete, edit, end_due_of_any_account, forget_ended_of_any_account, keep_going,
+    pause, resume, rotate, stop,
 };
 pub use nonces::{issue_nonce, knows_nonce};
 pub use uses::record_uses_of_any_account;

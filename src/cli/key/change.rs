@@ -1,0 +1,124 @@
+//! `tosend-dashboard key edit`
+
+use super::super::{Failure, Outcome, find_account, print};
+use super::{
+    KeyArgs, edit_refusal, live, parse_allowed, parse_domains, refuse_senders_outside, scope_of,
+};
+use crate::accounts::event::Actor;
+use crate::db::Db;
+use crate::domains::store as domains_store;
+use crate::keys::expiry::Expiry;
+use crate::keys::name::{Description, KeyName};
+use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::scope::NewScope;
+use crate::keys::store::{self, Edit, Key};
+
+#[derive(Debug, clap::Args)]
+pub struct EditArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// What the key is for
+    #[arg(long)]
+    name: Option<String>,
+    /// What else people should know about it
+    #[arg(long)]
+    description: Option<String>,
+    /// For this domain of the account instead; may be given again
+    #[arg(long = "domain", value_name = "DOMAIN", conflicts_with = "all_domains")]
+    domains: Vec<String>,
+    /// For all domains
+    #[arg(long)]
+    all_domains: bool,
+    /// When it expires: none, a number of days from now (90d), the last day on which it works
+    /// (2027-12-31, UTC), or an instant (RFC 3339)
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+    /// Only for emails from this address instead; may be given again
+    #[arg(long = "sender", value_name = "ADDRESS", conflicts_with = "any_sender")]
+    senders: Vec<String>,
+    /// From any address of its domains
+    #[arg(long)]
+    any_sender: bool,
+    /// Only for emails to this address or domain instead; may be given again
+    #[arg(
+        long = "recipient",
+        value_name = "ADDRESS|DOMAIN",
+        conflicts_with = "any_recipient"
+    )]
+    recipients: Vec<String>,
+    /// To anyone
+    #[arg(long)]
+    any_recipient: bool,
+}
+
+pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
+    let name = parse(&args.name, KeyName::parse)?;
+    let description = parse(&args.description, Description::parse)?;
+    let expiry = parse(&args.expires, Expiry::parse_text)?;
+    let names = parse_domains(&args.domains)?;
+    let senders = allowed(&args.senders, args.any_sender, Allowed::parse_senders)?;
+    let recipients = allowed(
+        &args.recipients,
+        args.any_recipient,
+        Allowed::parse_recipients,
+    )?;
+    let id = args.key.id;
+    let (before, after) = db.write_blocking(|conn| {
+        let account = find_account(conn, &args.key.account)?;
+        let before = live(id, store::find(conn, account, id)?)?;
+        let domains = domains_store::list(conn, account)?;
+        let scope = match (args.all_domains, names.is_empty()) {
+            (true, _) => Some(NewScope::AllDomains),
+            (false, true) => None,
+            (false, false) => Some(scope_of(&names, &domains)?),
+        };
+        let is_rule_checked = scope.is_some() || senders.is_some();
+        let edit = Edit {
+            name: name.unwrap_or_else(|| KeyName::known(&before.name)),
+            description: description.unwrap_or_else(|| Description::known(&before.description)),
+            scope: scope.unwrap_or_else(|| before.scope.as_new()),
+            expiry,
+            rule: Rule {
+                senders: senders.unwrap_or_else(|| before.rule.senders.clone()),
+                recipients: recipients.unwrap_or_else(|| before.rule.recipients.clone()),
+            },
+        };
+        if is_rule_checked {
+            refuse_senders_outside(&edit.rule, &edit.scope, &domains)?;
+        }
+        let version = before.version();
+        let actor = Actor::operator();
+        let after = store::edit(conn, account, id, Some(&version), &edit, &actor);
+        Ok::<_, Failure>((before, after.map_err(|why| edit_refusal(id, why))?))
+    })?;
+    tell(&before, &after)
+}
+
+fn parse<T, E: std::fmt::Display>(
+    text: &Option<String>,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, String> {
+    text.as_deref()
+        .map(parse)
+        .transpose()
+        .map_err(|why| why.to_string())
+}
+
+fn allowed(
+    texts: &[String],
+    is_any: bool,
+    parse: fn(&str) -> Result<Allowed, InvalidRule>,
+) -> Result<Option<Allowed>, String> {
+    match (is_any, texts) {
+        (true, _) => Ok(Some(Allowed::Any)),
+        (false, []) => Ok(None),
+        (false, texts) => parse_allowed(texts, parse).map(Some),
+    }
+}
+
+fn tell(before: &Key, after: &Key) -> Outcome {
+    match &store::changes(before, after)[..] {
+        "" => print("Nothing to change."),
+        changes => print(format_args!("Changed the key {}: {changes}.", after.id)),
+    }
+}

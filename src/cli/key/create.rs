@@ -1,0 +1,83 @@
+//! `tosend-dashboard key create`
+
+use super::super::{Failure, Outcome, failure, find_account, print};
+use super::{parse_allowed, parse_domains, refuse_senders_outside, scope_of};
+use crate::accounts::event::Actor;
+use crate::config::Config;
+use crate::db::Db;
+use crate::domains::store as domains_store;
+use crate::keys::expiry::Expiry;
+use crate::keys::name::{Description, KeyName};
+use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::scope::NewScope;
+use crate::keys::secret::PlainKey;
+use crate::keys::store::{self, NewKey};
+
+#[derive(Debug, clap::Args)]
+pub struct CreateArgs {
+    /// The address of one of the account's people
+    #[arg(long)]
+    account: String,
+    /// What the key is for, as in "Production server"
+    #[arg(long)]
+    name: String,
+    /// What else people should know about it
+    #[arg(long, default_value = "", hide_default_value = true)]
+    description: String,
+    /// Only for this domain of the account; may be given again. Without it: all domains
+    #[arg(long = "domain", value_name = "DOMAIN")]
+    domains: Vec<String>,
+    /// When it expires: none, a number of days (90d), the last day on which it works (2027-12-31,
+    /// UTC), or an instant (RFC 3339)
+    #[arg(long, value_name = "WHEN", default_value = "none")]
+    expires: String,
+    /// Only for emails from this address; may be given again. Without it: any of its domains
+    #[arg(long = "sender", value_name = "ADDRESS")]
+    senders: Vec<String>,
+    /// Only for emails to this address or domain; may be given again. Without it: to anyone
+    #[arg(long = "recipient", value_name = "ADDRESS|DOMAIN")]
+    recipients: Vec<String>,
+}
+
+pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
+    let secret = PlainKey::generate();
+    let name = KeyName::parse(&args.name).map_err(|e| e.to_string())?;
+    let description = Description::parse(&args.description).map_err(|e| e.to_string())?;
+    let expiry = Expiry::parse_text(&args.expires).map_err(|e| e.to_string())?;
+    let names = parse_domains(&args.domains)?;
+    let rule = Rule {
+        senders: allowed(&args.senders, Allowed::parse_senders)?,
+        recipients: allowed(&args.recipients, Allowed::parse_recipients)?,
+    };
+    db.write_blocking(|conn| {
+        let account = find_account(conn, &args.account)?;
+        let domains = domains_store::list(conn, account)?;
+        let scope = match names.is_empty() {
+            true => NewScope::AllDomains,
+            false => scope_of(&names, &domains)?,
+        };
+        refuse_senders_outside(&rule, &scope, &domains)?;
+        let new = NewKey {
+            name,
+            description,
+            scope,
+            expiry,
+            rule,
+        };
+        let (limit, actor) = (config.key_limit, Actor::operator());
+        store::create(conn, account, &new, &secret, limit, &actor).map_err(failure)?;
+        // Before the commit: a key that nobody could read is not made.
+        print(secret.expose()).map_err(Failure)
+    })?;
+    Ok(())
+}
+
+fn allowed(
+    texts: &[String],
+    parse: fn(&str) -> Result<Allowed, InvalidRule>,
+) -> Result<Allowed, String> {
+    match texts {
+        [] => Ok(Allowed::Any),
+        texts => parse_allowed(texts, parse),
+    }
+}

@@ -1,0 +1,124 @@
+//! `tosend-dashboard key rotate`, and `key stop`
+
+use chrono::TimeDelta;
+use clap::ValueEnum;
+
+use super::super::{Failure, Outcome, failure, find_account, print};
+use super::{KeyArgs, has_ended, live, no_such_key};
+use crate::accounts::event::Actor;
+use crate::config::Config;
+use crate::db::Db;
+use crate::keys::expiry::Expiry;
+use crate::keys::secret::PlainKey;
+use crate::keys::store::{self, RotateError, Rotation};
+
+#[derive(Debug, clap::Args)]
+pub struct RotateArgs {
+    #[command(flatten)]
+    key: KeyArgs,
+    /// How long the old key goes on
+    #[arg(long, value_enum, default_value_t = Overlap::Day)]
+    overlap: Overlap,
+    /// Stop the old key sooner, when it was not used for so long
+    #[arg(long, value_enum, value_name = "TIME")]
+    quiet: Option<Quiet>,
+    /// When the new key expires, as for "key create". Without it: as the old one
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Overlap {
+    Now,
+    #[value(name = "1h")]
+    Hour,
+    #[value(name = "24h")]
+    Day,
+    #[value(name = "7d")]
+    Week,
+    /// Until "key stop"
+    Manual,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Quiet {
+    #[value(name = "1h")]
+    Hour,
+    #[value(name = "24h")]
+    Day,
+    #[value(name = "7d")]
+    Week,
+}
+
+impl Overlap {
+    fn time(self) -> Option<TimeDelta> {
+        match self {
+            Self::Now => Some(TimeDelta::zero()),
+            Self::Hour => Some(TimeDelta::hours(1)),
+            Self::Day => Some(TimeDelta::days(1)),
+            Self::Week => Some(TimeDelta::days(7)),
+            Self::Manual => None,
+        }
+    }
+}
+
+impl Quiet {
+    fn time(self) -> TimeDelta {
+        match self {
+            Self::Hour => TimeDelta::hours(1),
+            Self::Day => TimeDelta::days(1),
+            Self::Week => TimeDelta::days(7),
+        }
+    }
+}
+
+pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> Outcome {
+    let expiry = args.expires.as_deref().map(Expiry::parse_text);
+    let rotation = Rotation {
+        overlap: args.overlap.time(),
+        stops_when_quiet: args.quiet.map(Quiet::time),
+        expiry: expiry.transpose().map_err(|e| e.to_string())?,
+    };
+    let secret = PlainKey::generate();
+    let id = args.key.id;
+    db.write_blocking(|conn| {
+        let account = find_account(conn, &args.key.account)?;
+        let (limit, actor) = (config.key_limit, Actor::operator());
+        store::rotate(conn, account, id, &rotation, &secret, limit, &actor)
+            .map_err(|why| refusal(id, why))?;
+        // Before the commit: a key that nobody could read replaces none.
+        print(secret.expose()).map_err(Failure)
+    })?;
+    Ok(())
+}
+
+fn refusal(id: i64, why: RotateError) -> Failure {
+    match why {
+        RotateError::NoSuchKey => no_such_key(id),
+        RotateError::Ended(key) => has_ended(&key),
+        RotateError::AlreadyRotated(key) => match key.successor {
+            Some(new) => Failure(format!(
+                "the key {id} has been replaced already, by the key {} ({})",
+                new.id, new.truncated
+            )),
+            None => Failure(format!("the key {id} has been replaced already")),
+        },
+        RotateError::Create(why) => failure(why),
+    }
+}
+
+/// Only what was replaced is stopped: to end another key is to delete it.
+pub fn stop(db: &Db, args: &KeyArgs) -> Outcome {
+    let id = args.id;
+    let key = db.write_blocking(|conn| {
+        let account = find_account(conn, &args.account)?;
+        let key = live(id, store::find(conn, account, id)?)?;
+        if key.successor.is_none() && key.stops_at.is_none() && key.stops_when_quiet.is_none() {
+            return Err(Failure(format!(
+                "no other key replaces the key {id}: to end it, delete it"
+            )));
+        }
+        live(id, store::stop(conn, account, id, &Actor::operator())?)
+    })?;
+    print(format_args!("Stopped {} “{}”.", key.truncated, key.name))
+}
