@@ -1,6 +1,7 @@
 //! The command line. Results go to stdout, logs and prompts to stderr.
 
 mod account;
+mod apply;
 mod domain;
 mod key;
 mod serve;
@@ -44,6 +45,8 @@ enum Command {
     /// API keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Make an account have the domains and keys that a file declares; delete nothing
+    Apply(apply::ApplyArgs),
     /// Bring the database's tables up to date, and do nothing else
     Migrate,
     /// Make this machine's secret the one that all nodes of a PostgreSQL share: signs everyone out
@@ -81,6 +84,7 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Account(command) => account::run(command, &db),
         Command::Domain(command) => domain::run(command, &db),
         Command::Key(command) => key::run(command, &config, &db),
+        Command::Apply(args) => apply::run(&args, &config, &db),
         Command::Migrate => print("The database is up to date."),
         Command::AdoptSecret => adopt_secret(&config, &db),
     }

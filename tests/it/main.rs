@@ -6,6 +6,7 @@ mod support;
 
 mod accounts;
 mod api;
+mod apply;
 mod command_line;
 mod defences;
 mod domains;

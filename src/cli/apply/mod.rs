@@ -1,0 +1,304 @@
+//! `tosend-dashboard apply FILE`: makes an account have the domains and keys that a file declares.
+
+mod declaration;
+mod secret_file;
+
+use std::path::PathBuf;
+
+use self::declaration::{Declaration, DomainEntry, Expires, KeyEntry};
+use self::secret_file::SecretFiles;
+use super::key::{edit_refusal, refuse_senders_outside, scope_of};
+use super::{Failure, Outcome, failure, find_account, print};
+use crate::accounts::event::Actor;
+use crate::accounts::store::AccountId;
+use crate::clock;
+use crate::config::Config;
+use crate::db::{self, Connection, Db};
+use crate::domains::store::{self as domains_store, Domain};
+use crate::keys::expiry::{Expiry, InvalidExpiry};
+use crate::keys::name::{Description, KeyName};
+use crate::keys::rule::{Allowed, Rule};
+use crate::keys::scope::NewScope;
+use crate::keys::secret::PlainKey;
+use crate::keys::store::{self, Edit, Key, NewKey, Which};
+
+#[derive(Debug, clap::Args)]
+pub struct ApplyArgs {
+    /// What is to be, in TOML (the README explains it)
+    file: PathBuf,
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Why a transaction is taken back.
+enum Undo {
+    Problems(Vec<String>),
+    DryRun(Vec<String>),
+}
+
+impl From<db::Error> for Undo {
+    fn from(error: db::Error) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<Failure> for Undo {
+    fn from(failure: Failure) -> Self {
+        Self::Problems(vec![failure.0])
+    }
+}
+
+/// Either all that the file declares is so afterwards, or nothing is changed.
+pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> Outcome {
+    let name = args.file.display();
+    let text = std::fs::read_to_string(&args.file)
+        .map_err(|e| format!("the file {name} cannot be read: {e}"))?;
+    let declaration = Declaration::parse(&text).map_err(|problems| in_file(args, problems))?;
+    // After the transaction, so that files of keys that were not made are removed.
+    let mut files = SecretFiles::default();
+    let applied = db.write_blocking(|conn| {
+        let changes = apply(conn, config, &declaration, &mut files, args.dry_run)?;
+        match args.dry_run {
+            true => Err(Undo::DryRun(changes)),
+            false => Ok(changes),
+        }
+    });
+    match applied {
+        Ok(changes) => {
+            files.keep();
+            tell(&changes)
+        }
+        Err(Undo::DryRun(changes)) => {
+            tell(&changes)?;
+            print("This was a dry run: nothing was changed.")
+        }
+        Err(Undo::Problems(problems)) => Err(in_file(args, problems)),
+    }
+}
+
+/// A line for each problem.
+fn in_file(args: &ApplyArgs, problems: Vec<String>) -> String {
+    let name = args.file.display();
+    let problems = problems.iter().map(|problem| format!("{name}: {problem}"));
+    problems.collect::<Vec<_>>().join("\nerror: ")
+}
+
+fn tell(changes: &[String]) -> Outcome {
+    if changes.is_empty() {
+        return print("Nothing to change.");
+    }
+    changes.iter().try_for_each(print)
+}
+
+/// Tells what changed, or all that stands against it.
+fn apply(
+    conn: &mut Connection,
+    config: &Config,
+    declaration: &Declaration,
+    files: &mut SecretFiles,
+    is_dry: bool,
+) -> Result<Vec<String>, Undo> {
+    let account = find_account(conn, declaration.account.as_ref())?;
+    let mut changes = Vec::new();
+    for entry in &declaration.domains {
+        changes.extend(apply_domain(conn, account, entry)?);
+    }
+    let mut there = There {
+        account,
+        limit: config.key_limit,
+        domains: domains_store::list(conn, account)?,
+        live: store::list(conn, account, Which::Live, i64::MAX, 0)?,
+        ended: store::list(conn, account, Which::Ended, i64::MAX, 0)?,
+        files,
+        is_dry,
+    };
+    let mut problems = Vec::new();
+    for entry in &declaration.keys {
+        match there.apply_key(conn, entry) {
+            Ok(change) => changes.extend(change.map(|change| format!("{entry}: {change}"))),
+            Err(Failure(why)) => problems.push(format!("line {}: {entry}: {why}", entry.line)),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(changes),
+        false => Err(Undo::Problems(problems)),
+    }
+}
+
+fn apply_domain(
+    conn: &mut Connection,
+    account: AccountId,
+    entry: &DomainEntry,
+) -> db::Result<Option<String>> {
+    let name = &entry.name;
+    let known = domains_store::find_by_name(conn, account, name)?;
+    let is_verified = known.as_ref().map(|domain| domain.status.is_verified());
+    if is_verified.is_none() {
+        domains_store::add(conn, account, name)?;
+    }
+    if entry.is_verified && is_verified != Some(true) {
+        domains_store::verify(conn, account, name)?;
+    }
+    let change = match (is_verified, entry.is_verified) {
+        (None, true) => "added and verified",
+        (None, false) => "added, pending",
+        (Some(false), true) => "verified",
+        (Some(_), _) => return Ok(None),
+    };
+    Ok(Some(format!("domain {name}: {change}")))
+}
+
+/// What the account has, and what is made for it.
+struct There<'a> {
+    account: AccountId,
+    limit: i64,
+    domains: Vec<Domain>,
+    live: Vec<Key>,
+    ended: Vec<Key>,
+    files: &'a mut SecretFiles,
+    is_dry: bool,
+}
+
+impl There<'_> {
+    /// Makes one key as it is declared. Tells what changed, if anything.
+    fn apply_key(
+        &mut self,
+        conn: &mut Connection,
+        entry: &KeyEntry,
+    ) -> Result<Option<String>, Failure> {
+        let scope = match &entry.domains {
+            None => NewScope::AllDomains,
+            Some(names) => scope_of(names, &self.domains)?,
+        };
+        match self.find(entry)? {
+            Some(key) => self.change(conn, entry, scope, &key),
+            None if self.is_over(entry) => Ok(None),
+            None => self.create(conn, entry, scope).map(Some),
+        }
+    }
+
+    /// The live key of a name: of several, the one that the others were replaced by.
+    fn find(&self, entry: &KeyEntry) -> Result<Option<Key>, Failure> {
+        let now = clock::now();
+        let mut keys: Vec<&Key> = self
+            .live
+            .iter()
+            .filter(|key| key.name == entry.name.as_ref() && key.end_by(now).is_none())
+            .collect();
+        if keys.len() > 1 {
+            keys.retain(|key| key.successor.is_none());
+        }
+        match keys[..] {
+            [] => Ok(None),
+            [key] => Ok(Some(key.clone())),
+            _ => Err(Failure(
+                "the account has several live keys of this name: rename or delete all but one"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    /// Whether the key was as it is declared, and has expired since.
+    fn is_over(&self, entry: &KeyEntry) -> bool {
+        let Some(Expires::At(at)) = entry.expires else {
+            return false;
+        };
+        let mut keys = self.live.iter().chain(&self.ended);
+        at <= clock::now()
+            && keys.any(|key| key.name == entry.name.as_ref() && key.expires_at == Some(at))
+    }
+
+    fn create(
+        &mut self,
+        conn: &mut Connection,
+        entry: &KeyEntry,
+        scope: NewScope,
+    ) -> Result<String, Failure> {
+        let new = NewKey {
+            name: entry.name.clone(),
+            description: entry.description.clone().unwrap_or_default(),
+            expiry: checked(entry.expires, None).map_err(failure)?,
+            rule: rule(entry, &Rule::default()),
+            scope,
+        };
+        refuse_senders_outside(&new.rule, &new.scope, &self.domains)?;
+        let path = entry.secret_file.as_ref().ok_or_else(|| {
+            Failure("a new key needs a secret_file, which it is written to".to_owned())
+        })?;
+        let (secret, actor) = (PlainKey::generate(), Actor::operator());
+        let key = store::create(conn, self.account, &new, &secret, self.limit, &actor)
+            .map_err(failure)?;
+        if entry.is_paused == Some(true) {
+            store::pause(conn, self.account, key.id, &actor)?;
+        }
+        match self.is_dry {
+            true => secret_file::check(path),
+            false => self.files.write(path, &secret),
+        }
+        .map_err(Failure)?;
+        let paused = entry.is_paused.filter(|paused| *paused);
+        let paused = paused.map_or("", |_| ", paused");
+        Ok(format!("created{paused}, in {}", path.display()))
+    }
+
+    fn change(
+        &mut self,
+        conn: &mut Connection,
+        entry: &KeyEntry,
+        scope: NewScope,
+        key: &Key,
+    ) -> Result<Option<String>, Failure> {
+        let edit = Edit {
+            name: KeyName::known(&key.name),
+            description: match &entry.description {
+                Some(description) => description.clone(),
+                None => Description::known(&key.description),
+            },
+            scope,
+            expiry: Some(checked(entry.expires, Some(key)).map_err(failure)?),
+            rule: rule(entry, &key.rule),
+        };
+        refuse_senders_outside(&edit.rule, &edit.scope, &self.domains)?;
+        let (account, actor, version) = (self.account, Actor::operator(), key.version());
+        let after = store::edit(conn, account, key.id, Some(&version), &edit, &actor)
+            .map_err(|why| edit_refusal(key.id, why))?;
+        let mut changes = vec![store::changes(key, &after)];
+        match entry.is_paused {
+            Some(true) if key.paused.is_none() => {
+                store::pause(conn, account, key.id, &actor)?;
+                changes.push("paused".to_owned());
+            }
+            Some(false) if key.paused.is_some() => {
+                store::resume(conn, account, key.id, &actor)?;
+                changes.push("resumed".to_owned());
+            }
+            _ => {}
+        }
+        changes.retain(|change| !change.is_empty());
+        Ok((!changes.is_empty()).then(|| changes.join("; ")))
+    }
+}
+
+/// What a key has already may be over soon, or in more than ten years; what is new may not.
+fn checked(expires: Option<Expires>, key: Option<&Key>) -> Result<Expiry, InvalidExpiry> {
+    let has = key.and_then(|key| key.expires_at);
+    match expires {
+        None => Ok(Expiry::known(has)),
+        Some(Expires::Never) => Ok(Expiry::NEVER),
+        Some(Expires::At(at)) if has == Some(at) => Ok(Expiry::known(has)),
+        Some(Expires::At(at)) => Expiry::at(at),
+    }
+}
+
+/// What is not declared stays as it is.
+fn rule(entry: &KeyEntry, now: &Rule) -> Rule {
+    let choose = |declared: &Option<Allowed>, now: &Allowed| match declared {
+        Some(declared) => declared.clone(),
+        None => now.clone(),
+    };
+    Rule {
+        senders: choose(&entry.senders, &now.senders),
+        recipients: choose(&entry.recipients, &now.recipients),
+    }
+}
