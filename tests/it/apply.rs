@@ -126,7 +126,11 @@ both! {
         let dry = "This was a dry run: nothing was changed.";
         assert_eq!(run.out.lines().collect::<Vec<_>>(), [&changes[..], &[dry]].concat());
         assert_eq!((run.status, rows(database)), (Some(0), before));
-        assert!(!path(database, "shop.key").exists());
+        let folder = std::fs::File::open(path(database, "")).unwrap();
+        folder.set_modified(std::time::UNIX_EPOCH).unwrap();
+        apply(database, &declaration(), &["--dry-run"]);
+        let modified = folder.metadata().unwrap().modified().unwrap();
+        assert_eq!(modified, std::time::UNIX_EPOCH, "no key is written, not for a moment");
 
         let run = apply(database, &declaration(), &[]);
         assert_eq!((run.status, run.err.as_str()), (Some(0), ""));
