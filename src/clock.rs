@@ -1,6 +1,6 @@
 //! The one clock. Every instant the program stores is made here.
 
-use chrono::{DateTime, NaiveDateTime, SubsecRound, Utc};
+use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
 
 /// The present instant in UTC, cut to microseconds: PostgreSQL stores no finer ones, and an
 /// instant must read back as it was written.
@@ -64,6 +64,14 @@ fn left_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
     format!("{count} {unit}{plural}")
 }
 
+/// How long something takes, in whole hours: `an hour`, `24 hours`.
+pub fn hours(span: &TimeDelta) -> String {
+    match span.num_hours() {
+        1 => "an hour".to_owned(),
+        hours => format!("{hours} hours"),
+    }
+}
+
 fn rounded(seconds: i64, unit: i64) -> i64 {
     (seconds + unit / 2) / unit
 }
@@ -79,8 +87,6 @@ fn utc(instant: &NaiveDateTime) -> DateTime<Utc> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
 
     #[test]

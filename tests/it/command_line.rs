@@ -391,12 +391,12 @@ both! {
         let new = rotate(&id, &["--quiet", "1h", "--expires", "90d"]);
         assert_eq!((status(&old), status(&new)), (200, 200));
         let shown = show(&id);
-        assert!(shown.contains("in 23 hours, or when it was not used for an hour"), "{shown}");
+        assert!(shown.contains("in 24 hours, or when it was not used for an hour"), "{shown}");
         let newer = new_id();
         assert!(shown.contains(&format!("Replaced by  {newer} tsend_")), "{shown}");
         let shown = show(&newer);
         assert!(shown.contains(&format!("Replaces     {id} tsend_")), "{shown}");
-        assert!(shown.contains("Expires") && shown.contains(", in 89 days"), "{shown}");
+        assert!(shown.contains("Expires") && shown.contains(", in 90 days"), "{shown}");
         assert_eq!(ok(&app.database, &key_command("keep", &id)), format!("The key {id} goes on.\n"));
         assert!(!show(&id).contains("Stops"));
         let said = ok(&app.database, &key_command("stop", &id));

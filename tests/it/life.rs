@@ -254,7 +254,7 @@ both! {
         let new_id = owner.get("/api-keys").key_ids()[0];
         let page = owner.get(&format!("/api-keys/{new_id}")).body;
         for part in ["This key replaces", "Old key last used", "It stops in 24 hours",
-            "when it was not used for 1 hours", "Both", "In 30 days", "Stop the old key now"]
+            "when it was not used for an hour", "Both", "In 30 days", "Stop the old key now"]
         {
             assert!(page.contains(part), "{part} in {page}");
         }

@@ -193,10 +193,8 @@ fn last_use(key: &Key) -> String {
 
 fn stops(at: Option<NaiveDateTime>, when_quiet: Option<chrono::TimeDelta>) -> Option<String> {
     let at = at.map(|at| format!("{}, in {}", clock::rfc3339(&at), clock::left(&at)));
-    let quiet = when_quiet.map(|quiet| match quiet.num_hours() {
-        1 => "when it was not used for an hour".to_owned(),
-        hours => format!("when it was not used for {hours} hours"),
-    });
+    let quiet =
+        when_quiet.map(|quiet| format!("when it was not used for {}", clock::hours(&quiet)));
     match (at, quiet) {
         (None, None) => None,
         (at, quiet) => Some(

@@ -753,8 +753,8 @@ pub fn changes(before: &Key, after: &Key) -> String {
 fn stop_in_words(stops_at: Option<NaiveDateTime>, when_quiet: Option<TimeDelta>) -> String {
     let at = stops_at.map(|at| format!("it stops at {}", clock::rfc3339(&at)));
     let quiet = when_quiet.map(|quiet| {
-        let hours = quiet.num_hours();
-        format!("it stops when it was not used for {hours} hours")
+        let hours = clock::hours(&quiet);
+        format!("it stops when it was not used for {hours}")
     });
     match (at, quiet) {
         (None, None) => "it goes on until it is stopped".to_owned(),
