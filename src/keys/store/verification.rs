@@ -92,14 +92,6 @@ fn last_by_its_clock() -> _ {
     (api_keys::expires_at.is_null().or(expires)).and(api_keys::stops_at.is_null().or(stops))
 }
 
-/// Keys whose time is not over by this node's clock, for SQLite, which has none of its own.
-#[diesel::dsl::auto_type]
-fn last_until_after(now: NaiveDateTime) -> _ {
-    let expires = api_keys::expires_at.gt(now);
-    let stops = api_keys::stops_at.gt(now);
-    (api_keys::expires_at.is_null().or(expires)).and(api_keys::stops_at.is_null().or(stops))
-}
-
 /// Who holds the keys with these hashes, no two of which are equal: an answer for each, in their
 /// order, all as of one moment during the call. Point lookups in one transaction on SQLite; one
 /// statement on PostgreSQL, where each is a round trip.
@@ -140,17 +132,26 @@ pub fn find_live_by_hashes_of_any_account(
     }
 }
 
+/// By this node's clock, since SQLite has none of its own. Compared here: as values of the statement
+/// the instants would be written out for every lookup.
 fn find_live_by_hash_of_any_account(
     conn: &mut SqliteConnection,
     hash: &KeyHash,
     now: NaiveDateTime,
 ) -> db::Result<Option<LiveKey>> {
-    let rows: Vec<LiveRow> = live_keys()
+    type Ends = (Option<NaiveDateTime>, Option<NaiveDateTime>);
+    let rows: Vec<(Ends, LiveRow)> = live_keys()
         .filter(api_keys::hash.eq(hash.as_ref()))
-        .filter(last_until_after(now))
-        .select(live_columns())
+        .select(((api_keys::expires_at, api_keys::stops_at), live_columns()))
         .load(conn)?;
-    Ok(live_key(rows))
+    let is_over = |((expires_at, stops_at), _): &(Ends, LiveRow)| {
+        let mut ends = expires_at.iter().chain(stops_at);
+        ends.any(|end| *end <= now)
+    };
+    Ok(match rows.iter().any(is_over) {
+        true => None,
+        false => live_key(rows.into_iter().map(|(_, row)| row).collect()),
+    })
 }
 
 /// Puts the rows of one key together: one for each of its domains, or one without.
