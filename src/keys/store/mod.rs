@@ -220,16 +220,16 @@ impl Key {
     /// Changes whenever something does that people can edit: a form that was opened before must
     /// not undo it.
     pub fn version(&self) -> String {
-        let text = format!(
-            "{:?}",
-            (
-                &self.name,
-                &self.description,
-                &self.scope,
-                &self.rule,
-                self.expires_at
-            )
+        // Of the scope the names alone: whether they are verified nobody edits.
+        let scope = self.scope.to_string();
+        let edited = (
+            &self.name,
+            &self.description,
+            scope,
+            &self.rule,
+            self.expires_at,
         );
+        let text = format!("{edited:?}");
         crate::token::hash(&text)[..8]
             .iter()
             .map(|byte| format!("{byte:02x}"))
