@@ -126,7 +126,7 @@ impl Server {
         let ended = http.await;
         drop(stop);
         if finished.recv_timeout(LAST_WRITE).is_err() {
-            tracing::warn!("when keys were last used could not be written before the end");
+            tracing::warn!("how keys were used could not be written before the end");
         }
         ended
     }

@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::message::{Message, Problems};
+use super::message::{Mailbox, Message, Problems};
 use super::store;
 use crate::accounts::store as accounts_store;
 use crate::app::State;
@@ -16,7 +16,8 @@ use crate::domains::name::DomainName;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::ApiError;
 use crate::http::api_error::FieldErrors;
-use crate::keys::bearer::{BearerOrQuery, BearerWithBody};
+use crate::keys::bearer::{BearerOrQuery, BearerWithBody, Body};
+use crate::keys::rule::Rule;
 use crate::keys::store::LiveKey;
 
 #[derive(Serialize)]
@@ -28,8 +29,12 @@ struct Accepted {
 /// restricted.
 pub async fn info(
     state: web::Data<State>,
-    BearerOrQuery(key): BearerOrQuery,
+    BearerOrQuery(key, call): BearerOrQuery,
 ) -> Result<HttpResponse, ApiError> {
+    call.end(describe(&state, &key).await)
+}
+
+async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError> {
     let account_id = key.account;
     let (account, domains, usage) = state
         .db
@@ -74,10 +79,15 @@ pub async fn info(
 /// `POST /v2/emails`: durably stored before it is answered, and held: nothing is delivered yet.
 pub async fn create(
     state: web::Data<State>,
-    BearerWithBody { key, body }: BearerWithBody,
+    BearerWithBody { key, call, body }: BearerWithBody,
 ) -> Result<HttpResponse, ApiError> {
+    call.end(accept(&state, key, body).await)
+}
+
+async fn accept(state: &State, key: LiveKey, body: Body) -> Result<HttpResponse, ApiError> {
     let message = Message::parse(&body.json()?)?;
-    let domain = sending_domain(&state, &key, &message).await?;
+    let domain = sending_domain(state, &key, &message).await?;
+    obey(&key.rule, &message)?;
     let message_id = state
         .db
         .write(move |conn| store::accept(conn, &key, domain.id, &message))
@@ -117,6 +127,40 @@ async fn sending_domain(
         return Err(refused(sentence, "domain_not_allowed", sentence));
     }
     Ok(domain)
+}
+
+/// Refuses what the key's rule does not allow: the sender first, then all that is wrong with the
+/// recipients.
+fn obey(rule: &Rule, message: &Message) -> Result<(), ApiError> {
+    if !rule.senders.allows(&message.from.email) {
+        let sentence = "The from email address is not allowed for this API key.";
+        return Err(refused(sentence, "address_not_allowed", sentence));
+    }
+    let mut errors = FieldErrors::new();
+    for (field, mailboxes) in [
+        ("to", &message.to),
+        ("cc", &message.cc),
+        ("bcc", &message.bcc),
+    ] {
+        let is_wrong = |mailbox: &&Mailbox| !rule.recipients.allows(&mailbox.email);
+        if let Some(wrong) = mailboxes.iter().find(is_wrong) {
+            let sentence = format!(
+                "The recipient {} is not allowed for this API key.",
+                wrong.email
+            );
+            errors.insert(
+                field.to_owned(),
+                [("recipient_not_allowed", sentence.into())].into(),
+            );
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(ApiError::unprocessable(
+            "A recipient is not allowed for this API key.",
+            errors,
+        )),
+    }
 }
 
 fn refused(message: &'static str, code: &'static str, sentence: &'static str) -> ApiError {

@@ -119,6 +119,11 @@ impl ApiError {
         }
     }
 
+    /// What is wrong, field by field.
+    pub fn codes(&self) -> impl Iterator<Item = &'static str> {
+        self.errors.values().flat_map(|codes| codes.keys().copied())
+    }
+
     fn error_type(&self) -> &'static str {
         match self.status {
             StatusCode::UNAUTHORIZED => "unauthorized",

@@ -45,22 +45,30 @@ struct KeyJson<'a> {
 /// `GET /v2/verify`, also `?domain=`: who calls, in headers and in the body.
 pub async fn verify(
     state: web::Data<State>,
-    Bearer(key): Bearer,
+    Bearer(key, call): Bearer,
+    question: Result<web::Query<Question>, actix_web::Error>,
+) -> Result<HttpResponse, ApiError> {
+    call.end(answer(&state, &key, question).await)
+}
+
+/// As Envoy asks: below `/v2/verify`, with the path, query and method of the request that it holds.
+pub async fn verify_for_envoy(Bearer(key, call): Bearer) -> Result<HttpResponse, ApiError> {
+    call.end(Ok(verdict(&key)))
+}
+
+async fn answer(
+    state: &State,
+    key: &LiveKey,
     question: Result<web::Query<Question>, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
     // Complained about after the key only.
     let question = question.map_err(|_| ApiError::bad_request("Name one domain only."))?;
     if let Some(domain) = &question.domain
-        && !may_send_from(&state, &key, domain).await?
+        && !may_send_from(state, key, domain).await?
     {
         return Err(ApiError::domain_not_allowed());
     }
-    Ok(verdict(&key))
-}
-
-/// As Envoy asks: below `/v2/verify`, with the path, query and method of the request that it holds.
-pub async fn verify_for_envoy(Bearer(key): Bearer) -> HttpResponse {
-    verdict(&key)
+    Ok(verdict(key))
 }
 
 /// Whether the domain is the account's, verified, and within the scope.

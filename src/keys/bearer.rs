@@ -8,26 +8,66 @@ use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, USER_AGENT};
 use actix_web::web::Bytes;
-use actix_web::{FromRequest, HttpRequest};
+use actix_web::{FromRequest, HttpRequest, ResponseError};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::outcome::Outcome;
+use super::secret::PlainKey;
 use super::store::LiveKey;
 use super::verify::Unavailable;
 use crate::app::State;
 use crate::http::{ApiError, body, client_address};
 
 /// A working key from the header.
-pub struct Bearer(pub LiveKey);
+pub struct Bearer(pub LiveKey, pub Call);
 
 /// A working key from the header, or from the query (`?api_key=`), as FluentSMTP checks keys.
-pub struct BearerOrQuery(pub LiveKey);
+pub struct BearerOrQuery(pub LiveKey, pub Call);
 
 /// A working key from the header, or from the body's member `api_key`, and that body.
 pub struct BearerWithBody {
     pub key: LiveKey,
+    pub call: Call,
     pub body: Body,
+}
+
+/// A call with a working key. It is recorded when it is over: with its outcome if it came to its
+/// `end`.
+pub struct Call {
+    key_id: i64,
+    request: HttpRequest,
+    outcome: Option<Outcome>,
+}
+
+impl Call {
+    /// Gives the answer back.
+    pub fn end<T>(mut self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
+        self.outcome = match &answer {
+            Ok(_) => Some(Outcome::Accepted),
+            Err(error) => refusal(error),
+        };
+        answer
+    }
+}
+
+/// `None`: the server failed, which says nothing about the call.
+fn refusal(error: &ApiError) -> Option<Outcome> {
+    let is_ours = error.status_code().is_server_error();
+    (!is_ours).then(|| Outcome::of_refusal(error.codes()))
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let state = State::of(&self.request);
+        let address = client_address(&self.request, &state.config.trusted_proxies);
+        let user_agent = self.request.headers().get(USER_AGENT);
+        let user_agent = user_agent.map_or(&b""[..], |value| value.as_bytes());
+        state
+            .usage
+            .record(self.key_id, address, user_agent, self.outcome);
+    }
 }
 
 /// A body that is read but not yet parsed as a whole: the key comes first, and a stranger must not
@@ -112,7 +152,10 @@ impl FromRequest for Bearer {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let request = request.clone();
         let presented = from_header(request.headers());
-        Box::pin(async move { authenticate(&request, presented?).await.map(Self) })
+        Box::pin(async move {
+            let (key, call) = authenticate(request, presented?).await?;
+            Ok(Self(key, call))
+        })
     }
 }
 
@@ -129,7 +172,10 @@ impl FromRequest for BearerOrQuery {
                     .and_then(|(_, value)| presented(value.as_bytes()))
             })
         });
-        Box::pin(async move { authenticate(&request, presented?).await.map(Self) })
+        Box::pin(async move {
+            let (key, call) = authenticate(request, presented?).await?;
+            Ok(Self(key, call))
+        })
     }
 }
 
@@ -149,28 +195,34 @@ impl FromRequest for BearerWithBody {
                 is_json: is_json(request.headers()),
             };
             let presented = from_header(request.headers())?.or_else(|| body.key());
-            let key = authenticate(&request, presented).await?;
-            Ok(Self { key, body })
+            let (key, call) = authenticate(request, presented).await?;
+            Ok(Self { key, call, body })
         })
     }
 }
 
 async fn authenticate(
-    request: &HttpRequest,
+    request: HttpRequest,
     presented: Option<Vec<u8>>,
-) -> Result<LiveKey, ApiError> {
-    let state = State::of(request);
+) -> Result<(LiveKey, Call), ApiError> {
+    let state = State::of(&request);
     let presented = presented.ok_or_else(ApiError::missing_key)?;
-    let key = state
-        .verifier
-        .verify(&presented)
-        .await?
-        .ok_or_else(ApiError::invalid_key)?;
-    let address = client_address(request, &state.config.trusted_proxies);
-    let user_agent = request.headers().get(USER_AGENT);
-    let user_agent = user_agent.map_or(&b""[..], |value| value.as_bytes());
-    state.usage.record(key.id, address, user_agent);
-    Ok(key)
+    match state.verifier.verify(&presented).await? {
+        Some(key) => {
+            let call = Call {
+                key_id: key.id,
+                request,
+                outcome: None,
+            };
+            Ok((key, call))
+        }
+        None => {
+            if let Some(key) = PlainKey::parse(&presented) {
+                state.usage.record_refusal(key.hash());
+            }
+            Err(ApiError::invalid_key())
+        }
+    }
 }
 
 /// As for whatever cannot be answered: never as for a key that does not work, which makes

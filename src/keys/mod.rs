@@ -3,9 +3,12 @@
 pub mod api;
 pub mod bearer;
 pub mod changes;
+pub mod chart;
 pub mod expiry;
 pub mod find;
+pub mod history;
 pub mod name;
+pub mod outcome;
 pub mod pages;
 pub mod rule;
 pub mod scope;

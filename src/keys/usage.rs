@@ -1,14 +1,18 @@
-//! When, from where and by what each key was last used: gathered in memory, written in batches, and
-//! never on a request's own time. A crash loses the last few seconds of it.
+//! When, from where and by what each key was last used, and how many calls were made with it:
+//! gathered in memory, written in batches, and never on a request's own time. A crash loses the
+//! last few seconds of it.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::NaiveDateTime;
+use chrono::{DurationRound, NaiveDateTime, TimeDelta};
 
+use super::outcome::Outcome;
+use super::secret::KeyHash;
 use super::store;
 use crate::clock;
 use crate::db::{self, Db};
@@ -20,11 +24,17 @@ const FEW: usize = 1_000;
 const TICKS_OF_MANY: u32 = 10;
 /// Keys that are remembered between two writes. The use of another one shows after the next.
 const MOST: usize = 200_000;
+/// Counts that are remembered while they cannot be written, besides one for each of those keys.
+const MOST_COUNTS: usize = 400_000;
+/// Keys that do not work, or that never did, which are remembered between two writes.
+const MOST_REFUSED: usize = 10_000;
 /// Uses in one transaction: a page that changes something waits for no more than that.
 const CHUNK: usize = 5_000;
+/// As many refused keys take as long.
+const CHUNK_OF_REFUSED: usize = 1_000;
 const USER_AGENT_BYTES: usize = 200;
 
-/// The latest accepted use of a key.
+/// The latest use of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
     pub at: NaiveDateTime,
@@ -33,26 +43,99 @@ pub struct Use {
     pub user_agent: String,
 }
 
-/// The uses that are not written yet, by the key's id.
+/// Calls that are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Calls {
+    pub key_id: i64,
+    /// When it began, in UTC.
+    pub hour: NaiveDateTime,
+    pub outcome: Outcome,
+}
+
+/// Calls with a key that did not work. Which one it was, and why, is looked up when they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Refused {
+    pub hash: KeyHash,
+    pub hour: NaiveDateTime,
+}
+
+/// What is not written yet.
 #[derive(Default)]
-pub struct Usage(Mutex<HashMap<i64, Use>>);
+pub struct Usage(Mutex<Gathered>);
+
+#[derive(Default)]
+struct Gathered {
+    /// By the key's id.
+    recent: HashMap<i64, Recent>,
+    /// Besides what is with the recent ones.
+    calls: HashMap<Calls, i64>,
+    refused: HashMap<Refused, i64>,
+}
+
+/// The latest use of a key, with how many of its last calls had the same outcome within the same
+/// hour: most requests touch nothing else.
+struct Recent {
+    last_use: Use,
+    last_calls: Option<(Calls, i64)>,
+}
+
+impl From<Use> for Recent {
+    fn from(last_use: Use) -> Self {
+        Self {
+            last_use,
+            last_calls: None,
+        }
+    }
+}
 
 impl Usage {
-    /// Remembers a use that happens now.
-    pub fn record(&self, key_id: i64, address: IpAddr, user_agent: &[u8]) {
-        let mut uses = self.lock();
+    /// Remembers a call with a working key that ends now. `outcome`: unless the server failed, or
+    /// the client did not wait.
+    pub fn record(
+        &self,
+        key_id: i64,
+        address: IpAddr,
+        user_agent: &[u8],
+        outcome: Option<Outcome>,
+    ) {
+        let gathered = &mut *self.lock();
         let at = clock::now();
-        if uses.len() >= MOST && !uses.contains_key(&key_id) {
+        if gathered.recent.len() >= MOST && !gathered.recent.contains_key(&key_id) {
             return;
         }
-        let latest = uses.entry(key_id).or_insert_with(|| Use {
-            at,
-            address,
-            user_agent: String::new(),
+        let recent = gathered.recent.entry(key_id).or_insert_with(|| {
+            Recent::from(Use {
+                at,
+                address,
+                user_agent: String::new(),
+            })
         });
-        latest.at = at;
-        latest.address = address;
-        set_user_agent(&mut latest.user_agent, user_agent);
+        recent.last_use.at = at;
+        recent.last_use.address = address;
+        set_user_agent(&mut recent.last_use.user_agent, user_agent);
+        let Some(outcome) = outcome else {
+            return;
+        };
+        let calls = Calls {
+            key_id,
+            hour: hour_of(at),
+            outcome,
+        };
+        match &mut recent.last_calls {
+            Some((last, number)) if *last == calls => *number += 1,
+            last => {
+                if let Some((earlier, number)) = last.replace((calls, 1)) {
+                    add(&mut gathered.calls, earlier, number, MOST_COUNTS);
+                }
+            }
+        }
+    }
+
+    /// Remembers a call with a key that does not work, if it ever was one.
+    pub fn record_refusal(&self, hash: KeyHash) {
+        let hour = hour_of(clock::now());
+        let refused = &mut self.lock().refused;
+        add(refused, Refused { hash, hour }, 1, MOST_REFUSED);
     }
 
     /// Writes from time to time, and a last time when `stop` is dropped.
@@ -62,7 +145,7 @@ impl Usage {
         let mut ticks: u32 = 0;
         while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             ticks = ticks.wrapping_add(1);
-            if self.lock().len() <= FEW || ticks.is_multiple_of(TICKS_OF_MANY) {
+            if self.lock().are_few() || ticks.is_multiple_of(TICKS_OF_MANY) {
                 self.write(db);
             }
         }
@@ -71,37 +154,116 @@ impl Usage {
 
     /// Writes what was gathered. What cannot be written now is kept for the next time.
     fn write(&self, db: &Db) {
-        let taken = std::mem::take(&mut *self.lock());
-        let mut uses: Vec<(i64, Use)> = taken.into_iter().collect();
-        // All nodes write in the same order, so that none waits for another in a circle.
-        uses.sort_unstable_by_key(|(key_id, _)| *key_id);
-        for (number, chunk) in uses.chunks(CHUNK).enumerate() {
-            match db.write_blocking(|conn| store::record_uses_of_any_account(conn, chunk)) {
-                Ok(()) => {}
-                Err(error @ db::Error::Unavailable(_)) => {
-                    tracing::warn!(%error, "when keys were last used could not be written");
-                    return self.put_back(uses.split_off(number * CHUNK));
-                }
-                // Again would be in vain: a key is gone, since a backup was restored.
-                Err(error @ db::Error::Refused(_)) => {
-                    tracing::error!(%error, "when keys were last used was not written");
-                }
-            }
+        let mut batch = std::mem::take(&mut *self.lock()).into_batch();
+        if let Err(error) = batch.write(db) {
+            tracing::warn!(%error, "how keys were used could not be written");
+            self.lock().put_back(batch);
         }
     }
 
-    fn put_back(&self, uses: Vec<(i64, Use)>) {
-        let mut newer = self.lock();
-        for (key_id, older) in uses {
-            if newer.len() < MOST {
-                newer.entry(key_id).or_insert(older);
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Use>> {
+    fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Gathered {
+    fn are_few(&self) -> bool {
+        self.recent.len() <= FEW && self.refused.len() <= FEW
+    }
+
+    fn into_batch(mut self) -> Batch {
+        let mut uses = Vec::with_capacity(self.recent.len());
+        for (key_id, recent) in self.recent {
+            if let Some((calls, number)) = recent.last_calls {
+                *self.calls.entry(calls).or_default() += number;
+            }
+            uses.push((key_id, recent.last_use));
+        }
+        uses.sort_unstable_by_key(|(key_id, _)| *key_id);
+        Batch {
+            uses,
+            calls: sorted(self.calls),
+            refused: sorted(self.refused),
+        }
+    }
+
+    /// What came meanwhile goes before what is older.
+    fn put_back(&mut self, batch: Batch) {
+        for (key_id, older) in batch.uses {
+            if self.recent.len() < MOST {
+                self.recent.entry(key_id).or_insert(older.into());
+            }
+        }
+        for (calls, number) in batch.calls {
+            add(&mut self.calls, calls, number, MOST_COUNTS);
+        }
+        for (refused, number) in batch.refused {
+            add(&mut self.refused, refused, number, MOST_REFUSED);
+        }
+    }
+}
+
+/// What is being written. All nodes write in the same order, so that none waits for another in a
+/// circle.
+#[derive(Default)]
+struct Batch {
+    uses: Vec<(i64, Use)>,
+    calls: Vec<(Calls, i64)>,
+    refused: Vec<(Refused, i64)>,
+}
+
+impl Batch {
+    /// # Errors
+    /// If the database is away. What is left then is not written.
+    fn write(&mut self, db: &Db) -> db::Result<()> {
+        drain(&mut self.uses, CHUNK, |uses| {
+            db.write_blocking(|conn| store::record_uses_of_any_account(conn, uses))
+        })?;
+        drain(&mut self.calls, CHUNK, |calls| {
+            db.write_blocking(|conn| store::count_calls_of_any_account(conn, calls))
+        })?;
+        drain(&mut self.refused, CHUNK_OF_REFUSED, |refused| {
+            db.write_blocking(|conn| store::count_refused_of_any_account(conn, refused))
+        })
+    }
+}
+
+/// Writes rows, so many at a time, and takes out those that need no writing any more.
+fn drain<T>(
+    rows: &mut Vec<T>,
+    chunk: usize,
+    mut write: impl FnMut(&[T]) -> db::Result<()>,
+) -> db::Result<()> {
+    while !rows.is_empty() {
+        let rest = rows.len().saturating_sub(chunk);
+        match write(&rows[rest..]) {
+            Ok(()) => {}
+            Err(error @ db::Error::Unavailable(_)) => return Err(error),
+            // Again would be in vain: a key is gone, since a backup was restored.
+            Err(error @ db::Error::Refused(_)) => {
+                tracing::error!(%error, "how keys were used was not written");
+            }
+        }
+        rows.truncate(rest);
+    }
+    Ok(())
+}
+
+/// Counts more of the same; of what is new, only while there are fewer than `most`.
+fn add<K: Eq + Hash>(counts: &mut HashMap<K, i64>, of: K, number: i64, most: usize) {
+    if counts.len() < most || counts.contains_key(&of) {
+        *counts.entry(of).or_default() += number;
+    }
+}
+
+fn sorted<K: Ord>(counts: HashMap<K, i64>) -> Vec<(K, i64)> {
+    let mut rows: Vec<(K, i64)> = counts.into_iter().collect();
+    rows.sort_unstable();
+    rows
+}
+
+fn hour_of(at: NaiveDateTime) -> NaiveDateTime {
+    at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at)
 }
 
 fn set_user_agent(text: &mut String, header: &[u8]) {
@@ -117,5 +279,161 @@ fn set_user_agent(text: &mut String, header: &[u8]) {
     // Somebody's mistake, which must not leave a key in the database.
     if text.contains("tsend_") {
         text.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::keys::secret::PlainKey;
+
+    impl Usage {
+        fn call(&self, key_id: i64, outcome: Outcome) {
+            self.record(key_id, Ipv4Addr::LOCALHOST.into(), b"test", Some(outcome));
+        }
+
+        fn take(&self) -> Batch {
+            std::mem::take(&mut *self.lock()).into_batch()
+        }
+    }
+
+    fn hour(number: i64) -> NaiveDateTime {
+        hour_of(NaiveDateTime::default()) + TimeDelta::hours(number)
+    }
+
+    fn counted(batch: &Batch) -> Vec<(i64, Outcome, i64)> {
+        let mut counted: Vec<(i64, Outcome, i64)> = Vec::new();
+        for (calls, number) in &batch.calls {
+            // The hour may change while the test runs.
+            match counted
+                .iter_mut()
+                .find(|c| (c.0, c.1) == (calls.key_id, calls.outcome))
+            {
+                Some(known) => known.2 += number,
+                None => counted.push((calls.key_id, calls.outcome, *number)),
+            }
+        }
+        counted
+    }
+
+    fn unavailable() -> db::Error {
+        db::Error::Unavailable("it is a test".into())
+    }
+
+    #[test]
+    fn calls_are_counted_by_key_and_outcome() {
+        let usage = Usage::default();
+        for outcome in [
+            Outcome::Accepted,
+            Outcome::Accepted,
+            Outcome::DomainNotFound,
+            Outcome::Accepted,
+            Outcome::DomainNotFound,
+        ] {
+            usage.call(1, outcome);
+        }
+        usage.call(2, Outcome::Accepted);
+        usage.record(3, Ipv4Addr::LOCALHOST.into(), b"", None);
+        let batch = usage.take();
+        assert_eq!(
+            counted(&batch),
+            [
+                (1, Outcome::Accepted, 3),
+                (1, Outcome::DomainNotFound, 2),
+                (2, Outcome::Accepted, 1),
+            ]
+        );
+        let used: Vec<i64> = batch.uses.iter().map(|(key_id, _)| *key_id).collect();
+        assert_eq!(used, [1, 2, 3]);
+        assert!(counted(&usage.take()).is_empty(), "they are taken once");
+    }
+
+    #[test]
+    fn what_is_put_back_is_added_to_what_came_meanwhile() {
+        let usage = Usage::default();
+        let hash = PlainKey::generate().hash();
+        usage.call(1, Outcome::Accepted);
+        usage.record_refusal(hash);
+        let mut batch = usage.take();
+        let older = batch.uses[0].1.at - TimeDelta::hours(2);
+        batch.uses[0].1.at = older;
+        batch.uses.push((2, batch.uses[0].1.clone()));
+        usage.call(1, Outcome::Accepted);
+        usage.record_refusal(hash);
+        usage.lock().put_back(batch);
+        let batch = usage.take();
+        assert_eq!(counted(&batch), [(1, Outcome::Accepted, 2)]);
+        let refused: i64 = batch.refused.iter().map(|(_, number)| number).sum();
+        assert_eq!(refused, 2);
+        assert!(batch.uses[0].1.at > older, "the latest use stands");
+        assert_eq!(batch.uses[1].1.at, older);
+    }
+
+    #[test]
+    fn memory_is_bounded_however_long_nothing_can_be_written() {
+        let usage = Usage::default();
+        for key_id in 0..MOST as i64 + 100 {
+            usage.call(key_id, Outcome::Accepted);
+            usage.call(key_id, Outcome::InvalidRequest);
+        }
+        for _ in 0..MOST_REFUSED + 100 {
+            usage.record_refusal(PlainKey::generate().hash());
+        }
+        let mut batch = usage.take();
+        // Later hours.
+        for later in 1..4 {
+            for (calls, _) in &mut batch.calls {
+                calls.hour = hour(later);
+            }
+            usage.lock().put_back(batch);
+            usage.call(MOST as i64 * 2, Outcome::Accepted);
+            let gathered = usage.lock();
+            assert!(gathered.recent.len() <= MOST);
+            assert!(gathered.calls.len() <= MOST_COUNTS);
+            assert!(gathered.refused.len() <= MOST_REFUSED);
+            drop(gathered);
+            batch = usage.take();
+            assert!(batch.calls.len() <= MOST_COUNTS + MOST);
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_keys_are_written_a_few_at_a_time() {
+        let mut rows: Vec<usize> = (0..100_000).collect();
+        let mut written = Vec::new();
+        drain(&mut rows, CHUNK, |chunk| {
+            assert!(chunk.len() <= 5_000 && chunk.is_sorted());
+            written.extend_from_slice(chunk);
+            Ok(())
+        })
+        .unwrap();
+        written.sort_unstable();
+        assert!(rows.is_empty() && written.into_iter().eq(0..100_000));
+    }
+
+    #[test]
+    fn what_cannot_be_written_now_is_left() {
+        let mut rows: Vec<usize> = (0..12_000).collect();
+        let mut writes = 0;
+        let written = drain(&mut rows, CHUNK, |_| {
+            writes += 1;
+            if writes == 2 {
+                Err(unavailable())
+            } else {
+                Ok(())
+            }
+        });
+        assert!(written.is_err());
+        assert!(rows.into_iter().eq(0..7_000));
+    }
+
+    #[test]
+    fn what_can_never_be_written_is_given_up() {
+        let mut rows: Vec<usize> = (0..12_000).collect();
+        let refused = || db::Error::Refused(diesel::result::Error::NotFound);
+        drain(&mut rows, CHUNK, |_| Err(refused())).unwrap();
+        assert!(rows.is_empty());
     }
 }

@@ -8,7 +8,7 @@ use reqwest::header::HeaderValue;
 use crate::support::*;
 
 const BOTH: [Backend; 2] = [Backend::Sqlite, Backend::Postgres];
-const NOT_WRITTEN: &str = "when keys were last used could not be written";
+const NOT_WRITTEN: &str = "how keys were used could not be written";
 
 #[derive(Debug, Clone, PartialEq)]
 struct Use {

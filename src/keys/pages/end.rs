@@ -17,6 +17,8 @@ use crate::http::{Error, page};
 struct ConfirmPage {
     user: User,
     key: Key,
+    /// How many calls were accepted in the last 24 hours.
+    calls: i64,
     is_pause: bool,
     is_fragment: bool,
 }
@@ -57,9 +59,15 @@ async fn confirm(
     let Some(key) = find_live(state, &user, id).await? else {
         return Ok(to_ended(request, id));
     };
+    let account = user.account;
+    let history = state
+        .db
+        .read(move |conn| store::history(conn, account, id))
+        .await?;
     let page = ConfirmPage {
         user,
         key,
+        calls: history.hours.iter().map(|hour| hour.accepted).sum(),
         is_pause,
         is_fragment: page::is_htmx(request),
     };

@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
+use super::super::chart::Usage;
 use super::super::store::{self, Found, Key, Standing};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
@@ -20,6 +21,7 @@ struct ShowPage {
     standing: Standing,
     /// Who made it.
     creator: String,
+    usage: Usage,
     events: Vec<Event>,
     user: User,
     key: Key,
@@ -50,14 +52,16 @@ pub async fn show(
                 Some(user_id) => find_user(conn, user_id)?.map(|user| user.email),
                 None => None,
             };
+            let usage = Usage::from(&store::history(conn, account, id)?);
             let events = events::list_of_subject(conn, account, "key", id, EVENTS)?;
-            Ok::<_, db::Error>(Some((key, creator, events)))
+            Ok::<_, db::Error>(Some((key, creator, usage, events)))
         })
         .await?;
-    let (key, creator, events) = found.ok_or(Error::NotFound)?;
+    let (key, creator, usage, events) = found.ok_or(Error::NotFound)?;
     page::html(&ShowPage {
         standing: key.standing(&user.account_status),
         creator: creator.unwrap_or_else(|| "the operator".to_owned()),
+        usage,
         events,
         notice: match query.notice.as_deref() {
             Some("saved") => Some("The changes are saved. They hold from now on."),

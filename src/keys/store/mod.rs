@@ -1,5 +1,6 @@
 //! API keys in the database. Only hashes of keys come here.
 
+mod calls;
 mod life;
 mod nonces;
 mod uses;
@@ -20,6 +21,9 @@ use crate::db::{self, Connection};
 use crate::domains::store::DomainStatus;
 use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
+pub use calls::{
+    count_calls_of_any_account, count_refused_of_any_account, forget_calls_of_any_account, history,
+};
 pub use life::{
     CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, changes, create,
     create_once, delete, edit, end_due_of_any_account, forget_ended_of_any_account, keep_going,
