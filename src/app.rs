@@ -1,7 +1,7 @@
 //! Builds the server on a listener: the one way in, for `main` and for tests.
 
 use std::net::TcpListener;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -18,6 +18,7 @@ use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
 use crate::routes;
 use crate::secret::ServerSecret;
+use crate::upkeep;
 
 /// After SIGTERM, how long requests that are under way may take.
 const DRAIN_SECONDS: u64 = 8;
@@ -117,17 +118,42 @@ impl Server {
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, state } = self;
-        let (stop, stopped) = mpsc::channel();
-        let (finish, finished) = mpsc::channel();
-        std::thread::spawn(move || {
-            state.usage.keep_writing(&state.db, &stopped);
-            let _ = finish.send(());
+        let (of_usage, of_upkeep) = (state.clone(), state);
+        let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, stop));
+        let upkeep = Beside::start(move |stop| {
+            upkeep::run(&of_upkeep.db, of_upkeep.config.activity_days, stop);
         });
         let ended = http.await;
-        drop(stop);
-        if finished.recv_timeout(LAST_WRITE).is_err() {
+        // What it is at is undone, and done again after the next start.
+        drop(upkeep);
+        if !usage.end() {
             tracing::warn!("how keys were used could not be written before the end");
         }
         ended
+    }
+}
+
+/// A thread beside the server, told to stop when this is dropped. It is none of the runtime's,
+/// which waits for its own: while a database hangs, only this one does.
+struct Beside {
+    stop: Sender<()>,
+    finished: Receiver<()>,
+}
+
+impl Beside {
+    fn start(work: impl FnOnce(&Receiver<()>) + Send + 'static) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let (finish, finished) = mpsc::channel();
+        std::thread::spawn(move || {
+            work(&stopped);
+            let _ = finish.send(());
+        });
+        Self { stop, finished }
+    }
+
+    /// Tells it to stop. Returns whether it did, in the time that the end may take.
+    fn end(self) -> bool {
+        drop(self.stop);
+        self.finished.recv_timeout(LAST_WRITE).is_ok()
     }
 }

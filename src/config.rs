@@ -12,6 +12,8 @@ use crate::db::DatabaseUrl;
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
 const DEFAULT_FOLDER: &str = "data";
 const SECRET_FILE: &str = "secret";
+/// A hundred years.
+const MOST_DAYS: i64 = 36_500;
 
 /// The settings as clap reads them: strings, so that every problem can be told at once.
 #[derive(Debug, Clone, Args)]
@@ -59,6 +61,15 @@ pub struct Settings {
     #[arg(long, global = true, env = "TOSEND_KEY_LIMIT", default_value = "1000")]
     pub key_limit: String,
 
+    /// For how many days the activity of accounts is kept
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_ACTIVITY_DAYS",
+        default_value = "365"
+    )]
+    pub activity_days: String,
+
     /// What is logged: error, warn, info, debug, trace, or a tracing filter
     #[arg(
         long,
@@ -78,6 +89,7 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub secret_file: PathBuf,
     pub key_limit: i64,
+    pub activity_days: i64,
     pub log: String,
 }
 
@@ -121,8 +133,11 @@ impl Config {
         let trusted_proxies = parse_networks(&settings.trusted_proxies)
             .map_err(|why| told("TOSEND_TRUSTED_PROXIES", why))
             .ok();
-        let key_limit = parse_key_limit(&settings.key_limit)
+        let key_limit = parse_number(&settings.key_limit)
             .map_err(|why| told("TOSEND_KEY_LIMIT", why))
+            .ok();
+        let activity_days = parse_days(&settings.activity_days)
+            .map_err(|why| told("TOSEND_ACTIVITY_DAYS", why))
             .ok();
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&settings.log) {
             told("TOSEND_LOG", format!("not a level or filter: {why}"));
@@ -135,6 +150,7 @@ impl Config {
             signup,
             trusted_proxies,
             key_limit,
+            activity_days,
         ) {
             (
                 Some(database),
@@ -143,6 +159,7 @@ impl Config {
                 Some(signup),
                 Some(trusted_proxies),
                 Some(key_limit),
+                Some(activity_days),
             ) if problems.is_empty() => Ok(Self {
                 secret_file: secret_file(given(&settings.secret_file), &database),
                 database,
@@ -151,6 +168,7 @@ impl Config {
                 signup,
                 trusted_proxies,
                 key_limit,
+                activity_days,
                 log: settings.log.clone(),
             }),
             _ => Err(problems),
@@ -252,10 +270,17 @@ fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
-fn parse_key_limit(text: &str) -> Result<i64, String> {
+fn parse_number(text: &str) -> Result<i64, String> {
     match text.parse() {
-        Ok(limit) if limit >= 1 => Ok(limit),
+        Ok(number) if number >= 1 => Ok(number),
         _ => Err(format!("“{text}” is not a number from 1")),
+    }
+}
+
+fn parse_days(text: &str) -> Result<i64, String> {
+    match parse_number(text) {
+        Ok(days) if days <= MOST_DAYS => Ok(days),
+        _ => Err(format!("“{text}” is not a number from 1 to {MOST_DAYS}")),
     }
 }
 
@@ -282,6 +307,7 @@ mod tests {
             trusted_proxies: String::new(),
             secret_file: None,
             key_limit: "1000".into(),
+            activity_days: "365".into(),
             log: "info".into(),
         }
     }
@@ -304,9 +330,35 @@ mod tests {
             trusted_proxies: "10.0.0.0/8, proxy".into(),
             secret_file: None,
             key_limit: "0".into(),
+            activity_days: "0".into(),
             log: "a=b=c".into(),
         };
-        assert_eq!(Config::parse(&wrong).unwrap_err().len(), 7);
+        assert_eq!(Config::parse(&wrong).unwrap_err().len(), 8);
+    }
+
+    #[test]
+    fn activity_is_kept_for_a_whole_number_of_days() {
+        let days = |text: &str| {
+            Config::parse(&Settings {
+                activity_days: text.into(),
+                ..settings()
+            })
+            .map(|config| config.activity_days)
+        };
+        assert_eq!(days("1"), Ok(1));
+        assert_eq!(days("36500"), Ok(36_500));
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "1.5",
+            "36501",
+            "99999999999999999999",
+            "forever",
+        ] {
+            let why = format!("TOSEND_ACTIVITY_DAYS: “{wrong}” is not a number from 1 to 36500");
+            assert_eq!(days(wrong), Err(vec![why]));
+        }
     }
 
     #[test]

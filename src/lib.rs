@@ -15,3 +15,4 @@ pub mod routes;
 pub mod schema;
 pub mod secret;
 pub mod token;
+pub mod upkeep;

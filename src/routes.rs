@@ -7,7 +7,7 @@ use actix_web::cookie::{Key, SameSite};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
-use crate::accounts::pages as accounts;
+use crate::accounts::pages::{self as accounts, activity};
 use crate::accounts::session::DbSessions;
 use crate::app::State;
 use crate::domains::pages as domains;
@@ -78,7 +78,9 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/api-keys/{id}/delete").get(keys::confirm_delete).post(keys::delete))
         .service(resource("/domains").get(domains::index).post(domains::create))
         .service(resource("/domains/{id}").get(domains::show))
-        .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete));
+        .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
+        .service(resource("/activity").get(activity::index))
+        .service(resource("/activity.csv").get(activity::csv));
 }
 
 fn session(state: &State) -> SessionMiddleware<DbSessions> {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use chrono::NaiveDate;
+
 use super::email::Email;
 
 /// Who does something, and from where.
@@ -57,8 +59,8 @@ impl Actor {
 /// An actor's name as people read it.
 pub fn actor_label(name: &str) -> &str {
     match name {
-        OPERATOR => "The operator, on the command line",
-        SERVER => "The server, by itself",
+        OPERATOR => "the operator (command line)",
+        SERVER => "the server",
         email => email,
     }
 }
@@ -119,6 +121,55 @@ impl Action {
     pub fn from_column(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|a| a.as_str() == text)
     }
+
+    pub fn is_of(self, kind: Kind) -> bool {
+        self.as_str().split('.').next() == Some(kind.as_str())
+    }
+}
+
+/// What an action is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Key,
+    Domain,
+    Session,
+    Account,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Key, Self::Domain, Self::Session, Self::Account];
+
+    /// The first word of its actions.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Domain => "domain",
+            Self::Session => "session",
+            Self::Account => "account",
+        }
+    }
+
+    /// As a page says it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Key => "Keys",
+            Self::Domain => "Domains",
+            Self::Session => "Sessions",
+            Self::Account => "Account",
+        }
+    }
+}
+
+/// Which part of an account's activity someone wants to see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub kind: Option<Kind>,
+    /// A part of the actor's name, in any case.
+    pub actor: String,
+    pub key_id: Option<i64>,
+    /// The first and the last day, in UTC.
+    pub from: Option<NaiveDate>,
+    pub to: Option<NaiveDate>,
 }
 
 /// One thing that happened, about to be recorded.

@@ -1,5 +1,6 @@
 //! Accounts and the people who sign in to them.
 
+pub mod csv;
 pub mod email;
 pub mod event;
 pub mod pages;

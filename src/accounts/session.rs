@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
@@ -18,8 +19,11 @@ use crate::http::{Error, client_address};
 use crate::token;
 
 const USER_ID: &str = "user_id";
-/// Only on the way from `sign_in` to `save`: what the password was compared with.
+/// Which row the session is. Only on the way from `load` to a handler.
+const ID_HASH: &str = "id_hash";
+/// Only on the way from `sign_in` to `save`: what the password was compared with, and where from.
 const PASSWORD_HASH: &str = "password_hash";
+const ADDRESS: &str = "address";
 
 /// Sessions hold the user's id and nothing else, so a row is its user, and only people who signed
 /// in have one. Rows are keyed by the hash of the session key.
@@ -34,7 +38,14 @@ impl SessionStore for DbSessions {
             .read(move |conn| store::find_session_of_any_account(conn, &id_hash))
             .await
             .map_err(|e| LoadError::Other(e.into()))?;
-        Ok(user_id.map(|id| HashMap::from([(USER_ID.to_owned(), id.to_string())])))
+        let Some(user_id) = user_id else {
+            return Ok(None);
+        };
+        let id_hash = serde_json::to_string(&id_hash).map_err(|e| LoadError::Other(e.into()))?;
+        Ok(Some(HashMap::from([
+            (USER_ID.to_owned(), user_id.to_string()),
+            (ID_HASH.to_owned(), id_hash),
+        ])))
     }
 
     async fn save(
@@ -42,13 +53,13 @@ impl SessionStore for DbSessions {
         state: HashMap<String, String>,
         _ttl: &Duration,
     ) -> Result<SessionKey, SaveError> {
-        let proven = credentials(&state)
+        let (proven, address) = sign_in_of(&state)
             .ok_or_else(|| SaveError::Other(anyhow::anyhow!("a session without a user")))?;
         let key = token::random();
         let id_hash = token::hash(&key);
         let is_started = self
             .0
-            .write(move |conn| store::insert_session(conn, &id_hash, &proven))
+            .write(move |conn| store::insert_session(conn, &id_hash, &proven, address))
             .await
             .map_err(|e| SaveError::Other(e.into()))?;
         if !is_started {
@@ -103,20 +114,32 @@ impl SessionStore for DbSessions {
 }
 
 /// What `sign_in` put into a new session.
-fn credentials(state: &HashMap<String, String>) -> Option<Credentials> {
-    Some(Credentials {
+fn sign_in_of(state: &HashMap<String, String>) -> Option<(Credentials, IpAddr)> {
+    let proven = Credentials {
         user_id: serde_json::from_str(state.get(USER_ID)?).ok()?,
         password_hash: serde_json::from_str(state.get(PASSWORD_HASH)?).ok()?,
-    })
+    };
+    Some((proven, serde_json::from_str(state.get(ADDRESS)?).ok()?))
 }
 
 /// Signs a user in whose password was right, under a new session id (ASVS 5.0, 7.2.4).
-pub fn sign_in(session: &Session, proven: &Credentials) -> Result<(), Error> {
+pub fn sign_in(session: &Session, proven: &Credentials, address: IpAddr) -> Result<(), Error> {
     session.renew();
     session
         .insert(USER_ID, proven.user_id)
         .and_then(|()| session.insert(PASSWORD_HASH, &proven.password_hash))
+        .and_then(|()| session.insert(ADDRESS, address))
         .map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// Signs out: the session is over when this returns `Ok`.
+pub async fn sign_out(session: &Session, db: &Db, address: IpAddr) -> Result<(), Error> {
+    if let Ok(Some(id_hash)) = session.get::<[u8; 32]>(ID_HASH) {
+        db.write(move |conn| store::end_session(conn, &id_hash, address))
+            .await?;
+    }
+    session.purge();
+    Ok(())
 }
 
 /// The user who sent the request, as someone who changes something.

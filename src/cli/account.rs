@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Failure, Outcome, failure, find_account, print};
 use crate::accounts::email::Email;
+use crate::accounts::event::Actor;
 use crate::accounts::password::{Password, hash_blocking};
 use crate::accounts::store::{self, AccountStatus, NewAccount};
 use crate::accounts::title::Title;
@@ -76,7 +77,7 @@ fn create(db: &Db, email: &str, title: &str, source: &PasswordSource) -> Outcome
         password_hash: hash_blocking(&password),
         email,
     };
-    db.write_blocking(|conn| store::create(conn, &new))
+    db.write_blocking(|conn| store::create(conn, &new, &Actor::operator()))
         .map_err(|e| e.to_string())?;
     print(format_args!(
         "Created the account “{}” of {}.",
@@ -88,8 +89,10 @@ fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
     let email = Email::parse(email).map_err(|e| e.to_string())?;
     let password = choose_password(source, &email, "")?;
     let hash = hash_blocking(&password);
-    let is_set =
-        db.write_blocking(|conn| store::set_password(conn, &email, &hash).map_err(Failure::from))?;
+    let actor = Actor::operator();
+    let is_set = db.write_blocking(|conn| {
+        store::set_password(conn, &email, &hash, &actor).map_err(Failure::from)
+    })?;
     if !is_set {
         return Err(format!("there is no account of {email}"));
     }
@@ -101,7 +104,7 @@ fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
 fn set_status(db: &Db, email: &str, status: AccountStatus) -> Outcome {
     db.write_blocking(|conn| {
         let account = find_account(conn, email)?;
-        store::set_status(conn, account, status).map_err(Failure::from)
+        store::set_status(conn, account, status, &Actor::operator()).map_err(Failure::from)
     })?;
     print(format_args!(
         "The account of {email} is {}.",

@@ -3,9 +3,10 @@
 use clap::Subcommand;
 
 use super::{Failure, Outcome, find_account, print};
+use crate::accounts::event::Actor;
 use crate::db::Db;
 use crate::domains::name::DomainName;
-use crate::domains::store;
+use crate::domains::store::{self, DomainStatus};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -29,11 +30,12 @@ pub fn run(command: Command, db: &Db) -> Outcome {
         verified,
     } = command;
     let name = DomainName::parse(&name).map_err(|e| e.to_string())?;
+    let actor = Actor::operator();
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &account)?;
-        store::add(conn, account, &name)?;
+        store::add(conn, account, &name, &actor)?;
         if verified {
-            store::verify(conn, account, &name)?;
+            store::set_status(conn, account, &name, DomainStatus::Verified, &actor)?;
         }
         let domain = store::find_by_name(conn, account, &name)?;
         domain

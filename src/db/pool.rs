@@ -113,7 +113,18 @@ impl Db {
         .await
     }
 
-    /// As [`Db::write`], on the calling thread and without a deadline: for the command line.
+    /// As [`Db::read`], on the calling thread and without a deadline.
+    pub fn read_blocking<T, E>(
+        &self,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
+        f(&mut *checkout(&self.readers)?)
+    }
+
+    /// As [`Db::write`], on the calling thread and without a deadline.
     pub fn write_blocking<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::name::DomainName;
 use super::store::{self, Deleted, Domain};
-use crate::accounts::session::SignedIn;
+use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::app::State;
 use crate::http::{Error, page};
@@ -52,7 +52,7 @@ pub struct CreateForm {
 pub async fn create(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, actor }: Acting,
     web::Form(form): web::Form<CreateForm>,
 ) -> Result<HttpResponse, Error> {
     let account = user.account;
@@ -60,7 +60,7 @@ pub async fn create(
         Ok(name) => {
             let added = state
                 .db
-                .write(move |conn| store::add(conn, account, &name))
+                .write(move |conn| store::add(conn, account, &name, &actor))
                 .await?;
             match added {
                 Some(domain) => {
@@ -128,13 +128,13 @@ pub async fn confirm_delete(
 pub async fn delete(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
     let deleted = state
         .db
-        .write(move |conn| store::delete(conn, account, id))
+        .write(move |conn| store::delete(conn, account, id, &actor))
         .await?;
     match deleted {
         Deleted::Yes => Ok(page::redirect(&request, "/domains")),

@@ -5,7 +5,8 @@ use diesel::Connection as _;
 use diesel::prelude::*;
 
 use super::name::DomainName;
-use crate::accounts::store::AccountId;
+use crate::accounts::event::{Action, Actor, NewEvent};
+use crate::accounts::store::{AccountId, events};
 use crate::clock;
 use crate::db::{self, Connection, is_foreign_key_violation, is_unique_violation};
 use crate::schema::{api_key_domains, api_keys, sending_domains};
@@ -129,6 +130,7 @@ pub fn add(
     conn: &mut Connection,
     account: AccountId,
     name: &DomainName,
+    actor: &Actor,
 ) -> db::Result<Option<Domain>> {
     let inserted: QueryResult<Row> = conn.transaction(|conn| {
         diesel::insert_into(sending_domains::table)
@@ -142,20 +144,57 @@ pub fn add(
             .get_result(conn)
     });
     match inserted {
-        Ok(row) => Ok(Some(row.into())),
+        Ok(row) => {
+            let domain = Domain::from(row);
+            record(
+                conn,
+                account,
+                actor,
+                Action::DomainAdded,
+                domain.id,
+                &domain.name,
+            )?;
+            Ok(Some(domain))
+        }
         Err(error) if is_unique_violation(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The operator attests that the account owns the domain.
-pub fn verify(conn: &mut Connection, account: AccountId, name: &DomainName) -> db::Result<()> {
-    diesel::update(sending_domains::table)
+/// Says whether the account owns the domain, as the operator attests it.
+pub fn set_status(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    status: DomainStatus,
+    actor: &Actor,
+) -> db::Result<()> {
+    let row = sending_domains::table
         .filter(sending_domains::account_id.eq(account.0))
-        .filter(sending_domains::name.eq(name.as_ref()))
-        .set(sending_domains::status.eq(DomainStatus::Verified.as_str()))
+        .filter(sending_domains::name.eq(name.as_ref()));
+    // Changes nothing, but others wait for it.
+    diesel::update(row)
+        .set(sending_domains::account_id.eq(account.0))
         .execute(conn)?;
-    Ok(())
+    let Some(before) = find_by_name(conn, account, name)? else {
+        return Ok(());
+    };
+    diesel::update(row)
+        .set(sending_domains::status.eq(status.as_str()))
+        .execute(conn)?;
+    let action = match (before.status.is_verified(), status.is_verified()) {
+        (false, true) => Action::DomainVerified,
+        (true, false) => Action::DomainLost,
+        _ => return Ok(()),
+    };
+    Ok(record(
+        conn,
+        account,
+        actor,
+        action,
+        before.id,
+        &before.name,
+    )?)
 }
 
 /// The names of the live keys that are restricted to a domain, newest first. Read here, since
@@ -175,17 +214,44 @@ pub fn list_key_names(
 }
 
 /// Deletes a domain, unless a key is restricted to it: no key is ever widened by this.
-pub fn delete(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Deleted> {
-    let deleted = conn.transaction(|conn| {
+pub fn delete(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    actor: &Actor,
+) -> db::Result<Deleted> {
+    let deleted: QueryResult<Option<String>> = conn.transaction(|conn| {
         diesel::delete(sending_domains::table)
             .filter(sending_domains::account_id.eq(account.0))
             .filter(sending_domains::id.eq(id))
-            .execute(conn)
+            .returning(sending_domains::name)
+            .get_result(conn)
+            .optional()
     });
     match deleted {
-        Ok(0) => Ok(Deleted::NoSuchDomain),
-        Ok(_) => Ok(Deleted::Yes),
+        Ok(None) => Ok(Deleted::NoSuchDomain),
+        Ok(Some(name)) => {
+            record(conn, account, actor, Action::DomainDeleted, id, &name)?;
+            Ok(Deleted::Yes)
+        }
         Err(error) if is_foreign_key_violation(&error) => Ok(Deleted::InUse),
         Err(error) => Err(error.into()),
     }
+}
+
+fn record(
+    conn: &mut Connection,
+    account: AccountId,
+    actor: &Actor,
+    action: Action,
+    id: i64,
+    name: &str,
+) -> QueryResult<()> {
+    let event = NewEvent {
+        action,
+        subject_id: Some(id),
+        subject: name,
+        detail: "",
+    };
+    events::record(conn, account, actor, event)
 }

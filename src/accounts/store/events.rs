@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use chrono::NaiveDateTime;
+use chrono::{Days, NaiveDateTime};
 use diesel::prelude::*;
 
 use super::AccountId;
-use crate::accounts::event::{Action, Actor, NewEvent};
+use crate::accounts::event::{Action, Actor, Filter, Kind, NewEvent};
 use crate::clock;
 use crate::db::{self, Connection};
 use crate::schema::events;
@@ -50,6 +50,19 @@ impl From<Row> for Event {
     }
 }
 
+impl Event {
+    /// As a page says it.
+    pub fn label(&self) -> &'static str {
+        self.action.map_or("Something else", Action::label)
+    }
+
+    /// The key that it happened to, if it was one.
+    pub fn key_id(&self) -> Option<i64> {
+        let is_of_key = self.action.is_some_and(|action| action.is_of(Kind::Key));
+        self.subject_id.filter(|_| is_of_key)
+    }
+}
+
 /// Records what the running transaction does, in that transaction: neither is without the other.
 pub fn record(
     conn: &mut Connection,
@@ -86,16 +99,93 @@ pub fn list_of_subject(
         .filter(events::action.like(format!("{kind}.%")))
         .order(events::id.desc())
         .limit(limit)
-        .select((
-            events::id,
-            events::at,
-            events::actor,
-            events::address,
-            events::action,
-            events::subject_id,
-            events::subject,
-            events::detail,
-        ))
+        .select(columns())
         .load(conn)?;
     Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// What happened in an account, newest first; what comes after the event `before`, if given.
+pub fn list(
+    conn: &mut Connection,
+    account: AccountId,
+    filter: &Filter,
+    before: Option<i64>,
+    limit: i64,
+) -> db::Result<Vec<Event>> {
+    let mut query = events::table
+        .filter(events::account_id.eq(account.0))
+        .order(events::id.desc())
+        .limit(limit)
+        .select(columns())
+        .into_boxed();
+    if let Some(id) = before {
+        query = query.filter(events::id.lt(id));
+    }
+    if let Some(id) = filter.key_id {
+        query = query
+            .filter(events::subject_id.eq(id))
+            .filter(of_kind(Kind::Key));
+    }
+    if let Some(kind) = filter.kind {
+        query = query.filter(of_kind(kind));
+    }
+    if !filter.actor.is_empty() {
+        // The names of actors are lower-case.
+        let part = escape_like(&filter.actor.to_lowercase());
+        query = query.filter(events::actor.like(format!("%{part}%")).escape('\\'));
+    }
+    if let Some(first) = filter.from {
+        query = query.filter(events::at.ge(first.and_time(Default::default())));
+    }
+    if let Some(end) = filter
+        .to
+        .and_then(|last| last.checked_add_days(Days::new(1)))
+    {
+        query = query.filter(events::at.lt(end.and_time(Default::default())));
+    }
+    let rows: Vec<Row> = query.load(conn)?;
+    Ok(rows.into_iter().map(Event::from).collect())
+}
+
+/// Removes some of the events that are older than an instant. Returns how many.
+pub fn forget_of_any_account(
+    conn: &mut Connection,
+    before: NaiveDateTime,
+    most: i64,
+) -> db::Result<usize> {
+    let old: Vec<i64> = events::table
+        .filter(events::at.lt(before))
+        .order(events::at)
+        .limit(most)
+        .select(events::id)
+        .load(conn)?;
+    Ok(diesel::delete(events::table.filter(events::id.eq_any(old))).execute(conn)?)
+}
+
+#[diesel::dsl::auto_type]
+fn columns() -> _ {
+    (
+        events::id,
+        events::at,
+        events::actor,
+        events::address,
+        events::action,
+        events::subject_id,
+        events::subject,
+        events::detail,
+    )
+}
+
+#[diesel::dsl::auto_type]
+fn of_kind(kind: Kind) -> _ {
+    let actions: String = format!("{}.%", kind.as_str());
+    events::action.like(actions)
+}
+
+/// Text as it stands, within a pattern.
+fn escape_like(text: &str) -> String {
+    let special = |c: char| matches!(c, '\\' | '%' | '_');
+    text.chars()
+        .flat_map(|c| special(c).then_some('\\').into_iter().chain([c]))
+        .collect()
 }

@@ -2,10 +2,13 @@
 
 pub mod events;
 
+use std::net::IpAddr;
+
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
 use diesel::prelude::*;
 
+use super::event::{Action, Actor, NewEvent};
 use super::{email::Email, throttle, title::Title};
 use crate::clock;
 use crate::db::{self, Connection, Purpose, is_unique_violation};
@@ -101,15 +104,23 @@ pub fn exists_any(conn: &mut Connection) -> db::Result<bool> {
 }
 
 /// Creates an account only if there is none yet: of parallel first sign-ups exactly one wins.
-pub fn create_first(conn: &mut Connection, new: &NewAccount) -> Result<Credentials, CreateError> {
+pub fn create_first(
+    conn: &mut Connection,
+    new: &NewAccount,
+    actor: &Actor,
+) -> Result<Credentials, CreateError> {
     db::serialize(conn, Purpose::FirstAccount)?;
     if exists_any(conn)? {
         return Err(CreateError::NotFirst);
     }
-    create(conn, new)
+    create(conn, new, actor)
 }
 
-pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<Credentials, CreateError> {
+pub fn create(
+    conn: &mut Connection,
+    new: &NewAccount,
+    actor: &Actor,
+) -> Result<Credentials, CreateError> {
     // So that an account from the command line and a first sign-up cannot both be the first.
     db::serialize(conn, Purpose::FirstAccount)?;
     let now = clock::now();
@@ -135,6 +146,13 @@ pub fn create(conn: &mut Connection, new: &NewAccount) -> Result<Credentials, Cr
             true => CreateError::EmailTaken,
             false => error.into(),
         })?;
+    let event = NewEvent {
+        action: Action::AccountCreated,
+        subject_id: Some(account_id),
+        subject: new.title.as_ref(),
+        detail: &format!("first user: {}", new.email),
+    };
+    events::record(conn, AccountId(account_id), actor, event)?;
     Ok(Credentials {
         user_id,
         password_hash: new.password_hash.clone(),
@@ -162,15 +180,32 @@ pub fn find(conn: &mut Connection, account: AccountId) -> db::Result<Account> {
     })
 }
 
+/// Pauses or resumes.
 pub fn set_status(
     conn: &mut Connection,
     account: AccountId,
     status: AccountStatus,
+    actor: &Actor,
 ) -> db::Result<()> {
-    diesel::update(accounts::table.find(account.0))
+    let title: Option<String> = diesel::update(accounts::table.find(account.0))
+        .filter(accounts::status.ne(status.as_str()))
         .set(accounts::status.eq(status.as_str()))
-        .execute(conn)?;
-    Ok(())
+        .returning(accounts::title)
+        .get_result(conn)
+        .optional()?;
+    let Some(title) = title else {
+        return Ok(());
+    };
+    let event = NewEvent {
+        action: match status {
+            AccountStatus::Paused => Action::AccountPaused,
+            AccountStatus::Active => Action::AccountResumed,
+        },
+        subject_id: Some(account.0),
+        subject: &title,
+        detail: "",
+    };
+    Ok(events::record(conn, account, actor, event)?)
 }
 
 /// Counts one more live key, if the account is active and below `limit`. Returns whether it was.
@@ -235,16 +270,28 @@ pub fn find_credentials(conn: &mut Connection, email: &Email) -> db::Result<Opti
 
 /// Sets a new password, ends all sessions and forgives failures. Returns whether there is such a
 /// user.
-pub fn set_password(conn: &mut Connection, email: &Email, password_hash: &str) -> db::Result<bool> {
-    let user_id: Option<i64> = diesel::update(users::table)
+pub fn set_password(
+    conn: &mut Connection,
+    email: &Email,
+    password_hash: &str,
+    actor: &Actor,
+) -> db::Result<bool> {
+    let found: Option<(i64, i64)> = diesel::update(users::table)
         .filter(users::email.eq(email.as_ref()))
         .set(users::password_hash.eq(password_hash))
-        .returning(users::id)
+        .returning((users::id, users::account_id))
         .get_result(conn)
         .optional()?;
-    let Some(user_id) = user_id else {
+    let Some((user_id, account_id)) = found else {
         return Ok(false);
     };
+    let event = NewEvent {
+        action: Action::PasswordChanged,
+        subject_id: Some(user_id),
+        subject: email.as_ref(),
+        detail: "all sessions of this person ended",
+    };
+    events::record(conn, AccountId(account_id), actor, event)?;
     diesel::delete(sessions::table.filter(sessions::user_id.eq(user_id))).execute(conn)?;
     forget_attempts(conn, email)?;
     Ok(true)
@@ -326,10 +373,14 @@ fn hash_of(email: &Email) -> [u8; 32] {
 /// Starts a session, unless the password was changed since it was compared: that ends all
 /// sessions, and this one would come after. Takes the occasion to remove those that have ended.
 /// Returns whether it was started.
+///
+/// A sign-in that fails is not recorded: an account's activity can be written only where there is
+/// an account, and the time that takes would tell strangers which addresses have one.
 pub fn insert_session(
     conn: &mut Connection,
     id_hash: &[u8; 32],
     proven: &Credentials,
+    address: IpAddr,
 ) -> db::Result<bool> {
     // Changes nothing, but makes a change of the password wait until this session is there.
     if !rehash_password(conn, proven, &proven.password_hash)? {
@@ -346,7 +397,40 @@ pub fn insert_session(
             sessions::last_seen_at.eq(now),
         ))
         .execute(conn)?;
+    record_of_user(conn, proven.user_id, address, Action::SessionStarted)?;
     Ok(true)
+}
+
+/// Ends a session because its user says so. One that is gone already stays as it was.
+pub fn end_session(conn: &mut Connection, id_hash: &[u8; 32], address: IpAddr) -> db::Result<()> {
+    let user_id: Option<i64> =
+        diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id_hash[..])))
+            .returning(sessions::user_id)
+            .get_result(conn)
+            .optional()?;
+    match user_id {
+        Some(user_id) => record_of_user(conn, user_id, address, Action::SessionEnded),
+        None => Ok(()),
+    }
+}
+
+fn record_of_user(
+    conn: &mut Connection,
+    user_id: i64,
+    address: IpAddr,
+    action: Action,
+) -> db::Result<()> {
+    let Some(user) = find_user(conn, user_id)? else {
+        return Ok(());
+    };
+    let event = NewEvent {
+        action,
+        subject_id: None,
+        subject: "",
+        detail: "",
+    };
+    let actor = Actor::user(user.id, &user.email, address);
+    Ok(events::record(conn, user.account, &actor, event)?)
 }
 
 /// Whose session this is, unless it has ended: 12 h idle, or 7 days old.

@@ -14,7 +14,7 @@ use crate::accounts::store::AccountId;
 use crate::clock;
 use crate::config::Config;
 use crate::db::{self, Connection, Db};
-use crate::domains::store::{self as domains_store, Domain};
+use crate::domains::store::{self as domains_store, Domain, DomainStatus};
 use crate::keys::expiry::{Expiry, InvalidExpiry};
 use crate::keys::name::{Description, KeyName};
 use crate::keys::rule::{Allowed, Rule};
@@ -131,14 +131,14 @@ fn apply_domain(
     account: AccountId,
     entry: &DomainEntry,
 ) -> db::Result<Option<String>> {
-    let name = &entry.name;
+    let (name, actor) = (&entry.name, Actor::operator());
     let known = domains_store::find_by_name(conn, account, name)?;
     let is_verified = known.as_ref().map(|domain| domain.status.is_verified());
     if is_verified.is_none() {
-        domains_store::add(conn, account, name)?;
+        domains_store::add(conn, account, name, &actor)?;
     }
     if entry.is_verified && is_verified != Some(true) {
-        domains_store::verify(conn, account, name)?;
+        domains_store::set_status(conn, account, name, DomainStatus::Verified, &actor)?;
     }
     let change = match (is_verified, entry.is_verified) {
         (None, true) => "added and verified",

@@ -5,7 +5,7 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::nonces;
-use super::{ACTIVE, EndedHow, Found, Key, PAUSED, Peer, find, scoped};
+use super::{ACTIVE, EndedHow, Found, Key, PAUSED, Peer, find, find_all, scoped};
 use crate::accounts::event::{Action, Actor, NewEvent};
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus, events};
 use crate::clock;
@@ -515,6 +515,18 @@ pub fn keep_going(
     find(conn, account, id)
 }
 
+/// Whether [`end_due_of_any_account`] would end any.
+pub fn has_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
+    let now = clock::now();
+    let over: Option<i64> = api_keys::table
+        .filter(due(now))
+        .limit(1)
+        .select(api_keys::id)
+        .first(conn)
+        .optional()?;
+    Ok(over.is_some() || !find_quiet(conn, now)?.is_empty())
+}
+
 /// Ends some of the keys whose time is over, which are refused already, and those that were quiet
 /// for long enough after they were replaced. Returns how many.
 pub fn end_due_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
@@ -534,6 +546,24 @@ pub fn end_due_of_any_account(conn: &mut Connection, most: i64) -> db::Result<us
 
 /// Ends keys that were replaced, if the other key still lives.
 fn end_quiet(conn: &mut Connection, now: NaiveDateTime) -> db::Result<usize> {
+    let mut ended = 0;
+    for (account, id) in find_quiet(conn, now)? {
+        if let Found::Live(key) = lock(conn, account, id)? {
+            end(
+                conn,
+                account,
+                &key,
+                EndedHow::Stopped,
+                now,
+                &Actor::server(),
+            )?;
+            ended += 1;
+        }
+    }
+    Ok(ended)
+}
+
+fn find_quiet(conn: &mut Connection, now: NaiveDateTime) -> db::Result<Vec<(AccountId, i64)>> {
     type Row = (i64, i64, Option<i64>, NaiveDateTime, Option<NaiveDateTime>);
     let successors = diesel::alias!(api_keys as successors);
     let rows: Vec<Row> = api_keys::table
@@ -555,28 +585,12 @@ fn end_quiet(conn: &mut Connection, now: NaiveDateTime) -> db::Result<usize> {
             api_key_uses::used_at.nullable(),
         ))
         .load(conn)?;
-    let mut ended = 0;
-    for (account_id, id, quiet, rotated_at, used_at) in rows {
-        let (Some(quiet), account) = (quiet, AccountId(account_id)) else {
-            continue;
-        };
+    let is_quiet = |(account_id, id, quiet, rotated_at, used_at): Row| {
         let last = used_at.map_or(rotated_at, |used_at| used_at.max(rotated_at));
-        if last + TimeDelta::seconds(quiet) + UNTIL_WRITTEN > now {
-            continue;
-        }
-        if let Found::Live(key) = lock(conn, account, id)? {
-            end(
-                conn,
-                account,
-                &key,
-                EndedHow::Stopped,
-                now,
-                &Actor::server(),
-            )?;
-            ended += 1;
-        }
-    }
-    Ok(ended)
+        let ends_at = last + TimeDelta::seconds(quiet?) + UNTIL_WRITTEN;
+        (ends_at <= now).then_some((AccountId(account_id), id))
+    };
+    Ok(rows.into_iter().filter_map(is_quiet).collect())
 }
 
 /// Forgets the hashes of keys that ended so long ago that they are shown no more.
@@ -596,20 +610,17 @@ fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found>
     diesel::update(row(account, id))
         .set(api_keys::account_id.eq(account.0))
         .execute(conn)?;
-    let found = find(conn, account, id)?;
-    match found {
-        Found::Ended(mut key) => {
-            if key.end.is_none()
-                && let Some(over) = key.end_by(clock::now())
-            {
-                let server = Actor::server();
-                end(conn, account, &key, over.how, over.at, &server)?;
-                key.end = Some(over);
-            }
-            Ok(Found::Ended(key))
-        }
-        found => Ok(found),
+    let now = clock::now();
+    let mut key = find_all(conn, account, &[id])?.pop();
+    if let Some(key) = &mut key
+        && key.end.is_none()
+        && let Some(over) = key.end_by(now)
+    {
+        let server = Actor::server();
+        end(conn, account, key, over.how, over.at, &server)?;
+        key.end = Some(over);
     }
+    Ok(Found::of(key, now))
 }
 
 /// The row of a key that has not ended.

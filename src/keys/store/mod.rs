@@ -26,8 +26,8 @@ pub use calls::{
 };
 pub use life::{
     CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, changes, create,
-    create_once, delete, edit, end_due_of_any_account, forget_ended_of_any_account, keep_going,
-    pause, resume, rotate, stop,
+    create_once, delete, edit, end_due_of_any_account, forget_ended_of_any_account,
+    has_due_of_any_account, keep_going, pause, resume, rotate, stop,
 };
 pub use nonces::{issue_nonce, knows_nonce};
 pub use uses::record_uses_of_any_account;
@@ -249,6 +249,19 @@ pub enum Found {
     Nothing,
 }
 
+impl Found {
+    fn of(key: Option<Key>, now: NaiveDateTime) -> Self {
+        let Some(key) = key else {
+            return Self::Nothing;
+        };
+        match key.end_by(now) {
+            None => Self::Live(key),
+            Some(end) if end.at > now - SHOWN_AFTER_END => Self::Ended(key),
+            Some(_) => Self::Nothing,
+        }
+    }
+}
+
 /// Which keys a list shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -406,15 +419,8 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
 
 /// One key. A while after its end it is found no more.
 pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
-    let now = clock::now();
-    Ok(match find_all(conn, account, &[id])?.pop() {
-        None => Found::Nothing,
-        Some(key) => match key.end_by(now) {
-            None => Found::Live(key),
-            Some(end) if end.at > now - SHOWN_AFTER_END => Found::Ended(key),
-            Some(_) => Found::Nothing,
-        },
-    })
+    let key = find_all(conn, account, &[id])?.pop();
+    Ok(Found::of(key, clock::now()))
 }
 
 /// Which key this is, or was.

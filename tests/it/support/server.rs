@@ -56,6 +56,7 @@ impl App {
             trusted_proxies: String::new(),
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
             key_limit: "1000".into(),
+            activity_days: "365".into(),
             log: "trace".into(),
         };
         change(&mut settings);

@@ -1,4 +1,8 @@
-//! Sign-up, sign-in and sign-out in the browser.
+//! Sign-up, sign-in and sign-out in the browser; what happened in the account.
+
+pub mod activity;
+
+use std::net::IpAddr;
 
 use actix_session::Session;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -7,8 +11,9 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::email::Email;
+use super::event::Actor;
 use super::password::{Busy, Match, Password};
-use super::session::{SignedIn, sign_in};
+use super::session::{SignedIn, sign_in, sign_out};
 use super::store::{self, CreateError, Credentials, NewAccount};
 use super::title::Title;
 use crate::app::State;
@@ -97,16 +102,18 @@ pub async fn signup(
         password_hash: state.hasher.hash(password).await?,
     };
     let is_open = state.config.signup == Signup::Open;
+    let address = address(&state, &request);
+    let actor = Actor::newcomer(&new.email, address);
     let created = state
         .db
         .write(move |conn| match is_open {
-            true => store::create(conn, &new),
-            false => store::create_first(conn, &new),
+            true => store::create(conn, &new, &actor),
+            false => store::create_first(conn, &new, &actor),
         })
         .await;
     match created {
         Ok(credentials) => {
-            sign_in(&session, &credentials)?;
+            sign_in(&session, &credentials, address)?;
             Ok(page::redirect(&request, "/api-keys"))
         }
         Err(CreateError::EmailTaken) => {
@@ -203,7 +210,7 @@ pub async fn login(
     };
     match proven {
         Some(credentials) => {
-            sign_in(&session, &credentials)?;
+            sign_in(&session, &credentials, address(&state, &request))?;
             Ok(page::redirect(&request, &next))
         }
         None => page::unprocessable(&LoginPage {
@@ -263,17 +270,24 @@ async fn authenticate(
 
 /// Both forms run argon2, so both count against the address they come from.
 fn admit(state: &State, request: &HttpRequest) -> Result<(), Error> {
-    let address = client_address(request, &state.config.trusted_proxies);
     state
         .sign_in_limit
-        .admit(address)
+        .admit(address(state, request))
         .map_err(|retry_after_seconds| Error::TooMany {
             retry_after_seconds,
         })
 }
 
 /// `POST /logout`: ends this session, here and in the database.
-pub async fn logout(request: HttpRequest, session: Session) -> HttpResponse {
-    session.purge();
-    page::redirect(&request, "/login")
+pub async fn logout(
+    state: web::Data<State>,
+    request: HttpRequest,
+    session: Session,
+) -> Result<HttpResponse, Error> {
+    sign_out(&session, &state.db, address(&state, &request)).await?;
+    Ok(page::redirect(&request, "/login"))
+}
+
+fn address(state: &State, request: &HttpRequest) -> IpAddr {
+    client_address(request, &state.config.trusted_proxies)
 }
