@@ -5,28 +5,25 @@
 //! last tests turn the program on verifiers that are wrong, and it must find them out.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tosend_dashboard::accounts::email::Email;
-use tosend_dashboard::accounts::event::Actor;
-use tosend_dashboard::accounts::store as accounts_store;
+use chrono::TimeDelta;
+use rand::RngExt;
 use tosend_dashboard::app::State;
-use tosend_dashboard::db::{self, Connection, DatabaseUrl, Db};
+use tosend_dashboard::clock;
+use tosend_dashboard::db::{self, Connection};
 use tosend_dashboard::keys::expiry::Expiry;
-use tosend_dashboard::keys::name::{Description, KeyName};
-use tosend_dashboard::keys::rule::Rule;
 use tosend_dashboard::keys::scope::NewScope;
-use tosend_dashboard::keys::secret::{KeyHash, PlainKey};
-use tosend_dashboard::keys::store::{self, CreateError, LiveKey, NewKey};
+use tosend_dashboard::keys::secret::KeyHash;
+use tosend_dashboard::keys::store::{self, LiveKey, Rotation};
 use tosend_dashboard::keys::verify::{Lookup, Verifier};
 
-use crate::support::{App, Backend, Dashboard, Database, EMAIL, Visitor, cli, rounds};
+use crate::support::*;
 
+const VERIFY: &str = "/v2/verify";
 /// Each has a key of its own at a time.
 const PROBERS: usize = 8;
 /// Accepts that are seen before a revocation.
@@ -44,11 +41,7 @@ struct Scene<'a> {
     asked: String,
     cookie: String,
     database: &'a Database,
-}
-
-struct Target {
-    id: i64,
-    key: String,
+    store: KeyStore,
 }
 
 impl<'a> Scene<'a> {
@@ -60,41 +53,28 @@ impl<'a> Scene<'a> {
             asked: asked.to_owned(),
             cookie: owner.cookie().unwrap(),
             database,
+            store: KeyStore::of(database),
         }
     }
 
-    fn keys(&self, number: usize) -> Vec<Target> {
-        let db = Db::open(&DatabaseUrl::parse(&self.database.url).unwrap()).unwrap();
-        let create = |conn: &mut Connection| {
-            let email = Email::parse(EMAIL).unwrap();
-            let account = accounts_store::find_id_by_email(conn, &email)?.unwrap();
-            let new = NewKey {
-                name: KeyName::parse("To revoke").unwrap(),
-                description: Description::default(),
-                scope: NewScope::AllDomains,
-                expiry: Expiry::NEVER,
-                rule: Rule::default(),
-            };
-            let operator = Actor::operator();
-            let create = |_| {
-                let secret = PlainKey::generate();
-                let key = store::create(conn, account, &new, &secret, i64::MAX, &operator)?;
-                Ok(Target {
-                    id: key.id,
-                    key: secret.expose().to_owned(),
-                })
-            };
-            (0..number).map(create).collect::<Result<_, CreateError>>()
-        };
-        db.write_blocking(create).unwrap()
+    fn keys(&self, number: usize) -> Vec<Made> {
+        self.store.create_many(number, &NewScope::AllDomains)
     }
 
-    /// Revokes every key under the eyes of a prober of its own. Gives how many requests were
-    /// accepted that began afterwards; ends early when there is one.
+    /// The id of a verified domain of this name.
+    fn domain(&self, name: &str) -> i64 {
+        attest(self.database, name);
+        let id = format!("SELECT id FROM sending_domains WHERE name = '{name}'");
+        self.database.number(&id)
+    }
+
+    /// Revokes every key under the eyes of a prober of its own, who asks by this path. Gives how
+    /// many requests were accepted that began afterwards; ends early when there is one.
     fn accepts_after(
         &self,
-        keys: Vec<Target>,
-        revoke: impl Fn(&mut Wire, &Target) + Sync,
+        path: &str,
+        keys: Vec<Made>,
+        revoke: impl Fn(&mut Wire, &Made) + Sync,
     ) -> usize {
         let keys = Mutex::new(keys.into_iter());
         let accepts = AtomicUsize::new(0);
@@ -104,7 +84,7 @@ impl<'a> Scene<'a> {
                 let Some(target) = keys.lock().unwrap().next() else {
                     break;
                 };
-                let found = crew.accepts_after(&target.key, |wire| revoke(wire, &target));
+                let found = crew.accepts_after(path, &target.key, |wire| revoke(wire, &target));
                 accepts.fetch_add(found, Ordering::SeqCst);
             }
         };
@@ -117,7 +97,7 @@ impl<'a> Scene<'a> {
     }
 
     /// As the form on the page does it.
-    fn submit(&self, wire: &mut Wire, target: &Target, what: &str, location: &str) {
+    fn submit(&self, wire: &mut Wire, target: &Made, what: &str, location: &str) {
         let answer = wire.send(&format!(
             "POST /api-keys/{}/{what} HTTP/1.1\r\nhost: node\r\ncookie: {}\r\n\
              sec-fetch-site: same-origin\r\ncontent-length: 0\r\n\r\n",
@@ -131,11 +111,11 @@ impl<'a> Scene<'a> {
         );
     }
 
-    fn delete(&self, wire: &mut Wire, target: &Target) {
+    fn delete(&self, wire: &mut Wire, target: &Made) {
         self.submit(wire, target, "delete", "/api-keys?notice=deleted");
     }
 
-    fn pause(&self, wire: &mut Wire, target: &Target) {
+    fn pause(&self, wire: &mut Wire, target: &Made) {
         self.submit(wire, target, "pause", &format!("/api-keys/{}", target.id));
     }
 }
@@ -157,7 +137,7 @@ impl Crew {
 
     /// Has the key asked about all the time, revokes it, and gives how many requests were accepted
     /// that began when it was revoked.
-    fn accepts_after(&mut self, key: &str, revoke: impl FnOnce(&mut Wire)) -> usize {
+    fn accepts_after(&mut self, path: &str, key: &str, revoke: impl FnOnce(&mut Wire)) -> usize {
         let Self { prober, own } = self;
         let acknowledged = OnceLock::new();
         let (tell, told) = mpsc::channel();
@@ -168,7 +148,7 @@ impl Crew {
                 while left > 0 {
                     left -= usize::from(acknowledged.get().is_some());
                     // Fails when the one who revokes has failed.
-                    if tell.send(prober.ask(key)).is_err() {
+                    if tell.send(prober.get(path, key)).is_err() {
                         break;
                     }
                 }
@@ -178,7 +158,7 @@ impl Crew {
             }
             revoke(&mut own[0]);
             acknowledged.set(Instant::now()).unwrap();
-            let asked = (0..AFTER).map(|n| own[n % 2].ask(key));
+            let asked = (0..AFTER).map(|n| own[n % 2].get(path, key));
             asked.collect::<Vec<_>>().into_iter().chain(told).collect()
         });
         let acknowledged = acknowledged.into_inner().unwrap();
@@ -191,52 +171,6 @@ impl Crew {
         assert!(strange.is_none(), "{strange:?}");
         assert!(after(200) + after(403) >= 2 * AFTER, "too few have asked");
         after(200)
-    }
-}
-
-/// A connection that is kept open.
-struct Wire(BufReader<TcpStream>);
-
-#[derive(Debug)]
-struct Answered {
-    /// Before the first byte of the request was sent.
-    begun: Instant,
-    status: u16,
-    head: String,
-}
-
-impl Wire {
-    fn to(base: &str) -> Self {
-        let stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// Whether the key works.
-    fn ask(&mut self, key: &str) -> Answered {
-        self.send(&format!(
-            "GET /v2/verify HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {key}\r\n\r\n"
-        ))
-    }
-
-    /// Returns when the whole answer is there.
-    fn send(&mut self, request: &str) -> Answered {
-        let begun = Instant::now();
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert_ne!(self.0.read_line(&mut head).unwrap(), 0, "cut off: {head}");
-        }
-        let (_, length) = head.split_once("content-length: ").expect("a length");
-        let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
-        self.0.read_exact(&mut vec![0; length]).unwrap();
-        let status = head["HTTP/1.1 ".len()..][..3].parse().unwrap();
-        Answered {
-            begun,
-            status,
-            head,
-        }
     }
 }
 
@@ -259,10 +193,13 @@ fn on_one_node(test: impl FnOnce(&Scene)) {
     test(&Scene::new(&database, &node.base, &node.base));
 }
 
+fn accepts_after_delete(scene: &Scene, number: usize) -> usize {
+    let keys = scene.keys(number);
+    scene.accepts_after(VERIFY, keys, |wire, key| scene.delete(wire, key))
+}
+
 fn no_deleted_key_is_accepted(scene: &Scene) {
-    let keys = scene.keys(deletions());
-    let accepts = scene.accepts_after(keys, |wire, key| scene.delete(wire, key));
-    assert_eq!(accepts, 0);
+    assert_eq!(accepts_after_delete(scene, deletions()), 0);
 }
 
 #[test]
@@ -277,7 +214,7 @@ fn no_deleted_key_is_accepted_by_one_node_on_sqlite() {
 
 fn no_paused_key_is_accepted(scene: &Scene) {
     let keys = scene.keys(deletions() / 20);
-    let accepts = scene.accepts_after(keys, |wire, key| scene.pause(wire, key));
+    let accepts = scene.accepts_after(VERIFY, keys, |wire, key| scene.pause(wire, key));
     assert_eq!(accepts, 0);
 }
 
@@ -296,7 +233,7 @@ fn no_key_of_a_paused_account_is_accepted(scene: &Scene) {
     let key = &scene.keys(1)[0].key;
     let mut crew = Crew::of(scene);
     for _ in 0..deletions() / 50 {
-        let accepts = crew.accepts_after(key, |_| drop(set("pause")));
+        let accepts = crew.accepts_after(VERIFY, key, |_| drop(set("pause")));
         assert_eq!(accepts, 0);
         set("resume");
     }
@@ -310,6 +247,114 @@ fn no_key_of_a_paused_account_is_accepted_by_two_nodes_on_postgres() {
 #[test]
 fn no_key_of_a_paused_account_is_accepted_by_one_node_on_sqlite() {
     on_one_node(no_key_of_a_paused_account_is_accepted);
+}
+
+/// A key for two domains, or for all, is for one from then on: the other one is asked for.
+fn accepts_after_narrowing(scene: &Scene, number: usize) -> usize {
+    let [kept, lost] = ["kept.test", "lost.test"].map(|name| scene.domain(name));
+    let narrow = |_: &mut Wire, key: &Made| {
+        let narrowed = scene
+            .store
+            .edit(key.id, NewScope::Domains(vec![kept]), None);
+        narrowed.unwrap();
+    };
+    let of_scope = |scope| {
+        let keys = scene.store.create_many(number / 2, &scope);
+        scene.accepts_after("/v2/verify?domain=lost.test", keys, narrow)
+    };
+    of_scope(NewScope::Domains(vec![kept, lost])) + of_scope(NewScope::AllDomains)
+}
+
+fn no_key_opens_a_domain_that_it_lost(scene: &Scene) {
+    assert_eq!(accepts_after_narrowing(scene, deletions() / 20), 0);
+}
+
+#[test]
+fn no_key_opens_a_domain_that_it_lost_on_two_nodes_on_postgres() {
+    on_two_nodes(no_key_opens_a_domain_that_it_lost);
+}
+
+#[test]
+fn no_key_opens_a_domain_that_it_lost_on_one_node_on_sqlite() {
+    on_one_node(no_key_opens_a_domain_that_it_lost);
+}
+
+/// Soon, but a while after what happens next.
+fn soon() -> TimeDelta {
+    TimeDelta::milliseconds(rand::rng().random_range(2..30))
+}
+
+/// Until the clock, which is the database's too, has passed an instant that lay so far ahead at
+/// most.
+fn wait_out(ahead: TimeDelta) {
+    let end = clock::now() + ahead;
+    while clock::now() <= end {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn accepts_after_expiry(scene: &Scene, number: usize) -> usize {
+    let expire = |_: &mut Wire, key: &Made| {
+        let ahead = soon();
+        let expiry = Expiry::known(Some(clock::now() + ahead));
+        let edited = scene.store.edit(key.id, NewScope::AllDomains, Some(expiry));
+        let end = edited.unwrap().expires_at.unwrap();
+        wait_out(end - clock::now());
+    };
+    scene.accepts_after(VERIFY, scene.keys(number), expire)
+}
+
+fn no_expired_key_is_accepted(scene: &Scene) {
+    assert_eq!(accepts_after_expiry(scene, deletions() / 20), 0);
+}
+
+#[test]
+fn no_expired_key_is_accepted_by_two_nodes_on_postgres() {
+    on_two_nodes(no_expired_key_is_accepted);
+}
+
+#[test]
+fn no_expired_key_is_accepted_by_one_node_on_sqlite() {
+    on_one_node(no_expired_key_is_accepted);
+}
+
+/// A key is replaced and then stops: at once, by itself a little later, or by hand. The successor
+/// works all the time.
+fn accepts_after_rotation(scene: &Scene, number: usize) -> usize {
+    let replace = |wire: &mut Wire, key: &Made| {
+        let overlap = match key.id % 3 {
+            0 => Some(TimeDelta::zero()),
+            1 => Some(soon()),
+            _ => None,
+        };
+        let rotation = Rotation {
+            overlap,
+            stops_when_quiet: None,
+            expiry: None,
+        };
+        let successor = scene.store.rotate(key.id, &rotation).unwrap();
+        assert_eq!(wire.get(VERIFY, &successor.key).status, 200);
+        match overlap {
+            Some(overlap) => wait_out(overlap),
+            None => drop(scene.store.change(key.id, store::stop)),
+        }
+        assert_eq!(wire.get(VERIFY, &successor.key).status, 200);
+    };
+    scene.accepts_after(VERIFY, scene.keys(number), replace)
+}
+
+fn no_key_is_accepted_after_its_rotation(scene: &Scene) {
+    assert_eq!(accepts_after_rotation(scene, deletions() / 20), 0);
+}
+
+#[test]
+fn no_key_is_accepted_after_its_rotation_by_two_nodes_on_postgres() {
+    on_two_nodes(no_key_is_accepted_after_its_rotation);
+}
+
+#[test]
+fn no_key_is_accepted_after_its_rotation_by_one_node_on_sqlite() {
+    on_one_node(no_key_is_accepted_after_its_rotation);
 }
 
 /// Asks the database, as the product does, but is slow to tell what it said.
@@ -382,9 +427,9 @@ impl Lookup for Joining {
 /// How many requests are accepted too late when both nodes look keys up in this way.
 fn accepts_with<L: Lookup + 'static>(
     backend: Backend,
-    deletions: usize,
     lookup: impl Fn(Slow) -> L + Clone + Send + Sync + 'static,
     delay: Duration,
+    accepts: impl FnOnce(&Scene) -> usize,
 ) -> usize {
     let alter = |state: &mut State| {
         let db = state.db.clone();
@@ -396,8 +441,7 @@ fn accepts_with<L: Lookup + 'static>(
     };
     let here = App::altered(Database::new(backend), alter);
     let there = App::altered(here.database.again(), alter);
-    let scene = Scene::new(&here.database, &here.url(""), &there.url(""));
-    scene.accepts_after(scene.keys(deletions), |wire, key| scene.delete(wire, key))
+    accepts(&Scene::new(&here.database, &here.url(""), &there.url("")))
 }
 
 /// Enough to find out a verifier that is wrong.
@@ -408,8 +452,17 @@ fn a_cache_is_found_out(backend: Backend) {
         lookup,
         known: HashMap::new(),
     };
-    let accepts = accepts_with(backend, ENOUGH, caching, Duration::ZERO);
-    assert!(accepts > 0, "answers were kept for {KEPT:?}");
+    let kinds = [
+        accepts_after_delete,
+        accepts_after_narrowing,
+        accepts_after_expiry,
+        accepts_after_rotation,
+    ];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let accepts = |scene: &Scene| kind(scene, ENOUGH);
+        let accepts = accepts_with(backend, caching, Duration::ZERO, accepts);
+        assert!(accepts > 0, "{number}: answers were kept for {KEPT:?}");
+    }
 }
 
 #[test]
@@ -428,7 +481,8 @@ fn joining_lookups_in_flight_is_found_out(backend: Backend) {
         lookup,
         flights: flights.clone(),
     };
-    let accepts = accepts_with(backend, ENOUGH, joining, KEPT);
+    let accepts = |scene: &Scene| accepts_after_delete(scene, ENOUGH);
+    let accepts = accepts_with(backend, joining, KEPT, accepts);
     assert!(accepts > 0, "lookups in flight were joined");
 }
 
@@ -445,7 +499,7 @@ fn joining_lookups_in_flight_is_found_out_on_sqlite() {
 #[test]
 fn a_lookup_that_is_only_slow_is_not_blamed() {
     for backend in [Backend::Postgres, Backend::Sqlite] {
-        let accepts = accepts_with(backend, ENOUGH / 8, |slow| slow, KEPT);
-        assert_eq!(accepts, 0);
+        let accepts = |scene: &Scene| accepts_after_delete(scene, ENOUGH / 8);
+        assert_eq!(accepts_with(backend, |slow| slow, KEPT, accepts), 0);
     }
 }

@@ -289,7 +289,8 @@ pub fn edit(
             _ => EditError::UnknownDomain,
         })?;
     }
-    let Found::Live(after) = find(conn, account, id)? else {
+    // An expiry that was a moment ahead may be over.
+    let (Found::Live(after) | Found::Ended(after)) = find(conn, account, id)? else {
         return Err(EditError::NoSuchKey);
     };
     let changes = changes(&before, &after);

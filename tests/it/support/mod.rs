@@ -7,21 +7,25 @@ use std::time::{Duration, Instant};
 mod cluster;
 mod database;
 mod http;
+mod key_store;
 mod logs;
 mod nginx;
 mod probers;
 mod process;
 mod proxy;
 mod server;
+mod wire;
 
 pub use cluster::{Cluster, Stop};
 pub use database::Database;
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
+pub use key_store::{Change, KeyStore, Made};
 pub use nginx::{Nginx, Seen, Upstream};
 pub use probers::{Key, Probers};
 pub use process::{Dashboard, attest, cli, command, create_account};
 pub use proxy::Proxy;
 pub use server::{App, Backend};
+pub use wire::{Answered, Wire};
 
 pub const EMAIL: &str = "ada@acme.test";
 pub const TITLE: &str = "Acme Inc";

@@ -1,0 +1,131 @@
+//! The first account's keys, changed by the product's own functions on connections of the test's
+//! own: for what has no page, and for what happens by the thousand.
+
+use tosend_dashboard::accounts::email::Email;
+use tosend_dashboard::accounts::event::Actor;
+use tosend_dashboard::accounts::store::{self as accounts_store, AccountId};
+use tosend_dashboard::db::{self, Connection, DatabaseUrl, Db};
+use tosend_dashboard::keys::expiry::Expiry;
+use tosend_dashboard::keys::name::{Description, KeyName};
+use tosend_dashboard::keys::rule::Rule;
+use tosend_dashboard::keys::scope::NewScope;
+use tosend_dashboard::keys::secret::PlainKey;
+use tosend_dashboard::keys::store::{
+    self, CreateError, Edit, EditError, Found, Key, NewKey, RotateError, Rotation, Which,
+};
+
+use super::{Database, EMAIL};
+
+pub struct KeyStore {
+    pub db: Db,
+    pub account: AccountId,
+}
+
+/// A key that was made.
+#[derive(Debug, Clone)]
+pub struct Made {
+    pub id: i64,
+    pub key: String,
+}
+
+/// `store::pause`, `store::delete` and their like.
+pub type Change = fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>;
+
+impl KeyStore {
+    pub fn of(database: &Database) -> Self {
+        let db = Db::open(&DatabaseUrl::parse(&database.url).unwrap()).unwrap();
+        let email = Email::parse(EMAIL).unwrap();
+        let account = db.write_blocking(|conn| accounts_store::find_id_by_email(conn, &email));
+        let account = account.unwrap().expect("somebody has signed up");
+        Self { db, account }
+    }
+
+    pub fn create(&self, scope: NewScope, expiry: Expiry) -> Result<Made, CreateError> {
+        self.db
+            .write_blocking(|conn| self.insert(conn, scope, expiry))
+    }
+
+    /// Many alike, all at once.
+    pub fn create_many(&self, number: usize, scope: &NewScope) -> Vec<Made> {
+        let create = |conn: &mut Connection| {
+            (0..number)
+                .map(|_| self.insert(conn, scope.clone(), Expiry::NEVER))
+                .collect::<Result<_, _>>()
+        };
+        self.db.write_blocking(create).unwrap()
+    }
+
+    fn insert(
+        &self,
+        conn: &mut Connection,
+        scope: NewScope,
+        expiry: Expiry,
+    ) -> Result<Made, CreateError> {
+        let new = NewKey {
+            name: name(),
+            description: Description::default(),
+            scope,
+            expiry,
+            rule: Rule::default(),
+        };
+        let secret = PlainKey::generate();
+        let actor = Actor::operator();
+        let key = store::create(conn, self.account, &new, &secret, i64::MAX, &actor)?;
+        Ok(made(&key, &secret))
+    }
+
+    /// `expiry`: `None` leaves it as it is.
+    pub fn edit(&self, id: i64, scope: NewScope, expiry: Option<Expiry>) -> Result<Key, EditError> {
+        let edit = Edit {
+            name: name(),
+            description: Description::default(),
+            scope,
+            expiry,
+            rule: Rule::default(),
+        };
+        let actor = Actor::operator();
+        self.db
+            .write_blocking(|conn| store::edit(conn, self.account, id, None, &edit, &actor))
+    }
+
+    /// Gives the successor.
+    pub fn rotate(&self, id: i64, rotation: &Rotation) -> Result<Made, RotateError> {
+        let secret = PlainKey::generate();
+        let (limit, actor) = (i64::MAX, Actor::operator());
+        let rotated = self.db.write_blocking(|conn| {
+            store::rotate(conn, self.account, id, rotation, &secret, limit, &actor)
+        })?;
+        Ok(made(&rotated.new, &secret))
+    }
+
+    pub fn change(&self, id: i64, change: Change) -> Found {
+        self.db
+            .write_blocking(|conn| change(conn, self.account, id, &Actor::operator()))
+            .unwrap()
+    }
+
+    pub fn live_ids(&self) -> Vec<i64> {
+        let list =
+            |conn: &mut Connection| store::list(conn, self.account, Which::Live, i64::MAX, 0);
+        let keys = self.db.write_blocking(list).unwrap();
+        keys.iter().map(|key| key.id).collect()
+    }
+
+    /// Writes down which keys have ended by themselves. Gives how many.
+    pub fn end_due(&self) -> usize {
+        self.db
+            .write_blocking(|conn| store::end_due_of_any_account(conn, 1_000))
+            .unwrap()
+    }
+}
+
+fn name() -> KeyName {
+    KeyName::parse("Production").unwrap()
+}
+
+fn made(key: &Key, secret: &PlainKey) -> Made {
+    Made {
+        id: key.id,
+        key: secret.expose().to_owned(),
+    }
+}

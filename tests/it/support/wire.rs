@@ -1,0 +1,81 @@
+//! A connection that is kept open, for questions by the thousand and for when each began.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// For what never comes, not for what is slow.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub struct Wire(BufReader<TcpStream>);
+
+#[derive(Debug)]
+pub struct Answered {
+    /// Before the first byte of the request was sent.
+    pub begun: Instant,
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Wire {
+    pub fn to(base: &str) -> Self {
+        let stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Whether the key works; for a domain, if the path asks for one.
+    pub fn get(&mut self, path: &str, key: &str) -> Answered {
+        self.send(&format!(
+            "GET {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {key}\r\n\r\n"
+        ))
+    }
+
+    /// Sends an email.
+    pub fn post(&mut self, key: &str, email: &Value) -> Answered {
+        let body = email.to_string();
+        self.send(&format!(
+            "POST /v2/emails HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    /// Returns when the whole answer is there.
+    pub fn send(&mut self, request: &str) -> Answered {
+        let begun = Instant::now();
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.0.read_line(&mut head).unwrap(), 0, "cut off: {head}");
+        }
+        let (_, length) = head.split_once("content-length: ").expect("a length");
+        let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        let status = head["HTTP/1.1 ".len()..][..3].parse().unwrap();
+        Answered {
+            begun,
+            status,
+            head,
+            body: String::from_utf8(body).unwrap(),
+        }
+    }
+}
+
+impl Answered {
+    /// `accepted`, or the code of the refusal.
+    pub fn verdict(&self) -> String {
+        if self.status == 200 {
+            return "accepted".to_owned();
+        }
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let errors = body["errors"].as_object().into_iter().flatten();
+        let codes = errors.filter_map(|(_, codes)| codes.as_object()?.keys().next().cloned());
+        codes.last().unwrap_or_else(|| self.status.to_string())
+    }
+}
