@@ -111,8 +111,8 @@ pub async fn show(
 struct DeletePage {
     user: User,
     domain: Domain,
-    /// Names of the live keys that stand against it.
-    keys: Vec<String>,
+    /// The live keys that stand against it, by id and name.
+    keys: Vec<(i64, String)>,
 }
 
 /// `GET /domains/{id}/delete`
@@ -148,7 +148,7 @@ async fn delete_page(state: &State, user: User, id: i64) -> Result<DeletePage, E
     let account = user.account;
     let keys = state
         .db
-        .read(move |conn| store::list_key_names(conn, account, id))
+        .read(move |conn| store::list_keys(conn, account, id))
         .await?;
     Ok(DeletePage { user, domain, keys })
 }

@@ -197,19 +197,19 @@ pub fn set_status(
     )?)
 }
 
-/// The names of the live keys that are restricted to a domain, newest first. Read here, since
-/// domains know nothing of keys but this.
-pub fn list_key_names(
+/// The ids and names of the live keys that are restricted to a domain, newest first. Read here,
+/// since domains know nothing of keys but this.
+pub fn list_keys(
     conn: &mut Connection,
     account: AccountId,
     id: i64,
-) -> db::Result<Vec<String>> {
+) -> db::Result<Vec<(i64, String)>> {
     Ok(api_key_domains::table
         .inner_join(api_keys::table)
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_key_domains::domain_id.eq(id))
         .order(api_keys::id.desc())
-        .select(api_keys::name)
+        .select((api_keys::id, api_keys::name))
         .load(conn)?)
 }
 
