@@ -92,6 +92,20 @@ fn every_screen_fits_every_width() {
             "INSERT INTO api_key_uses VALUES ({id}, strftime('%F %R:%f', 'now', '{ago}'), '::1', '')"
         ));
     }
+    for (hours, outcome, calls) in [
+        (0, "accepted", 120),
+        (1, "accepted", 80),
+        (2, "recipient_not_allowed", 9),
+        (7, "accepted", 300),
+        (7, "paused", 40),
+        (100, "accepted", 900),
+        (500, "accepted", 1500),
+    ] {
+        app.database.execute(&format!(
+            "INSERT INTO api_key_calls VALUES
+             (1, strftime('%F %H:00:00', 'now', '-{hours} hours'), '{outcome}', {calls})"
+        ));
+    }
     let arguments = ["key", "rotate", "--account", EMAIL, "1", "--quiet", "24h"];
     cli(&app.database, &arguments, "").unwrap();
     let keys = Keys::open(&browser);
@@ -142,6 +156,10 @@ fn every_screen_fits_every_width() {
     look(&browser, "keys-ended");
     browser.goto("/api-keys/4");
     look(&browser, "key-ended");
+    browser.goto("/activity");
+    look(&browser, "activity");
+    browser.goto("/activity?who=nobody");
+    look(&browser, "activity-no-match");
     browser.goto("/domains/1");
     look(&browser, "domain-verified");
     browser.goto("/domains/1/delete");
