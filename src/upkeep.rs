@@ -4,33 +4,41 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{NaiveDateTime, TimeDelta};
 
-use crate::accounts::store::events;
+use crate::accounts::store::{AccountId, events};
 use crate::clock;
 use crate::db::{self, Db};
 use crate::keys::store;
 
 const TICK: Duration = Duration::from_secs(1);
-/// How often what is old is forgotten.
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Keys that end in one transaction, and rows that go in one: who changes something on a page
-/// waits for no more than that.
-const KEYS: i64 = 100;
+/// Keys that are looked up at a time.
+const KEYS: i64 = 1_000;
+/// Rows that go in one transaction: who changes something on a page waits for no more than that.
 const ROWS: i64 = 1_000;
 
 /// Goes on until `stop` is dropped.
 pub fn run(db: &Db, activity_days: i64, stop: &Receiver<()>) {
-    let mut forget_at = Instant::now();
+    let upkeep = Upkeep {
+        db,
+        activity_days,
+        since: clock::now(),
+        stop,
+    };
+    let (mut quiet_at, mut forget_at) = (Instant::now(), Instant::now());
     let mut is_failing = false;
     loop {
-        let done = end_due(db, stop).and_then(|()| {
-            if Instant::now() >= forget_at {
-                forget(db, activity_days, stop)?;
-                forget_at = Instant::now() + HOUR;
-            }
-            Ok(())
-        });
+        let mut done = upkeep.end_due();
+        if done.is_ok() && Instant::now() >= quiet_at {
+            quiet_at = Instant::now() + MINUTE;
+            done = upkeep.end_quiet();
+        }
+        if done.is_ok() && Instant::now() >= forget_at {
+            forget_at = Instant::now() + HOUR;
+            done = upkeep.forget();
+        }
         match (&done, is_failing) {
             (Err(error), false) => tracing::error!(%error, "the upkeep fails, and is tried again"),
             (Ok(()), true) => tracing::info!("the upkeep works again"),
@@ -43,34 +51,59 @@ pub fn run(db: &Db, activity_days: i64, stop: &Receiver<()>) {
     }
 }
 
-/// Reads first: SQLite has one writer, who is not to be taken up every second for nothing.
-fn end_due(db: &Db, stop: &Receiver<()>) -> db::Result<()> {
-    while !is_told(stop) && db.read_blocking(store::has_due_of_any_account)? {
-        let ended = db.write_blocking(|conn| store::end_due_of_any_account(conn, KEYS))?;
-        if ended == 0 {
-            break;
-        }
+struct Upkeep<'a> {
+    db: &'a Db,
+    activity_days: i64,
+    /// When this server began: before, nobody may have been able to call.
+    since: NaiveDateTime,
+    stop: &'a Receiver<()>,
+}
+
+impl Upkeep<'_> {
+    /// Reads first: SQLite has one writer, who is not to be taken up every second for nothing.
+    fn end_due(&self) -> db::Result<()> {
+        let due = |conn: &mut _| store::find_due_of_any_account(conn, KEYS);
+        self.end(self.db.read_blocking(due)?)
     }
-    Ok(())
-}
 
-fn forget(db: &Db, activity_days: i64, stop: &Receiver<()>) -> db::Result<()> {
-    db.write_blocking(store::forget_ended_of_any_account)?;
-    let before = clock::now() - TimeDelta::days(activity_days);
-    repeat(stop, || {
-        db.write_blocking(|conn| events::forget_of_any_account(conn, before, ROWS))
-    })?;
-    repeat(stop, || {
-        db.write_blocking(|conn| store::forget_calls_of_any_account(conn, ROWS))
-    })
-}
+    fn end_quiet(&self) -> db::Result<()> {
+        let waiting = self.db.read_blocking(store::find_quiet_of_any_account)?;
+        self.end(waiting)
+    }
 
-/// Until nothing is left to forget.
-fn repeat(stop: &Receiver<()>, forget: impl Fn() -> db::Result<usize>) -> db::Result<()> {
-    while !is_told(stop) && forget()? > 0 {}
-    Ok(())
-}
+    /// Each in a transaction of its own, so that nobody waits for many; one that cannot end keeps
+    /// no other from it.
+    fn end(&self, keys: Vec<(AccountId, i64)>) -> db::Result<()> {
+        let mut failed = None;
+        for (account, id) in keys {
+            if self.is_told() {
+                break;
+            }
+            let end = |conn: &mut _| store::end_if_due(conn, account, id, self.since);
+            match self.db.write_blocking(end) {
+                Ok(_) => {}
+                Err(error @ db::Error::Unavailable(_)) => return Err(error),
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
 
-fn is_told(stop: &Receiver<()>) -> bool {
-    stop.try_recv() != Err(TryRecvError::Empty)
+    fn forget(&self) -> db::Result<()> {
+        let before = clock::now() - TimeDelta::days(self.activity_days);
+        let hashes = self.repeat(|conn| store::forget_ended_of_any_account(conn, ROWS));
+        let calls = self.repeat(|conn| store::forget_calls_of_any_account(conn, ROWS));
+        let events = self.repeat(|conn| events::forget_of_any_account(conn, before, ROWS));
+        hashes.and(calls).and(events)
+    }
+
+    /// Until nothing is left to forget.
+    fn repeat(&self, forget: impl Fn(&mut db::Connection) -> db::Result<usize>) -> db::Result<()> {
+        while !self.is_told() && self.db.write_blocking(&forget)? > 0 {}
+        Ok(())
+    }
+
+    fn is_told(&self) -> bool {
+        self.stop.try_recv() != Err(TryRecvError::Empty)
+    }
 }

@@ -93,6 +93,20 @@ document.addEventListener("change", (event) => {
   }
 });
 
+// A form without htmx is sent once: the answer to the first of two clicks would be lost, and with it
+// a key that is shown only there.
+
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || form.hasAttribute("hx-post")) return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "true";
+});
+
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});
+
 // Copying.
 
 document.addEventListener("click", async (event) => {

@@ -5,13 +5,16 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::{ManageConnection, R2D2Connection};
-use diesel::sql_types::Text;
+use diesel::sql_types::{Text, Timestamptz};
 use diesel::{
     Connection, ConnectionError, PgConnection, QueryResult, RunQueryDsl, SqliteConnection,
 };
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::clock;
 
 /// Known outside as `Connection`: the derive's own code needs that name for Diesel's trait here.
 #[derive(diesel::MultiConnection)]
@@ -246,6 +249,26 @@ pub(super) fn without_timeouts(conn: &mut AnyConnection) -> QueryResult<()> {
             conn.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         }
         AnyConnection::Sqlite(_) => Ok(()),
+    }
+}
+
+diesel::define_sql_function! {
+    /// An instant as a clock in that zone shows it.
+    fn timezone(zone: Text, instant: Timestamptz) -> Timestamp;
+}
+
+diesel::define_sql_function! {
+    fn clock_timestamp() -> Timestamptz;
+}
+
+/// The present instant in UTC by the clock that decides when keys end: PostgreSQL's, which all nodes
+/// share; this machine's with SQLite, which has none.
+pub fn now(conn: &mut AnyConnection) -> QueryResult<NaiveDateTime> {
+    match conn {
+        AnyConnection::Postgres(conn) => {
+            diesel::select(timezone("UTC", clock_timestamp())).get_result(conn)
+        }
+        AnyConnection::Sqlite(_) => Ok(clock::now()),
     }
 }
 

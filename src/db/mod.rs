@@ -7,6 +7,6 @@ pub mod nodes;
 mod pool;
 
 use connection::without_timeouts;
-pub use connection::{AnyConnection as Connection, DatabaseUrl, Purpose, serialize};
+pub use connection::{AnyConnection as Connection, DatabaseUrl, Purpose, now, serialize, timezone};
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use pool::Db;

@@ -296,6 +296,7 @@ both! {
             (&[("overlap", "8d")], "Choose how long the old key goes on."),
             (&[("overlap", "1h"), ("quiet", "2h")], "Choose one of these times."),
             (&[("overlap", "1h"), ("expiry", "9")], "Choose when the key expires."),
+            (&[("overlap", "1h"), ("expires_on", "2030-01-01")], "or clear the date."),
             (&[("overlap", "1h"), ("expiry", "date"), ("expires_on", "2020-01-01")],
                 "This is in the past."),
         ] {
@@ -309,14 +310,26 @@ both! {
         assert!(again.body.contains("This key was rotated already"));
         assert!(owner.get(&format!("/api-keys/{id}/rotate")).body.contains("rotated already"));
 
-        // A successor that nobody copied: it is deleted, and there is another one.
+        // A successor that nobody copied: it is deleted, and there is another one. Meanwhile the old
+        // key's page still says when it stops, and can take that back.
         let new_id = id + 1;
         assert!(again.body.contains(&format!("/api-keys/{new_id}/delete")));
         owner.post(&format!("/api-keys/{new_id}/delete"), &[]);
+        let page = owner.get(&format!("/api-keys/{id}")).body;
+        assert!(page.contains("the key that replaced it has ended since. It stops in 1 hour"));
+        assert!(page.contains(&format!("/api-keys/{id}/keep")));
+        assert!(owner.get("/api-keys").body.contains("Stops in 1 hour"));
+        // Only a key that is replaced is stopped without a question.
+        owner.post(&format!("/api-keys/{id}/stop"), &[]);
         assert_eq!((app.program(&old).verdict(), app.program(&new).verdict()), (200, 403));
         let newer = rotate(&owner, id, &[("overlap", "now")]).key();
         assert_eq!((app.program(&old).verdict(), app.program(&newer).verdict()), (403, 200));
 
+        // The answer that showed the successor was lost: it says what to do.
+        let ended = rotate(&owner, id, &[("overlap", "now")]);
+        assert!(ended.body.contains("rotate the successor"), "{}", ended.body);
+        let newest = id + 2;
+        owner.post(&format!("/api-keys/{newest}/delete"), &[]);
         let ended = rotate(&owner, id, &[("overlap", "1h")]);
         assert_eq!(ended.location(), Some(&*format!("/api-keys/{id}?notice=ended")));
         assert_eq!(rotate(&owner, 999, &[("overlap", "1h")]).status, 404);

@@ -208,8 +208,10 @@ impl Model {
             Step::Pause(index) => self.change(index, |key| key.is_paused = true)?,
             Step::Resume(index) => self.change(index, |key| key.is_paused = false)?,
             Step::KeepGoing(index) => self.change(index, |key| key.stops = None)?,
-            Step::Stop(index) | Step::Delete(index) => {
-                self.change(index, |key| key.has_ended = true)?;
+            Step::Delete(index) => self.change(index, |key| key.has_ended = true)?,
+            Step::Stop(index) => {
+                let is_replaced = self.pick(index).is_some_and(|n| self.is_replaced(n));
+                self.change(index, |key| key.has_ended = is_replaced)?;
             }
             Step::AddDomain(n) => match self.domains[*n] {
                 Some(_) => return Err(Refused::DomainAddedAlready),
@@ -241,8 +243,7 @@ impl Model {
         let Some(n) = self.live(index)? else {
             return Ok(());
         };
-        let is_successor = |key: &ModelKey| key.replaces == Some(n) && key.lives();
-        if self.keys.iter().any(is_successor) {
+        if self.is_replaced(n) {
             return Err(Refused::Rotated);
         }
         self.can_make_keys()?;
@@ -252,6 +253,11 @@ impl Model {
         let new = ModelKey::new(old.scope.clone(), expires, Some(n));
         self.keys.push(new);
         Ok(())
+    }
+
+    fn is_replaced(&self, n: usize) -> bool {
+        let is_successor = |key: &ModelKey| key.replaces == Some(n) && key.lives();
+        self.keys.iter().any(is_successor)
     }
 
     fn remove_domain(&mut self, n: usize) -> Result<(), Refused> {

@@ -26,6 +26,8 @@ ALTER TABLE api_keys ADD COLUMN recipients TEXT;
 CREATE UNIQUE INDEX api_keys_replaces ON api_keys (replaces) WHERE replaces IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX api_keys_ended_of_account ON api_keys (account_id, ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX api_keys_ended_hash ON api_keys (ended_hash) WHERE ended_hash IS NOT NULL;
+CREATE INDEX api_keys_ended_with_hash ON api_keys (ended_at) WHERE ended_hash IS NOT NULL;
+CREATE INDEX api_keys_truncated ON api_keys (account_id, first8, last4);
 CREATE INDEX api_keys_expires_at ON api_keys (expires_at) WHERE expires_at IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX api_keys_stops_at ON api_keys (stops_at) WHERE stops_at IS NOT NULL AND ended_at IS NULL;
 CREATE INDEX api_keys_stops_when_quiet ON api_keys (id) WHERE stops_when_quiet IS NOT NULL AND ended_at IS NULL;

@@ -11,7 +11,7 @@ CREATE TABLE events (
     subject TEXT NOT NULL,
     detail TEXT NOT NULL
 );
-CREATE INDEX events_of_account ON events (account_id, id);
+CREATE INDEX events_of_account ON events (account_id, at, id);
 CREATE INDEX events_of_subject ON events (account_id, subject_id, id);
 CREATE INDEX events_at ON events (at);
 CREATE FUNCTION refuse_update() RETURNS trigger LANGUAGE plpgsql AS

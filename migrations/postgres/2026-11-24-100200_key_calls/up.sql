@@ -6,4 +6,4 @@ CREATE TABLE api_key_calls (
     calls BIGINT NOT NULL,
     PRIMARY KEY (api_key_id, hour, outcome)
 );
-CREATE INDEX api_key_calls_hour ON api_key_calls (hour);
+CREATE INDEX api_key_calls_hour ON api_key_calls (hour, api_key_id);

@@ -1,6 +1,8 @@
 DROP INDEX api_keys_stops_when_quiet;
 DROP INDEX api_keys_stops_at;
 DROP INDEX api_keys_expires_at;
+DROP INDEX api_keys_truncated;
+DROP INDEX api_keys_ended_with_hash;
 DROP INDEX api_keys_ended_hash;
 DROP INDEX api_keys_ended_of_account;
 DROP INDEX api_keys_replaces;

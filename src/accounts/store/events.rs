@@ -104,7 +104,8 @@ pub fn list_of_subject(
     Ok(rows.into_iter().map(Event::from).collect())
 }
 
-/// What happened in an account, newest first; what comes after the event `before`, if given.
+/// What happened in an account, newest first; what comes after the event `before`, if given and not
+/// forgotten.
 pub fn list(
     conn: &mut Connection,
     account: AccountId,
@@ -114,12 +115,23 @@ pub fn list(
 ) -> db::Result<Vec<Event>> {
     let mut query = events::table
         .filter(events::account_id.eq(account.0))
-        .order(events::id.desc())
+        .order((events::at.desc(), events::id.desc()))
         .limit(limit)
         .select(columns())
         .into_boxed();
     if let Some(id) = before {
-        query = query.filter(events::id.lt(id));
+        let at: Option<NaiveDateTime> = events::table
+            .filter(events::account_id.eq(account.0))
+            .filter(events::id.eq(id))
+            .select(events::at)
+            .first(conn)
+            .optional()?;
+        let Some(at) = at else {
+            return Ok(Vec::new());
+        };
+        query = query
+            .filter(events::at.le(at))
+            .filter(events::at.lt(at).or(events::id.lt(id)));
     }
     if let Some(id) = filter.key_id {
         query = query

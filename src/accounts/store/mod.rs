@@ -180,6 +180,14 @@ pub fn find(conn: &mut Connection, account: AccountId) -> db::Result<Account> {
     })
 }
 
+/// Makes others who do this wait until the transaction ends.
+pub fn lock(conn: &mut Connection, account: AccountId) -> db::Result<()> {
+    diesel::update(accounts::table.find(account.0))
+        .set(accounts::key_count.eq(accounts::key_count))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// Pauses or resumes.
 pub fn set_status(
     conn: &mut Connection,

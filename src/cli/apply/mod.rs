@@ -10,7 +10,7 @@ use self::secret_file::SecretFiles;
 use super::key::{edit_refusal, refuse_senders_outside, scope_of};
 use super::{Failure, Outcome, failure, find_account, print};
 use crate::accounts::event::Actor;
-use crate::accounts::store::AccountId;
+use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::clock;
 use crate::config::Config;
 use crate::db::{self, Connection, Db};
@@ -100,6 +100,8 @@ fn apply(
     is_dry: bool,
 ) -> Result<Vec<String>, Undo> {
     let account = find_account(conn, declaration.account.as_ref())?;
+    // Who applies at the same time waits here, and sees what this one made.
+    accounts_store::lock(conn, account)?;
     let mut changes = Vec::new();
     for entry in &declaration.domains {
         changes.extend(apply_domain(conn, account, entry)?);
@@ -109,7 +111,6 @@ fn apply(
         limit: config.key_limit,
         domains: domains_store::list(conn, account)?,
         live: store::list(conn, account, Which::Live, i64::MAX, 0)?,
-        ended: store::list(conn, account, Which::Ended, i64::MAX, 0)?,
         files,
         is_dry,
     };
@@ -155,7 +156,6 @@ struct There<'a> {
     limit: i64,
     domains: Vec<Domain>,
     live: Vec<Key>,
-    ended: Vec<Key>,
     files: &'a mut SecretFiles,
     is_dry: bool,
 }
@@ -173,7 +173,7 @@ impl There<'_> {
         };
         match self.find(entry)? {
             Some(key) => self.change(conn, entry, scope, &key),
-            None if self.is_over(entry) => Ok(None),
+            None if self.is_over(conn, entry)? => Ok(None),
             None => self.create(conn, entry, scope).map(Some),
         }
     }
@@ -200,13 +200,14 @@ impl There<'_> {
     }
 
     /// Whether the key was as it is declared, and has expired since.
-    fn is_over(&self, entry: &KeyEntry) -> bool {
+    fn is_over(&self, conn: &mut Connection, entry: &KeyEntry) -> db::Result<bool> {
         let Some(Expires::At(at)) = entry.expires else {
-            return false;
+            return Ok(false);
         };
-        let mut keys = self.live.iter().chain(&self.ended);
-        at <= clock::now()
-            && keys.any(|key| key.name == entry.name.as_ref() && key.expires_at == Some(at))
+        let mut live = self.live.iter();
+        let is_it = |key: &Key| key.name == entry.name.as_ref() && key.expires_at == Some(at);
+        Ok(at <= clock::now()
+            && (live.any(is_it) || store::has_expired(conn, self.account, &entry.name, at)?))
     }
 
     fn create(

@@ -117,7 +117,7 @@ impl KeyForm {
         let name = KeyName::parse(&self.name).map_err(|e| e.to_string());
         let description = Description::parse(&self.description).map_err(|e| e.to_string());
         let scope = self.parse_scope(domains);
-        let expiry = self.parse_expiry();
+        let expiry = parse_expiry(&self.expiry, &self.expires_on);
         let recipients = Allowed::parse_recipients(&self.recipients).map_err(|e| e.to_string());
         let senders = Allowed::parse_senders(&self.senders).map_err(|e| e.to_string());
         let errors = &mut self.errors;
@@ -160,17 +160,6 @@ impl KeyForm {
         }
     }
 
-    fn parse_expiry(&self) -> Result<Option<Expiry>, String> {
-        if self.expiry != "date" && !self.expires_on.is_empty() {
-            return Err(CHOOSE_ONE_EXPIRY.to_owned());
-        }
-        if self.expiry == "keep" {
-            return Ok(None);
-        }
-        let expiry: Result<Expiry, InvalidExpiry> = Expiry::parse(&self.expiry, &self.expires_on);
-        expiry.map(Some).map_err(|why| why.to_string())
-    }
-
     pub fn has_domain(&self, id: &i64) -> bool {
         self.domain_ids.contains(id)
     }
@@ -187,6 +176,18 @@ impl KeyForm {
             || self.errors.recipients.is_some()
             || self.errors.description.is_some()
     }
+}
+
+/// `None`: as it is.
+pub fn parse_expiry(choice: &str, date: &str) -> Result<Option<Expiry>, String> {
+    if choice != "date" && !date.is_empty() {
+        return Err(CHOOSE_ONE_EXPIRY.to_owned());
+    }
+    if choice == "keep" {
+        return Ok(None);
+    }
+    let expiry: Result<Expiry, InvalidExpiry> = Expiry::parse(choice, date);
+    expiry.map(Some).map_err(|why| why.to_string())
 }
 
 /// Notes an error where it belongs.

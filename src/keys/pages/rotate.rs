@@ -5,11 +5,11 @@ use askama::Template;
 use chrono::TimeDelta;
 use serde::Deserialize;
 
-use super::super::expiry::Expiry;
 use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Key, RotateError, Rotation};
+use super::form::parse_expiry;
 use super::new::{limit_reached, show_created};
-use super::{find_key, find_live, to_ended};
+use super::{find_key, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::app::State;
@@ -85,16 +85,9 @@ impl RotatePage {
             "" => Some(None),
             text => hours(text).map(Some),
         };
-        let expiry = match self.form.expiry.as_str() {
-            "keep" => Some(None),
-            choice => match Expiry::parse(choice, &self.form.expires_on) {
-                Ok(expiry) => Some(Some(expiry)),
-                Err(why) => {
-                    self.expiry_error = Some(why.to_string());
-                    None
-                }
-            },
-        };
+        let expiry = parse_expiry(&self.form.expiry, &self.form.expires_on)
+            .map_err(|why| self.expiry_error = Some(why))
+            .ok();
         if overlap.is_none() {
             self.overlap_error = Some("Choose how long the old key goes on.".to_owned());
         }
@@ -125,11 +118,9 @@ pub async fn rotate_form(
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    let Some(key) = find_live(&state, &user, *id).await? else {
-        return Ok(to_ended(&request, *id));
-    };
-    if key.successor.is_some() {
-        return page::html(&AlreadyRotatedPage { user, key });
+    let key = find_key(&state, &user, *id).await?;
+    if let Some(answer) = refuse(&request, &user, &key) {
+        return answer;
     }
     let form = RotateForm {
         overlap: "24h".to_owned(),
@@ -138,6 +129,16 @@ pub async fn rotate_form(
         expires_on: String::new(),
     };
     page::html(&RotatePage::new(user, key, form))
+}
+
+/// The answer for a key that cannot be rotated: it was, maybe by the same form, or it has ended.
+fn refuse(request: &HttpRequest, user: &User, key: &Key) -> Option<Result<HttpResponse, Error>> {
+    if key.successor.is_some() {
+        let (user, key) = (user.clone(), key.clone());
+        return Some(page::html(&AlreadyRotatedPage { user, key }));
+    }
+    let has_ended = key.end_by(clock::now()).is_some();
+    has_ended.then(|| Ok(to_ended(request, key.id)))
 }
 
 /// A key that was rotated before: its successor was shown then, and cannot be shown again.
@@ -158,9 +159,10 @@ pub async fn rotate(
     web::Form(form): web::Form<RotateForm>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let Some(key) = find_live(&state, &user, id).await? else {
-        return Ok(to_ended(&request, id));
-    };
+    let key = find_key(&state, &user, id).await?;
+    if let Some(answer) = refuse(&request, &user, &key) {
+        return answer;
+    }
     let mut page = RotatePage::new(user, key, form);
     let Some(rotation) = page.parse() else {
         return page::unprocessable(&page);

@@ -15,7 +15,7 @@ use crate::keys::name::{Description, KeyName};
 use crate::keys::rule::Rule;
 use crate::keys::scope::{NewScope, Scope, ScopedDomain};
 use crate::keys::secret::PlainKey;
-use crate::schema::{api_key_domains, api_key_uses, api_keys, form_nonces, sending_domains};
+use crate::schema::{api_key_domains, api_keys, form_nonces, sending_domains};
 
 /// Uses are written a little after they happened.
 const UNTIL_WRITTEN: TimeDelta = TimeDelta::minutes(1);
@@ -117,9 +117,11 @@ fn count_key(conn: &mut Connection, account: AccountId, limit: i64) -> Result<()
     if accounts_store::find(conn, account)?.status == AccountStatus::Paused {
         return Err(CreateError::AccountPaused);
     }
+    let now = db::now(conn)?;
     let overdue: Vec<i64> = api_keys::table
         .filter(api_keys::account_id.eq(account.0))
-        .filter(due(clock::now()))
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::expires_at.le(now).or(api_keys::stops_at.le(now)))
         .select(api_keys::id)
         .load(conn)?;
     for id in overdue {
@@ -450,6 +452,7 @@ pub fn rotate(
     if old.end.is_none() {
         new.predecessor = Some(Peer {
             id,
+            created_at: old.created_at,
             truncated: old.truncated.clone(),
             last_used_at: old.last_used_at(),
             stops_at: old.stops_at,
@@ -459,14 +462,18 @@ pub fn rotate(
     Ok(Rotated { old, new })
 }
 
-/// Ends a key that was replaced. Returns what there was.
+/// Ends a key that was replaced; any other is left as it is. Returns what there was.
 pub fn stop(
     conn: &mut Connection,
     account: AccountId,
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    end_now(conn, account, id, EndedHow::Stopped, actor)
+    let found = lock(conn, account, id)?;
+    match found {
+        Found::Live(key) if key.successor.is_none() => Ok(Found::Live(key)),
+        _ => end_now(conn, account, id, EndedHow::Stopped, actor),
+    }
 }
 
 /// Deletes a key. Returns what there was.
@@ -516,92 +523,113 @@ pub fn keep_going(
     find(conn, account, id)
 }
 
-/// Whether [`end_due_of_any_account`] would end any.
-pub fn has_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
-    let now = clock::now();
-    let over: Option<i64> = api_keys::table
-        .filter(due(now))
-        .limit(1)
-        .select(api_keys::id)
-        .first(conn)
-        .optional()?;
-    Ok(over.is_some() || !find_quiet(conn, now)?.is_empty())
-}
-
-/// Ends some of the keys whose time is over, which are refused already, and those that were quiet
-/// for long enough after they were replaced. Returns how many.
-pub fn end_due_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
-    let now = clock::now();
-    let over: Vec<(i64, i64)> = api_keys::table
-        .filter(due(now))
-        .order(api_keys::id)
+/// Some of the keys whose time is over, which are refused already and have not ended yet.
+pub fn find_due_of_any_account(
+    conn: &mut Connection,
+    most: i64,
+) -> db::Result<Vec<(AccountId, i64)>> {
+    let now = db::now(conn)?;
+    // Two queries, since SQLite looks into neither index for "the one or the other".
+    let mut due: Vec<(i64, i64)> = api_keys::table
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::expires_at.le(now))
+        .order(api_keys::expires_at)
         .limit(most)
         .select((api_keys::account_id, api_keys::id))
         .load(conn)?;
-    for &(account_id, id) in &over {
-        // Ends it.
-        lock(conn, AccountId(account_id), id)?;
-    }
-    Ok(over.len() + end_quiet(conn, now)?)
+    let stopped: Vec<(i64, i64)> = api_keys::table
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::stops_at.le(now))
+        .order(api_keys::stops_at)
+        .limit(most)
+        .select((api_keys::account_id, api_keys::id))
+        .load(conn)?;
+    due.extend(stopped);
+    let ids = due
+        .into_iter()
+        .map(|(account, id)| (AccountId(account), id));
+    Ok(ids.collect())
 }
 
-/// Ends keys that were replaced, if the other key still lives.
-fn end_quiet(conn: &mut Connection, now: NaiveDateTime) -> db::Result<usize> {
-    let mut ended = 0;
-    for (account, id) in find_quiet(conn, now)? {
-        if let Found::Live(key) = lock(conn, account, id)? {
-            end(
-                conn,
-                account,
-                &key,
-                EndedHow::Stopped,
-                now,
-                &Actor::server(),
-            )?;
-            ended += 1;
-        }
-    }
-    Ok(ended)
-}
-
-fn find_quiet(conn: &mut Connection, now: NaiveDateTime) -> db::Result<Vec<(AccountId, i64)>> {
-    type Row = (i64, i64, Option<i64>, NaiveDateTime, Option<NaiveDateTime>);
-    let successors = diesel::alias!(api_keys as successors);
-    let rows: Vec<Row> = api_keys::table
-        .inner_join(
-            successors.on(successors
-                .field(api_keys::replaces)
-                .eq(api_keys::id.nullable())
-                .and(successors.field(api_keys::ended_at).is_null())),
-        )
-        .left_join(api_key_uses::table.on(api_key_uses::api_key_id.eq(api_keys::id)))
+/// The keys that were replaced and stop when they are quiet.
+pub fn find_quiet_of_any_account(conn: &mut Connection) -> db::Result<Vec<(AccountId, i64)>> {
+    let waiting: Vec<(i64, i64)> = api_keys::table
         .filter(api_keys::stops_when_quiet.is_not_null())
         .filter(api_keys::ended_at.is_null())
         .order(api_keys::id)
-        .select((
-            api_keys::account_id,
-            api_keys::id,
-            api_keys::stops_when_quiet,
-            successors.field(api_keys::created_at),
-            api_key_uses::used_at.nullable(),
-        ))
+        .select((api_keys::account_id, api_keys::id))
         .load(conn)?;
-    let is_quiet = |(account_id, id, quiet, rotated_at, used_at): Row| {
-        let last = used_at.map_or(rotated_at, |used_at| used_at.max(rotated_at));
-        let ends_at = last + TimeDelta::seconds(quiet?) + UNTIL_WRITTEN;
-        (ends_at <= now).then_some((AccountId(account_id), id))
-    };
-    Ok(rows.into_iter().filter_map(is_quiet).collect())
+    let ids = waiting
+        .into_iter()
+        .map(|(account, id)| (AccountId(account), id));
+    Ok(ids.collect())
 }
 
-/// Forgets the hashes of keys that ended so long ago that they are shown no more.
-pub fn forget_ended_of_any_account(conn: &mut Connection) -> db::Result<usize> {
+/// Ends a key whose time is over, or that was replaced and quiet for long enough. `since`: when
+/// calls could be seen at all; before, nobody could use the key. Returns whether it ended.
+pub fn end_if_due(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    since: NaiveDateTime,
+) -> db::Result<bool> {
+    let key = match lock(conn, account, id)? {
+        Found::Live(key) => key,
+        Found::Ended(_) => return Ok(true),
+        Found::Nothing => return Ok(false),
+    };
+    let now = db::now(conn)?;
+    if !is_quiet(&key, since, now)
+        || accounts_store::find(conn, account)?.status == AccountStatus::Paused
+    {
+        return Ok(false);
+    }
+    let server = Actor::server();
+    end(conn, account, &key, EndedHow::Stopped, now, &server)?;
+    Ok(true)
+}
+
+/// Whether a key that was replaced was not used for as long as it takes to stop it. One that was
+/// paused could not be used.
+fn is_quiet(key: &Key, since: NaiveDateTime, now: NaiveDateTime) -> bool {
+    let (Some(quiet), Some(successor)) = (key.stops_when_quiet, &key.successor) else {
+        return false;
+    };
+    let begun = since.max(successor.created_at);
+    let last = key.last_used_at().map_or(begun, |used| used.max(begun));
+    key.paused.is_none() && last + quiet + UNTIL_WRITTEN <= now
+}
+
+/// Whether there was a key of this name that expired at this instant.
+pub fn has_expired(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &KeyName,
+    expires_at: NaiveDateTime,
+) -> db::Result<bool> {
+    let expired = api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.eq(expires_at))
+        .filter(api_keys::expires_at.eq(expires_at))
+        .filter(api_keys::name.eq(name.as_ref()));
+    Ok(diesel::select(diesel::dsl::exists(expired.select(api_keys::id))).get_result(conn)?)
+}
+
+/// Forgets the hashes of some of the keys that ended so long ago that they are shown no more.
+pub fn forget_ended_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
     let since = clock::now() - super::SHOWN_AFTER_END;
-    Ok(diesel::update(api_keys::table)
+    let old: Vec<i64> = api_keys::table
         .filter(api_keys::ended_hash.is_not_null())
         .filter(api_keys::ended_at.lt(since))
-        .set(api_keys::ended_hash.eq(None::<Vec<u8>>))
-        .execute(conn)?)
+        .order(api_keys::ended_at)
+        .limit(most)
+        .select(api_keys::id)
+        .load(conn)?;
+    Ok(
+        diesel::update(api_keys::table.filter(api_keys::id.eq_any(old)))
+            .set(api_keys::ended_hash.eq(None::<Vec<u8>>))
+            .execute(conn)?,
+    )
 }
 
 /// A key, which nobody else changes until the transaction ends. If its time is over, that is
@@ -611,7 +639,7 @@ fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found>
     diesel::update(row(account, id))
         .set(api_keys::account_id.eq(account.0))
         .execute(conn)?;
-    let now = clock::now();
+    let now = db::now(conn)?;
     let mut key = find_all(conn, account, &[id])?.pop();
     if let Some(key) = &mut key
         && key.end.is_none()
@@ -632,20 +660,6 @@ fn row(account: AccountId, id: i64) -> _ {
         .filter(api_keys::account_id.eq(account_id))
         .filter(api_keys::id.eq(id))
         .filter(api_keys::ended_at.is_null())
-}
-
-/// Keys whose time is over and that have not ended yet.
-#[diesel::dsl::auto_type]
-fn due(now: NaiveDateTime) -> _ {
-    let expired = api_keys::expires_at
-        .is_not_null()
-        .and(api_keys::expires_at.le(now));
-    let stopped = api_keys::stops_at
-        .is_not_null()
-        .and(api_keys::stops_at.le(now));
-    api_keys::ended_at
-        .is_null()
-        .and(expired.or(stopped).assume_not_null())
 }
 
 /// Ends a key: its hash can never be presented again, its row stays for the history with its

@@ -26,8 +26,8 @@ pub use calls::{
 };
 pub use life::{
     CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, changes, create,
-    create_once, delete, edit, end_due_of_any_account, forget_ended_of_any_account,
-    has_due_of_any_account, keep_going, pause, resume, rotate, stop,
+    create_once, delete, edit, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
+    forget_ended_of_any_account, has_expired, keep_going, pause, resume, rotate, stop,
 };
 pub use nonces::{issue_nonce, knows_nonce};
 pub use uses::record_uses_of_any_account;
@@ -120,6 +120,7 @@ impl EndedHow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub id: i64,
+    pub created_at: NaiveDateTime,
     pub truncated: Truncated,
     pub last_used_at: Option<NaiveDateTime>,
     pub stops_at: Option<NaiveDateTime>,
@@ -405,6 +406,8 @@ fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
             together.push(key);
         }
     }
+    // One that ended while this was read.
+    together.extend(replaced.into_values());
     together
 }
 
@@ -420,7 +423,7 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
 /// One key. A while after its end it is found no more.
 pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
     let key = find_all(conn, account, &[id])?.pop();
-    Ok(Found::of(key, clock::now()))
+    Ok(Found::of(key, db::now(conn)?))
 }
 
 /// Which key this is, or was.
@@ -564,6 +567,7 @@ fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> 
         Option<i64>,
         String,
         String,
+        NaiveDateTime,
         Option<NaiveDateTime>,
         Option<i64>,
         Option<NaiveDateTime>,
@@ -584,14 +588,16 @@ fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> 
             api_keys::replaces,
             api_keys::first8,
             api_keys::last4,
+            api_keys::created_at,
             api_keys::stops_at,
             api_keys::stops_when_quiet,
             api_key_uses::used_at.nullable(),
         ))
         .load(conn)?;
-    for (id, replaces, first8, last4, stops_at, quiet, last_used_at) in rows {
+    for (id, replaces, first8, last4, created_at, stops_at, quiet, last_used_at) in rows {
         let peer = Peer {
             id,
+            created_at,
             truncated: Truncated { first8, last4 },
             last_used_at,
             stops_at,

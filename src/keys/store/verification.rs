@@ -6,12 +6,11 @@ use chrono::NaiveDateTime;
 use diesel::Connection as _;
 use diesel::dsl;
 use diesel::prelude::*;
-use diesel::sql_types::{Text, Timestamptz};
 
 use super::{ACTIVE, DomainRow, domain_columns, keys_with_domains, scoped_domain};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
-use crate::db::{self, Connection};
+use crate::db::{self, Connection, timezone};
 use crate::keys::rule::{Allowed, Rule};
 use crate::keys::scope::{Scope, ScopedDomain};
 use crate::keys::secret::{KeyHash, Truncated};
@@ -75,11 +74,6 @@ fn live_columns() -> _ {
         ),
         domain_columns(),
     )
-}
-
-diesel::define_sql_function! {
-    /// An instant as a clock in that zone shows it.
-    fn timezone(zone: Text, instant: Timestamptz) -> Timestamp;
 }
 
 /// Keys whose time is not over by PostgreSQL's clock, which all nodes share. It is read when the

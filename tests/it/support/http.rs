@@ -96,6 +96,8 @@ fn client() -> Client {
     Client::builder()
         .redirect(Policy::none())
         .timeout(Duration::from_secs(60))
+        // The server closes idle connections: never send on one that it may be closing.
+        .pool_idle_timeout(Duration::from_secs(1))
         .no_proxy()
         .build()
         .unwrap()

@@ -1,6 +1,7 @@
 //! The first account's keys, changed by the product's own functions on connections of the test's
 //! own: for what has no page, and for what happens by the thousand.
 
+use chrono::DateTime;
 use tosend_dashboard::accounts::email::Email;
 use tosend_dashboard::accounts::event::Actor;
 use tosend_dashboard::accounts::store::{self as accounts_store, AccountId};
@@ -111,11 +112,22 @@ impl KeyStore {
         keys.iter().map(|key| key.id).collect()
     }
 
-    /// Writes down which keys have ended by themselves. Gives how many.
+    /// Writes down which keys have ended by themselves, and ends those that were quiet, as a server
+    /// does that has run for long. Gives how many.
     pub fn end_due(&self) -> usize {
-        self.db
-            .write_blocking(|conn| store::end_due_of_any_account(conn, 1_000))
-            .unwrap()
+        let mut keys = self
+            .db
+            .read_blocking(|conn| store::find_due_of_any_account(conn, 1_000));
+        let quiet = self.db.read_blocking(store::find_quiet_of_any_account);
+        keys.as_mut().unwrap().extend(quiet.unwrap());
+        let long_ago = DateTime::UNIX_EPOCH.naive_utc();
+        let end = |(account, id)| {
+            let ended = self
+                .db
+                .write_blocking(|conn| store::end_if_due(conn, account, id, long_ago));
+            usize::from(ended.unwrap())
+        };
+        keys.unwrap().into_iter().map(end).sum()
     }
 }
 
