@@ -5,6 +5,7 @@
 mod support;
 
 mod accounts;
+mod activity;
 mod api;
 mod apply;
 mod command_line;
