@@ -290,6 +290,7 @@ both! {
             ("key.resumed", "Payroll (tsend_", here),
             ("key.edited", "Wages (tsend_", there),
             ("key.rotated", "Wages (tsend_", there),
+            ("key.created", "Wages (tsend_", there),
             ("key.stopped", "Wages (tsend_", there),
             ("key.deleted", "Wages (tsend_", here),
             ("key.created", "Short (tsend_", here),
@@ -316,7 +317,7 @@ both! {
         let label = |line: &Line| Action::from_column(&line.action).unwrap().label().to_owned();
         assert_eq!(shown, told.iter().map(label).collect::<Vec<_>>());
         let page = owner.get("/activity").body;
-        for text in ["The operator, on the command line", "The server, by itself", EMAIL,
+        for text in ["the operator (command line)", "the server", EMAIL,
             "127.0.0.1", ELSEWHERE, "name: “Payroll” → “Wages”", "aria-current=\"page\">Activity"]
         {
             assert!(page.contains(text), "{text}");
@@ -383,14 +384,16 @@ both! {
         let (active, key) = owner.create_key("Active", "");
         let (paused, _) = owner.create_key("Paused", "");
         owner.post(&format!("/api-keys/{paused}/pause"), &[]);
+        let (replaced, _) = owner.create_key("Replaced", "");
+        rotate(&app, replaced).unwrap();
         let nonce = owner.nonce();
         let cookie = owner.cookie();
         refuse_events(&app);
         let before = everything(&app);
 
         for (path, form) in [
-            ("/api-keys".to_owned(), vec![("nonce", nonce.as_str()), ("name", "x"), ("domain", ""),
-                ("scope", "all"), ("expiry", "none")]),
+            ("/api-keys".to_owned(), vec![("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"),
+                ("expiry", "none")]),
             (format!("/api-keys/{active}/pause"), vec![]),
             (format!("/api-keys/{paused}/resume"), vec![]),
             (format!("/api-keys/{active}/delete"), vec![]),
@@ -421,7 +424,7 @@ both! {
         assert!(set_domain(&app, "b.test", DomainStatus::Failed).is_err());
         assert!(edit(&app, active, "Other").is_err());
         assert!(rotate(&app, active).is_err());
-        assert!(stop(&app, active).is_err());
+        assert!(stop(&app, replaced).is_err());
         assert_eq!(everything(&app), before);
 
         // The end of a time waits until it can be written down; the key does not work meanwhile.

@@ -24,4 +24,6 @@ mod revocation;
 mod rotation;
 mod sdk;
 mod secrecy;
+mod sender_rule;
+mod usage;
 mod verify;

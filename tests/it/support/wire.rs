@@ -75,7 +75,7 @@ impl Answered {
         }
         let body: Value = serde_json::from_str(&self.body).unwrap_or_default();
         let errors = body["errors"].as_object().into_iter().flatten();
-        let codes = errors.filter_map(|(_, codes)| codes.as_object()?.keys().next().cloned());
-        codes.last().unwrap_or_else(|| self.status.to_string())
+        let mut codes = errors.filter_map(|(_, codes)| codes.as_object()?.keys().next().cloned());
+        codes.next_back().unwrap_or_else(|| self.status.to_string())
     }
 }
