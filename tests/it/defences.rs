@@ -215,7 +215,7 @@ both! {
         let (id, key) = owner.create_key("x", "");
         let program = app.program(&key);
         let visitor = app.visitor();
-        for path in ["/api-keys", "/domains", "/api-keys/new"] {
+        for path in ["/api-keys", "/domains", "/api-keys/new", "/activity", "/activity.csv"] {
             let answer = visitor.send(visitor.request("GET", path).bearer_auth(&key));
             assert_eq!(answer.status, 303, "{path}");
         }
@@ -235,7 +235,9 @@ both! {
         let (_, key) = owner.create_key("x", "");
         let program = app.program(&key);
 
-        for path in ["/api-keys", "/api-keys/new", "/domains", "/healthz", "/readyz"] {
+        for path in ["/api-keys", "/api-keys/new", "/domains", "/activity", "/activity.csv", "/healthz",
+            "/readyz"]
+        {
             assert_is_safe(&owner.get(path), 200);
         }
         assert_is_safe(&owner.create("x", ""), 200);
@@ -326,7 +328,7 @@ both! {
             assert!(!answer.body.contains("acme.test") && !answer.body.contains("Payroll"));
         }
         assert_is_error_page(&stranger.post(&format!("/domains/{domain}/delete"), &[]), 404);
-        for path in ["/api-keys", "/domains", "/api-keys/new"] {
+        for path in ["/api-keys", "/domains", "/api-keys/new", "/activity", "/activity.csv"] {
             let body = stranger.get(path).body;
             assert!(!body.contains("acme.test") && !body.contains("Payroll"), "{path}");
         }
@@ -429,7 +431,9 @@ both! {
 
     fn head_tells_of_every_page_without_its_body(app: App) {
         let owner = app.owner();
-        for path in ["/api-keys", "/domains", "/healthz", "/readyz", "/nothing"] {
+        for path in ["/api-keys", "/domains", "/activity", "/activity.csv", "/healthz", "/readyz",
+            "/nothing"]
+        {
             let (head, get) = (owner.send(owner.request("HEAD", path)), owner.get(path));
             assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
             assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
@@ -486,7 +490,7 @@ both! {
         let (id, _) = visitor.create_key(evil, &domain);
         assert_is_text(visitor.create(evil, ""), true);
         for path in ["/api-keys", "/api-keys/new", "/domains", &format!("/api-keys/{id}/delete"),
-            &format!("/domains/{domain}"), &format!("/domains/{domain}/delete")]
+            &format!("/domains/{domain}"), &format!("/domains/{domain}/delete"), "/activity"]
         {
             assert_is_text(visitor.get(path), true);
         }
