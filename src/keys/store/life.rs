@@ -122,6 +122,7 @@ fn count_key(conn: &mut Connection, account: AccountId, limit: i64) -> Result<()
         .filter(api_keys::account_id.eq(account.0))
         .filter(api_keys::ended_at.is_null())
         .filter(api_keys::expires_at.le(now).or(api_keys::stops_at.le(now)))
+        .order(api_keys::id)
         .select(api_keys::id)
         .load(conn)?;
     for id in overdue {
@@ -405,7 +406,7 @@ pub fn rotate(
         Found::Ended(key) => return Err(RotateError::Ended(Box::new(key))),
         Found::Nothing => return Err(RotateError::NoSuchKey),
     };
-    if old.successor.is_some() {
+    if has_live_successor(conn, account, &old)? {
         return Err(RotateError::AlreadyRotated(Box::new(old)));
     }
     // A full account must be able to replace a key that leaked.
@@ -462,6 +463,14 @@ pub fn rotate(
     Ok(Rotated { old, new })
 }
 
+/// Whether another key replaces this one. If that one's time is over, that is written down.
+fn has_live_successor(conn: &mut Connection, account: AccountId, key: &Key) -> db::Result<bool> {
+    match &key.successor {
+        Some(successor) => Ok(matches!(lock(conn, account, successor.id)?, Found::Live(_))),
+        None => Ok(false),
+    }
+}
+
 /// Ends a key that was replaced; any other is left as it is. Returns what there was.
 pub fn stop(
     conn: &mut Connection,
@@ -469,9 +478,8 @@ pub fn stop(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    let found = lock(conn, account, id)?;
-    match found {
-        Found::Live(key) if key.successor.is_none() => Ok(Found::Live(key)),
+    match lock(conn, account, id)? {
+        Found::Live(key) if !has_live_successor(conn, account, &key)? => Ok(Found::Live(key)),
         _ => end_now(conn, account, id, EndedHow::Stopped, actor),
     }
 }
