@@ -176,3 +176,24 @@ fn a_key_is_edited_rotated_and_found_without_javascript() {
         (403, 200)
     );
 }
+
+#[test]
+fn a_double_click_on_rotate_shows_the_one_key_that_it_makes() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    let old = key_page(&app, &browser);
+    browser.press("Rotate");
+    browser.see("[name=overlap]");
+    browser.double_press("Make the new key");
+    let new = Reveal::see(&browser).key();
+    assert_eq!(
+        (app.program(&old).verdict(), app.program(&new).verdict()),
+        (200, 200)
+    );
+    assert_eq!(app.database.number("SELECT count(*) FROM api_keys"), 2);
+    // Back, the form can be sent again, and says that it was.
+    browser.back();
+    browser.see("[name=overlap], h1");
+    assert!(!browser.html().contains(&new));
+    assert_eq!(browser.complaints(), [""; 0]);
+}
