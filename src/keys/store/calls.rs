@@ -132,7 +132,7 @@ fn refused_with_a_hash(conn: &mut Connection, hashes: &[&[u8]]) -> QueryResult<W
             accounts::status,
         ))
         .load(conn)?;
-    let now = clock::now();
+    let now = db::now(conn)?;
     let is_over = |at: Option<NaiveDateTime>| at.is_some_and(|at| at <= now);
     let why = |(hash, id, expires_at, stops_at, status, account_status): Row| {
         let outcome = if is_over(expires_at) {
