@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::secret::holds_key;
+
 const MAX_CHARS: usize = 64;
 const MAX_DESCRIPTION_CHARS: usize = 200;
 
@@ -17,6 +19,8 @@ pub enum InvalidName {
     TooLong,
     #[error("Remove the invisible control characters.")]
     Control,
+    #[error("Remove the key: everyone who sees the list would see it.")]
+    Secret,
 }
 
 impl KeyName {
@@ -30,6 +34,9 @@ impl KeyName {
         }
         if name.chars().any(|c| c.is_control() || reorders_or_hides(c)) {
             return Err(InvalidName::Control);
+        }
+        if holds_key(name) {
+            return Err(InvalidName::Secret);
         }
         // A name of invisible characters alone would be an empty row.
         if name.chars().all(is_blank) {
@@ -54,6 +61,8 @@ pub enum InvalidDescription {
     TooLong,
     #[error("Remove the invisible control characters.")]
     Control,
+    #[error("Remove the key: everyone who sees the list would see it.")]
+    Secret,
 }
 
 impl Description {
@@ -64,6 +73,9 @@ impl Description {
         }
         if text.chars().any(|c| c.is_control() || reorders_or_hides(c)) {
             return Err(InvalidDescription::Control);
+        }
+        if holds_key(&text) {
+            return Err(InvalidDescription::Secret);
         }
         Ok(Self(text))
     }
@@ -154,6 +166,17 @@ mod tests {
         assert_eq!(long, Err(InvalidDescription::TooLong));
         let hidden = Description::parse("a\u{202E}b");
         assert_eq!(hidden, Err(InvalidDescription::Control));
+    }
+
+    #[test]
+    fn a_key_is_no_name_nor_part_of_one() {
+        let key = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
+        for text in [key, &format!("é {key}x"), &format!("tsend_{key}")] {
+            assert_eq!(KeyName::parse(text), Err(InvalidName::Secret));
+            let description = Description::parse(text);
+            assert_eq!(description, Err(InvalidDescription::Secret));
+        }
+        assert!(KeyName::parse("replaces tsend_ab…12qQ").is_ok());
     }
 
     #[test]

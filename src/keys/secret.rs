@@ -60,6 +60,15 @@ impl PlainKey {
     }
 }
 
+/// Whether a text that will be shown holds a whole key.
+pub fn holds_key(text: &str) -> bool {
+    let keys = text
+        .match_indices(PREFIX)
+        .map(|(start, _)| &text.as_bytes()[start..]);
+    keys.filter_map(|rest| rest.get(..LENGTH))
+        .any(|bytes| PlainKey::parse(bytes).is_some())
+}
+
 impl fmt::Debug for PlainKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PlainKey")
