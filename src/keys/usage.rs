@@ -22,6 +22,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// that a busy server spends little on it.
 const FEW: usize = 1_000;
 const TICKS_OF_MANY: u32 = 10;
+/// Counts are written at every fifth tick: nobody waits for them.
+const TICKS_OF_CALLS: u32 = 5;
 /// Keys that are remembered between two writes. The use of another one shows after the next.
 const MOST: usize = 200_000;
 /// Counts that are remembered while they cannot be written, besides one for each of those keys.
@@ -146,19 +148,19 @@ impl Usage {
         while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             ticks = ticks.wrapping_add(1);
             if self.lock().are_few() || ticks.is_multiple_of(TICKS_OF_MANY) {
-                self.write(db);
+                self.write(db, ticks.is_multiple_of(TICKS_OF_CALLS));
             }
         }
-        self.write(db);
+        self.write(db, true);
     }
 
-    /// Writes what was gathered. What cannot be written now is kept for the next time.
-    fn write(&self, db: &Db) {
+    /// Writes what was gathered. What is not written now is kept for the next time.
+    fn write(&self, db: &Db, with_calls: bool) {
         let mut batch = std::mem::take(&mut *self.lock()).into_batch();
-        if let Err(error) = batch.write(db) {
+        if let Err(error) = batch.write(db, with_calls) {
             tracing::warn!(%error, "how keys were used could not be written");
-            self.lock().put_back(batch);
         }
+        self.lock().put_back(batch);
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {
@@ -213,12 +215,17 @@ struct Batch {
 }
 
 impl Batch {
+    /// Takes out what is written.
+    ///
     /// # Errors
-    /// If the database is away. What is left then is not written.
-    fn write(&mut self, db: &Db) -> db::Result<()> {
+    /// If the database is away.
+    fn write(&mut self, db: &Db, with_calls: bool) -> db::Result<()> {
         drain(&mut self.uses, CHUNK, |uses| {
             db.write_blocking(|conn| store::record_uses_of_any_account(conn, uses))
         })?;
+        if !with_calls {
+            return Ok(());
+        }
         drain(&mut self.calls, CHUNK, |calls| {
             db.write_blocking(|conn| store::count_calls_of_any_account(conn, calls))
         })?;
