@@ -11,6 +11,7 @@ use tosend_dashboard::accounts::email::Email;
 use tosend_dashboard::accounts::store::{self as accounts_store, AccountId};
 use tosend_dashboard::keys::expiry::Expiry;
 use tosend_dashboard::keys::history::{History, Span};
+use tosend_dashboard::keys::outcome::Outcome;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::PlainKey;
 use tosend_dashboard::keys::store::{self, Rotation};
@@ -422,4 +423,70 @@ fn the_calls_of_two_nodes_add_up() {
     for Made { id, .. } in &made {
         assert_eq!(calls(&database, *id), [("accepted", 40)].into());
     }
+}
+
+/// Of so many keys the uses are written in pieces, while keys are verified and changed.
+fn a_flush_of_many_keys_keeps_nobody_waiting(backend: Backend) {
+    let many = rounds("TOSEND_TEST_FLUSH", 20_000) as i64;
+    let app = App::start(backend, |_| {});
+    let owner = app.owner();
+    let (id, key) = owner.create_key("Live", "");
+    let hash = match backend {
+        Backend::Sqlite => "randomblob(32)",
+        Backend::Postgres => "sha256(CAST('key ' || i AS BYTEA))",
+    };
+    app.database.execute(&format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
+         INSERT INTO api_keys
+             (account_id, name, hash, first8, last4, all_domains, status, created_at)
+         SELECT 1, 'Key ' || i, {hash}, 'tsend_Zz', 'zzzz', CAST({is_true} AS {boolean}), 'active',
+             '2026-01-15 10:30:00'
+         FROM n",
+        is_true = 1,
+        boolean = match backend {
+            Backend::Sqlite => "INTEGER",
+            Backend::Postgres => "BOOLEAN",
+        },
+    ));
+    let node = App::altered(app.database.again(), |state| {
+        for key_id in id + 1..=id + many {
+            let address = std::net::Ipv4Addr::LOCALHOST.into();
+            state
+                .usage
+                .record(key_id, address, b"test", Some(Outcome::Accepted));
+        }
+    });
+    let visitor = node.visitor();
+    visitor.set_cookie(owner.cookie());
+    let count = |table: &str| {
+        app.database
+            .number(&format!("SELECT count(*) FROM {table}"))
+    };
+    until("all is written", || {
+        assert_eq!(node.program(&key).verdict(), 200);
+        visitor.post(&format!("/api-keys/{id}/pause"), &[]);
+        assert_eq!(node.program(&key).verdict(), 403);
+        visitor.post(&format!("/api-keys/{id}/resume"), &[]);
+        count("api_key_uses") >= many && count("api_key_calls") >= many
+    });
+    // Of SQLite nobody can tell afterwards.
+    if backend == Backend::Postgres {
+        for table in ["api_key_uses", "api_key_calls"] {
+            let transactions = format!("SELECT count(DISTINCT CAST(xmin AS TEXT)) FROM {table}");
+            assert!(
+                app.database.number(&transactions) >= many / 5_000,
+                "{table}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flush_of_many_keys_keeps_nobody_waiting_on_sqlite() {
+    a_flush_of_many_keys_keeps_nobody_waiting(Backend::Sqlite);
+}
+
+#[test]
+fn a_flush_of_many_keys_keeps_nobody_waiting_on_postgres() {
+    a_flush_of_many_keys_keeps_nobody_waiting(Backend::Postgres);
 }
