@@ -138,7 +138,8 @@ both! {
         let assert_is_in_use = |answer: Answer, status: u16, names: &[&str]| {
             assert_eq!(answer.status, status);
             assert!(answer.body.contains("acme.test is in use"));
-            let list = answer.body.split("<li><bdi>").skip(1);
+            let list = answer.body.split("<li><a href=\"/api-keys/").skip(1);
+            let list = list.map(|item| item.split("<bdi>").nth(1).unwrap());
             let list: Vec<_> = list.map(|item| item.split("</bdi>").next().unwrap()).collect();
             assert_eq!(list, names);
             assert!(!answer.body.contains(&format!("action=\"{path}\"")));
