@@ -412,7 +412,10 @@ fn is_passing(error: &WebDriverError) -> bool {
             | E::ElementClickIntercepted(_)
             | E::NoSuchElement(_)
     );
-    is_of_change || error.to_string().contains("aborted by navigation")
+    let text = error.to_string();
+    // How ChromeDriver calls a stale element, as long as it does not know yet that the page has gone.
+    let is_of_other_page = text.contains("does not belong to the document");
+    is_of_change || is_of_other_page || text.contains("aborted by navigation")
 }
 
 fn pause() {
