@@ -13,6 +13,7 @@ pub mod pages;
 pub mod rule;
 pub mod scope;
 pub mod secret;
+pub mod standing;
 pub mod store;
 pub mod usage;
 pub mod verify;

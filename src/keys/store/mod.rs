@@ -1,8 +1,11 @@
 //! API keys in the database. Only hashes of keys come here.
 
 mod calls;
+mod creation;
+mod end;
 mod life;
 mod nonces;
+mod rotation;
 mod uses;
 mod verification;
 
@@ -14,7 +17,7 @@ use diesel::prelude::*;
 use super::rule::{Allowed, Rule};
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
-use crate::accounts::event::actor_label;
+pub use super::standing::{End, EndedHow, Paused, Standing};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
@@ -24,12 +27,14 @@ use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 pub use calls::{
     count_calls_of_any_account, count_refused_of_any_account, forget_calls_of_any_account, history,
 };
-pub use life::{
-    CreateError, Edit, EditError, NewKey, RotateError, Rotated, Rotation, changes, create,
-    create_once, delete, edit, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
-    forget_ended_of_any_account, has_expired, keep_going, pause, resume, rotate, stop,
+pub use creation::{CreateError, NewKey, create, create_once};
+pub use end::{
+    delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
+    forget_ended_of_any_account, has_expired,
 };
+pub use life::{Edit, EditError, changes, edit, pause, resume};
 pub use nonces::{issue_nonce, knows_nonce};
+pub use rotation::{RotateError, Rotated, Rotation, keep_going, rotate, stop};
 pub use uses::record_uses_of_any_account;
 pub use verification::{LiveKey, find_live_by_hashes_of_any_account};
 
@@ -68,52 +73,10 @@ pub struct Key {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Paused {
-    /// Unknown for keys that were paused before this was recorded.
-    pub at: Option<NaiveDateTime>,
-    pub by: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastUse {
     pub at: NaiveDateTime,
     pub address: String,
     pub user_agent: String,
-}
-
-/// The end of a key, which is for good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
-    pub how: EndedHow,
-    pub at: NaiveDateTime,
-    pub by: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndedHow {
-    Deleted,
-    Expired,
-    /// After it was replaced.
-    Stopped,
-}
-
-impl EndedHow {
-    /// As the column and the command line spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Expired => "expired",
-            Self::Stopped => "stopped",
-        }
-    }
-
-    fn from_column(text: &str) -> Self {
-        match text {
-            "expired" => Self::Expired,
-            "stopped" => Self::Stopped,
-            _ => Self::Deleted,
-        }
-    }
 }
 
 /// The other key of a rotation.
@@ -125,62 +88,6 @@ pub struct Peer {
     pub last_used_at: Option<NaiveDateTime>,
     pub stops_at: Option<NaiveDateTime>,
     pub stops_when_quiet: Option<TimeDelta>,
-}
-
-/// Whether a key works, and if not, why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
-    Active,
-    Paused(Paused),
-    /// It verifies, but none of its domains can be sent from.
-    DomainNotVerified,
-    AccountPaused,
-    Ended(End),
-}
-
-impl Standing {
-    /// As people read it.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Active => "Active",
-            _ => "Inactive",
-        }
-    }
-
-    /// Why a key is not active, as the command line spells it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Paused(_) => "paused",
-            Self::DomainNotVerified => "domain not verified",
-            Self::AccountPaused => "account paused",
-            Self::Ended(end) => end.how.as_str(),
-        }
-    }
-
-    /// Why a key is not active, as people read it.
-    pub fn reason(&self) -> Option<String> {
-        let told = |what: &str, by: Option<&str>, at: Option<&NaiveDateTime>| {
-            let by = by.map(|by| format!(" by {}", actor_label(by)));
-            let at = at.map(|at| format!(" · {}", clock::ago(at)));
-            Some([what, &by.unwrap_or_default(), &at.unwrap_or_default()].concat())
-        };
-        match self {
-            Self::Active => None,
-            Self::Paused(paused) => told("Paused", paused.by.as_deref(), paused.at.as_ref()),
-            Self::DomainNotVerified => told("Domain not verified", None, None),
-            Self::AccountPaused => told("The account is paused", None, None),
-            Self::Ended(end) => match end.how {
-                EndedHow::Deleted => told("Deleted", end.by.as_deref(), Some(&end.at)),
-                EndedHow::Stopped => told("Stopped", end.by.as_deref(), Some(&end.at)),
-                EndedHow::Expired => told("Expired", None, Some(&end.at)),
-            },
-        }
-    }
-
-    pub fn is_active(&self) -> bool {
-        *self == Self::Active
-    }
 }
 
 impl Key {

@@ -1,0 +1,222 @@
+//! How a key comes to be.
+
+use diesel::prelude::*;
+
+use super::life::{describe, lock, record};
+use super::{ACTIVE, Found, Key, find, nonces, scoped};
+use crate::accounts::event::{Action, Actor};
+use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
+use crate::clock;
+use crate::db::{self, Connection, is_foreign_key_violation};
+use crate::keys::expiry::Expiry;
+use crate::keys::name::{Description, KeyName};
+use crate::keys::rule::Rule;
+use crate::keys::scope::{NewScope, Scope, ScopedDomain};
+use crate::keys::secret::PlainKey;
+use crate::schema::{api_key_domains, api_keys, form_nonces, sending_domains};
+
+/// What a new key is to be, checked.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    pub name: KeyName,
+    pub description: Description,
+    pub scope: NewScope,
+    pub expiry: Expiry,
+    pub rule: Rule,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error("the account is paused")]
+    AccountPaused,
+    #[error("the account has {0} keys, which is its limit")]
+    LimitReached(i64),
+    #[error("the account has no such domain")]
+    UnknownDomain,
+    /// The form was sent before; `None` if that key has ended since.
+    #[error("the form was used already")]
+    FormUsed(Option<Box<Key>>),
+    #[error("the form is unknown or too old")]
+    UnknownForm,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl From<diesel::result::Error> for CreateError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Db(error.into())
+    }
+}
+
+/// Creates a key unless the form behind `nonce_hash` has created one already: a form makes one
+/// key however often it is sent. On any error the form stays as it was.
+pub fn create_once(
+    conn: &mut Connection,
+    account: AccountId,
+    new: &NewKey,
+    secret: &PlainKey,
+    limit: i64,
+    nonce_hash: &[u8; 32],
+    actor: &Actor,
+) -> Result<Key, CreateError> {
+    let now = clock::now();
+    let user_id = actor.user_id.ok_or(CreateError::UnknownForm)?;
+    let form = form_nonces::table
+        .filter(form_nonces::nonce_hash.eq(&nonce_hash[..]))
+        .filter(form_nonces::user_id.eq(user_id))
+        .filter(form_nonces::created_at.gt(now - nonces::LIFETIME));
+    // Locks the row: whoever sends the same form at the same time waits here.
+    let used = diesel::update(form.filter(form_nonces::used_at.is_null()))
+        .set(form_nonces::used_at.eq(now))
+        .execute(conn)?;
+    if used == 0 {
+        let key_id: Option<Option<i64>> = form
+            .select(form_nonces::api_key_id)
+            .first(conn)
+            .optional()?;
+        return Err(match key_id {
+            Some(Some(id)) => match find(conn, account, id)? {
+                Found::Live(key) => CreateError::FormUsed(Some(Box::new(key))),
+                _ => CreateError::FormUsed(None),
+            },
+            _ => CreateError::UnknownForm,
+        });
+    }
+    let key = create(conn, account, new, secret, limit, actor)?;
+    diesel::update(form)
+        .set(form_nonces::api_key_id.eq(key.id))
+        .execute(conn)?;
+    Ok(key)
+}
+
+pub fn create(
+    conn: &mut Connection,
+    account: AccountId,
+    new: &NewKey,
+    secret: &PlainKey,
+    limit: i64,
+    actor: &Actor,
+) -> Result<Key, CreateError> {
+    count_key(conn, account, limit)?;
+    let key = insert(conn, account, new, secret, None, actor)?;
+    let detail = describe(&key);
+    record(conn, account, actor, Action::KeyCreated, &key, &detail)?;
+    Ok(key)
+}
+
+/// Counts one live key more. Keys whose time is over do not count.
+pub(super) fn count_key(
+    conn: &mut Connection,
+    account: AccountId,
+    limit: i64,
+) -> Result<(), CreateError> {
+    if accounts_store::count_key(conn, account, limit)? {
+        return Ok(());
+    }
+    if accounts_store::find(conn, account)?.status == AccountStatus::Paused {
+        return Err(CreateError::AccountPaused);
+    }
+    let now = db::now(conn)?;
+    let overdue: Vec<i64> = api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::expires_at.le(now).or(api_keys::stops_at.le(now)))
+        .order(api_keys::id)
+        .select(api_keys::id)
+        .load(conn)?;
+    for id in overdue {
+        // Ends it.
+        lock(conn, account, id)?;
+    }
+    match accounts_store::count_key(conn, account, limit)? {
+        true => Ok(()),
+        false => Err(CreateError::LimitReached(limit)),
+    }
+}
+
+pub(super) fn insert(
+    conn: &mut Connection,
+    account: AccountId,
+    new: &NewKey,
+    secret: &PlainKey,
+    replaces: Option<i64>,
+    actor: &Actor,
+) -> Result<Key, CreateError> {
+    let truncated = secret.truncated();
+    let created_at = clock::now();
+    let id: i64 = diesel::insert_into(api_keys::table)
+        .values((
+            api_keys::account_id.eq(account.0),
+            api_keys::name.eq(new.name.as_ref()),
+            api_keys::description.eq(new.description.as_ref()),
+            api_keys::hash.eq(secret.hash().as_ref()),
+            api_keys::first8.eq(&truncated.first8),
+            api_keys::last4.eq(&truncated.last4),
+            api_keys::all_domains.eq(new.scope == NewScope::AllDomains),
+            api_keys::senders.eq(new.rule.senders.as_column()),
+            api_keys::recipients.eq(new.rule.recipients.as_column()),
+            api_keys::status.eq(ACTIVE),
+            api_keys::created_by.eq(actor.user_id),
+            api_keys::created_at.eq(created_at),
+            api_keys::expires_at.eq(new.expiry.instant()),
+            api_keys::replaces.eq(replaces),
+        ))
+        .returning(api_keys::id)
+        .get_result(conn)?;
+    let scope = match &new.scope {
+        NewScope::AllDomains => Scope::AllDomains,
+        NewScope::Domains(ids) => Scope::Domains(restrict(conn, account, id, ids)?),
+    };
+    Ok(Key {
+        id,
+        name: new.name.to_string(),
+        description: new.description.to_string(),
+        truncated,
+        scope,
+        rule: new.rule.clone(),
+        paused: None,
+        created_by: actor.user_id,
+        created_at,
+        expires_at: new.expiry.instant(),
+        last_use: None,
+        stops_at: None,
+        stops_when_quiet: None,
+        replaces,
+        end: None,
+        predecessor: None,
+        successor: None,
+    })
+}
+
+/// Restricts a key to domains of its own account.
+pub(super) fn restrict(
+    conn: &mut Connection,
+    account: AccountId,
+    key_id: i64,
+    domain_ids: &[i64],
+) -> Result<Vec<ScopedDomain>, CreateError> {
+    let mut domains = Vec::new();
+    for &domain_id in domain_ids {
+        let (name, status): (String, String) = sending_domains::table
+            .filter(sending_domains::account_id.eq(account.0))
+            .filter(sending_domains::id.eq(domain_id))
+            .select((sending_domains::name, sending_domains::status))
+            .first(conn)
+            .optional()?
+            .ok_or(CreateError::UnknownDomain)?;
+        diesel::insert_into(api_key_domains::table)
+            .values((
+                api_key_domains::api_key_id.eq(key_id),
+                api_key_domains::domain_id.eq(domain_id),
+            ))
+            .execute(conn)
+            .map_err(|error| match is_foreign_key_violation(&error) {
+                // Deleted since the line above.
+                true => CreateError::UnknownDomain,
+                false => error.into(),
+            })?;
+        domains.push(scoped(domain_id, name, &status));
+    }
+    domains.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(domains)
+}

@@ -1,0 +1,191 @@
+//! The end of a key, which is for good.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+
+use super::life::{lock, record, row, unrestrict};
+use super::{EndedHow, Found, Key};
+use crate::accounts::event::{Action, Actor};
+use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::keys::name::KeyName;
+use crate::keys::scope::Scope;
+use crate::schema::api_keys;
+
+/// Uses are written a little after they happened.
+const UNTIL_WRITTEN: TimeDelta = TimeDelta::minutes(1);
+
+/// Deletes a key. Returns what there was.
+pub fn delete(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    actor: &Actor,
+) -> db::Result<Found> {
+    end_now(conn, account, id, EndedHow::Deleted, actor)
+}
+
+pub(super) fn end_now(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    how: EndedHow,
+    actor: &Actor,
+) -> db::Result<Found> {
+    let found = lock(conn, account, id)?;
+    if let Found::Live(key) = &found {
+        end(conn, account, key, how, clock::now(), actor)?;
+    }
+    Ok(found)
+}
+
+/// Some of the keys whose time is over, which are refused already and have not ended yet.
+pub fn find_due_of_any_account(
+    conn: &mut Connection,
+    most: i64,
+) -> db::Result<Vec<(AccountId, i64)>> {
+    let now = db::now(conn)?;
+    // Two queries, since SQLite looks into neither index for "the one or the other".
+    let mut due: Vec<(i64, i64)> = api_keys::table
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::expires_at.le(now))
+        .order(api_keys::expires_at)
+        .limit(most)
+        .select((api_keys::account_id, api_keys::id))
+        .load(conn)?;
+    let stopped: Vec<(i64, i64)> = api_keys::table
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::stops_at.le(now))
+        .order(api_keys::stops_at)
+        .limit(most)
+        .select((api_keys::account_id, api_keys::id))
+        .load(conn)?;
+    due.extend(stopped);
+    let ids = due
+        .into_iter()
+        .map(|(account, id)| (AccountId(account), id));
+    Ok(ids.collect())
+}
+
+/// The keys that were replaced and stop when they are quiet.
+pub fn find_quiet_of_any_account(conn: &mut Connection) -> db::Result<Vec<(AccountId, i64)>> {
+    let waiting: Vec<(i64, i64)> = api_keys::table
+        .filter(api_keys::stops_when_quiet.is_not_null())
+        .filter(api_keys::ended_at.is_null())
+        .order(api_keys::id)
+        .select((api_keys::account_id, api_keys::id))
+        .load(conn)?;
+    let ids = waiting
+        .into_iter()
+        .map(|(account, id)| (AccountId(account), id));
+    Ok(ids.collect())
+}
+
+/// Ends a key whose time is over, or that was replaced and quiet for long enough. `since`: when
+/// calls could be seen at all; before, nobody could use the key. Returns whether it ended.
+pub fn end_if_due(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    since: NaiveDateTime,
+) -> db::Result<bool> {
+    let key = match lock(conn, account, id)? {
+        Found::Live(key) => key,
+        Found::Ended(_) => return Ok(true),
+        Found::Nothing => return Ok(false),
+    };
+    let now = db::now(conn)?;
+    if !is_quiet(&key, since, now)
+        || accounts_store::find(conn, account)?.status == AccountStatus::Paused
+    {
+        return Ok(false);
+    }
+    let server = Actor::server();
+    end(conn, account, &key, EndedHow::Stopped, now, &server)?;
+    Ok(true)
+}
+
+/// Whether a key that was replaced was not used for as long as it takes to stop it. One that was
+/// paused could not be used.
+fn is_quiet(key: &Key, since: NaiveDateTime, now: NaiveDateTime) -> bool {
+    let (Some(quiet), Some(successor)) = (key.stops_when_quiet, &key.successor) else {
+        return false;
+    };
+    let begun = since.max(successor.created_at);
+    let last = key.last_used_at().map_or(begun, |used| used.max(begun));
+    key.paused.is_none() && last + quiet + UNTIL_WRITTEN <= now
+}
+
+/// Whether there was a key of this name that expired at this instant.
+pub fn has_expired(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &KeyName,
+    expires_at: NaiveDateTime,
+) -> db::Result<bool> {
+    let expired = api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.eq(expires_at))
+        .filter(api_keys::expires_at.eq(expires_at))
+        .filter(api_keys::name.eq(name.as_ref()));
+    Ok(diesel::select(diesel::dsl::exists(expired.select(api_keys::id))).get_result(conn)?)
+}
+
+/// Forgets the hashes of some of the keys that ended so long ago that they are shown no more.
+pub fn forget_ended_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
+    let since = clock::now() - super::SHOWN_AFTER_END;
+    let old: Vec<i64> = api_keys::table
+        .filter(api_keys::ended_hash.is_not_null())
+        .filter(api_keys::ended_at.lt(since))
+        .order(api_keys::ended_at)
+        .limit(most)
+        .select(api_keys::id)
+        .load(conn)?;
+    Ok(
+        diesel::update(api_keys::table.filter(api_keys::id.eq_any(old)))
+            .set(api_keys::ended_hash.eq(None::<Vec<u8>>))
+            .execute(conn)?,
+    )
+}
+
+/// Ends a key: its hash can never be presented again, its row stays for the history with its
+/// domains as text.
+pub(super) fn end(
+    conn: &mut Connection,
+    account: AccountId,
+    key: &Key,
+    how: EndedHow,
+    at: NaiveDateTime,
+    actor: &Actor,
+) -> db::Result<()> {
+    let domain_names = match &key.scope {
+        Scope::AllDomains => None,
+        Scope::Domains(_) => Some(key.scope.to_string()),
+    };
+    let ended = diesel::update(row(account, key.id))
+        .set((
+            api_keys::ended_hash.eq(api_keys::hash),
+            api_keys::hash.eq(None::<Vec<u8>>),
+            api_keys::ended_at.eq(at),
+            api_keys::ended_how.eq(how.as_str()),
+            api_keys::ended_by.eq(&actor.name),
+            api_keys::ended_domain_names.eq(domain_names),
+        ))
+        .execute(conn)?;
+    if ended == 0 {
+        return Ok(());
+    }
+    unrestrict(conn, key.id)?;
+    accounts_store::uncount_key(conn, account)?;
+    let action = match how {
+        EndedHow::Deleted => Action::KeyDeleted,
+        EndedHow::Expired => Action::KeyExpired,
+        EndedHow::Stopped => Action::KeyStopped,
+    };
+    let detail = match &key.successor {
+        Some(successor) => format!("replaced by {}", successor.truncated),
+        None => String::new(),
+    };
+    Ok(record(conn, account, actor, action, key, &detail)?)
+}

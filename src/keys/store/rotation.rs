@@ -1,0 +1,187 @@
+//! Replacing a key by another one, while the old one goes on for a while.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+
+use super::creation::{CreateError, NewKey, count_key, insert};
+use super::end::{end, end_now};
+use super::life::{describe, lock, record, row};
+use super::{EndedHow, Found, Key, Peer, find};
+use crate::accounts::event::{Action, Actor};
+use crate::accounts::store::AccountId;
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::keys::expiry::Expiry;
+use crate::keys::name::{Description, KeyName};
+use crate::keys::secret::PlainKey;
+use crate::schema::api_keys;
+
+/// How a key is to be replaced.
+#[derive(Debug, Clone)]
+pub struct Rotation {
+    /// How long the old key goes on, but never beyond its own expiry; `None`: until it is stopped.
+    pub overlap: Option<TimeDelta>,
+    /// Whether the old key stops by itself when it has not been used for so long.
+    pub stops_when_quiet: Option<TimeDelta>,
+    /// Of the new key; `None`: as the old one's.
+    pub expiry: Option<Expiry>,
+}
+
+/// The two keys of a rotation.
+#[derive(Debug)]
+pub struct Rotated {
+    pub old: Key,
+    pub new: Key,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    #[error("the account has no such key")]
+    NoSuchKey,
+    #[error("the key has ended")]
+    Ended(Box<Key>),
+    #[error("the key has been rotated already")]
+    AlreadyRotated(Box<Key>),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+}
+
+impl From<db::Error> for RotateError {
+    fn from(error: db::Error) -> Self {
+        Self::Create(error.into())
+    }
+}
+
+impl From<diesel::result::Error> for RotateError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Create(error.into())
+    }
+}
+
+/// Makes a successor with another secret and all else alike; the old key goes on for a while.
+pub fn rotate(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    rotation: &Rotation,
+    secret: &PlainKey,
+    limit: i64,
+    actor: &Actor,
+) -> Result<Rotated, RotateError> {
+    let old = match lock(conn, account, id)? {
+        Found::Live(key) => key,
+        Found::Ended(key) => return Err(RotateError::Ended(Box::new(key))),
+        Found::Nothing => return Err(RotateError::NoSuchKey),
+    };
+    if has_live_successor(conn, account, &old)? {
+        return Err(RotateError::AlreadyRotated(Box::new(old)));
+    }
+    // A full account must be able to replace a key that leaked.
+    count_key(conn, account, limit.saturating_mul(2))?;
+    let new = NewKey {
+        name: KeyName::known(&old.name),
+        description: Description::known(&old.description),
+        scope: old.scope.as_new(),
+        expiry: rotation.expiry.unwrap_or(Expiry::known(old.expires_at)),
+        rule: old.rule.clone(),
+    };
+    let mut new = insert(conn, account, &new, secret, Some(id), actor)?;
+    let stops_at = rotation.overlap.map(|overlap| new.created_at + overlap);
+    let detail = format!(
+        "replaced by {}; {}",
+        new.truncated,
+        stop_in_words(stops_at, rotation.stops_when_quiet)
+    );
+    record(conn, account, actor, Action::KeyRotated, &old, &detail)?;
+    let detail = format!("replaces {}; {}", old.truncated, describe(&new));
+    record(conn, account, actor, Action::KeyCreated, &new, &detail)?;
+    diesel::update(row(account, id))
+        .set((
+            api_keys::stops_at.eq(stops_at),
+            api_keys::stops_when_quiet.eq(rotation.stops_when_quiet.map(|t| t.num_seconds())),
+        ))
+        .execute(conn)?;
+    if rotation
+        .overlap
+        .is_some_and(|overlap| overlap <= TimeDelta::zero())
+    {
+        end(
+            conn,
+            account,
+            &old,
+            EndedHow::Stopped,
+            new.created_at,
+            actor,
+        )?;
+    }
+    let (Found::Live(old) | Found::Ended(old)) = find(conn, account, id)? else {
+        return Err(RotateError::NoSuchKey);
+    };
+    if old.end.is_none() {
+        new.predecessor = Some(Peer {
+            id,
+            created_at: old.created_at,
+            truncated: old.truncated.clone(),
+            last_used_at: old.last_used_at(),
+            stops_at: old.stops_at,
+            stops_when_quiet: old.stops_when_quiet,
+        });
+    }
+    Ok(Rotated { old, new })
+}
+
+/// Whether another key replaces this one. If that one's time is over, that is written down.
+fn has_live_successor(conn: &mut Connection, account: AccountId, key: &Key) -> db::Result<bool> {
+    match &key.successor {
+        Some(successor) => Ok(matches!(lock(conn, account, successor.id)?, Found::Live(_))),
+        None => Ok(false),
+    }
+}
+
+/// Ends a key that was replaced; any other is left as it is. Returns what there was.
+pub fn stop(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    actor: &Actor,
+) -> db::Result<Found> {
+    match lock(conn, account, id)? {
+        Found::Live(key) if !has_live_successor(conn, account, &key)? => Ok(Found::Live(key)),
+        _ => end_now(conn, account, id, EndedHow::Stopped, actor),
+    }
+}
+
+/// Takes back that a key that was replaced stops by itself. Returns what there is now.
+pub fn keep_going(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    actor: &Actor,
+) -> db::Result<Found> {
+    let Found::Live(key) = lock(conn, account, id)? else {
+        return find(conn, account, id);
+    };
+    if key.stops_at.is_some() || key.stops_when_quiet.is_some() {
+        diesel::update(row(account, id))
+            .set((
+                api_keys::stops_at.eq(None::<NaiveDateTime>),
+                api_keys::stops_when_quiet.eq(None::<i64>),
+            ))
+            .execute(conn)?;
+        let detail = stop_in_words(None, None);
+        record(conn, account, actor, Action::KeyEdited, &key, &detail)?;
+    }
+    find(conn, account, id)
+}
+
+fn stop_in_words(stops_at: Option<NaiveDateTime>, when_quiet: Option<TimeDelta>) -> String {
+    let at = stops_at.map(|at| format!("it stops at {}", clock::rfc3339(&at)));
+    let quiet = when_quiet.map(|quiet| {
+        let hours = clock::hours(&quiet);
+        format!("it stops when it was not used for {hours}")
+    });
+    match (at, quiet) {
+        (None, None) => "it goes on until it is stopped".to_owned(),
+        (at, quiet) => at.into_iter().chain(quiet).collect::<Vec<_>>().join("; "),
+    }
+}
