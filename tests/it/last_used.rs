@@ -1,8 +1,6 @@
 //! When, from where and by what a key was last used: written soon after, never waited for.
 
 use chrono::{NaiveDateTime, SubsecRound, Utc};
-use diesel::connection::SimpleConnection;
-use diesel::{Connection, PgConnection, SqliteConnection};
 use reqwest::header::HeaderValue;
 
 use crate::support::*;
@@ -243,25 +241,6 @@ both! {
     }
 }
 
-/// Keeps uses from being written until it is dropped.
-fn lock(database: &Database) -> Box<dyn SimpleConnection> {
-    match database.backend() {
-        Backend::Postgres => {
-            let mut conn = PgConnection::establish(&database.url).unwrap();
-            let sql = "BEGIN; LOCK TABLE api_key_uses IN ACCESS EXCLUSIVE MODE";
-            conn.batch_execute(sql).unwrap();
-            Box::new(conn)
-        }
-        Backend::Sqlite => {
-            let file = database.file();
-            let mut conn = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
-            let sql = "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE";
-            conn.batch_execute(sql).unwrap();
-            Box::new(conn)
-        }
-    }
-}
-
 fn has_failed_to_write(dashboard: &Dashboard) -> bool {
     let log = std::fs::read_to_string(&dashboard.log).unwrap();
     log.contains(NOT_WRITTEN)
@@ -285,7 +264,7 @@ fn no_request_waits_for_a_use_to_be_written() {
         owner.sign_in(EMAIL);
         let (once_id, once) = owner.create_key("Used once", "");
         let program = dashboard.program(&key);
-        let lock = lock(&database);
+        let lock = database.lock("api_key_uses");
         use_by(&dashboard.program(&once), "kept");
         until("writing fails", || {
             use_by(&program, "while it is locked");
@@ -305,7 +284,7 @@ fn a_use_is_kept_while_the_database_is_away() {
     let database = Database::on(&cluster);
     let (dashboard, id, key) = with_a_key(&database);
     // Until it is away.
-    let lock = lock(&database);
+    let lock = database.lock("api_key_uses");
     let before = now();
     use_by(&dashboard.program(&key), "kept");
     let after = now();
@@ -323,7 +302,7 @@ fn a_use_that_could_not_be_written_gives_way_to_a_newer_one() {
     let database = Database::new(Backend::Postgres);
     let (dashboard, id, key) = with_a_key(&database);
     let program = dashboard.program(&key);
-    let lock = lock(&database);
+    let lock = database.lock("api_key_uses");
     use_by(&program, "older");
     let waiting = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";

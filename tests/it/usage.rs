@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DurationRound, NaiveDateTime, TimeDelta, Utc};
-use diesel::connection::SimpleConnection;
-use diesel::{Connection, PgConnection, SqliteConnection};
 use serde_json::json;
 use tosend_dashboard::accounts::email::Email;
 use tosend_dashboard::accounts::store::{self as accounts_store, AccountId};
@@ -312,25 +310,6 @@ fn what_is_older_than_90_days_is_forgotten_some_at_a_time() {
     }
 }
 
-/// Keeps calls from being written until it is dropped.
-fn lock(database: &Database) -> Box<dyn SimpleConnection> {
-    match database.backend() {
-        Backend::Postgres => {
-            let mut conn = PgConnection::establish(&database.url).unwrap();
-            let sql = "BEGIN; LOCK TABLE api_key_calls IN ACCESS EXCLUSIVE MODE";
-            conn.batch_execute(sql).unwrap();
-            Box::new(conn)
-        }
-        Backend::Sqlite => {
-            let file = database.file();
-            let mut conn = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
-            let sql = "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE";
-            conn.batch_execute(sql).unwrap();
-            Box::new(conn)
-        }
-    }
-}
-
 fn has_failed_to_write(dashboard: &Dashboard) -> bool {
     let log = std::fs::read_to_string(&dashboard.log).unwrap();
     log.contains("how keys were used could not be written")
@@ -356,7 +335,7 @@ fn nothing_is_lost_or_counted_twice_while_nothing_can_be_written() {
     for backend in BOTH {
         let database = Database::new(backend);
         let (dashboard, made) = with_keys(&database);
-        let lock = lock(&database);
+        let lock = database.lock("api_key_calls");
         let mut rounds = 0;
         until("writing fails", || {
             use_both(&dashboard, &made);
@@ -376,7 +355,7 @@ fn calls_are_kept_while_the_database_is_away() {
     let database = Database::on(&cluster);
     let (dashboard, made) = with_keys(&database);
     // Until it is away.
-    let lock = lock(&database);
+    let lock = database.lock("api_key_calls");
     use_both(&dashboard, &made);
     cluster.stop(Stop::Immediate);
     drop(lock);

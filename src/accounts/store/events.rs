@@ -85,25 +85,6 @@ pub fn record(
     Ok(())
 }
 
-/// What happened to one key or domain, newest first. `kind`: the actions' first word.
-pub fn list_of_subject(
-    conn: &mut Connection,
-    account: AccountId,
-    kind: &str,
-    subject_id: i64,
-    limit: i64,
-) -> db::Result<Vec<Event>> {
-    let rows: Vec<Row> = events::table
-        .filter(events::account_id.eq(account.0))
-        .filter(events::subject_id.eq(subject_id))
-        .filter(events::action.like(format!("{kind}.%")))
-        .order(events::id.desc())
-        .limit(limit)
-        .select(columns())
-        .load(conn)?;
-    Ok(rows.into_iter().map(Event::from).collect())
-}
-
 /// What happened in an account, newest first; what comes after the event `before`, if given and not
 /// forgotten.
 pub fn list(

@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::super::{Failure, Outcome, failure, find_account, print};
 use super::json::{KeyJson, ShownJson};
 use super::no_such_key;
-use crate::accounts::event::actor_label;
+use crate::accounts::event::{Filter, actor_label};
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{self as accounts_store, AccountStatus};
 use crate::clock;
@@ -103,10 +103,14 @@ pub fn show(db: &Db, args: &ShowArgs) -> Outcome {
             Some(user_id) => accounts_store::find_user(conn, user_id)?,
             None => None,
         };
+        let of_key = Filter {
+            key_id: Some(id),
+            ..Filter::default()
+        };
         Ok(Shown {
             created_by: user.map_or_else(|| "operator".to_owned(), |user| user.email),
             account: accounts_store::find(conn, account)?.status,
-            events: events::list_of_subject(conn, account, "key", id, EVENTS)?,
+            events: events::list(conn, account, &of_key, None, EVENTS)?,
             key,
         })
     })?;
@@ -217,7 +221,7 @@ fn old_key(old: &Peer) -> String {
 }
 
 fn event_line(event: &Event) -> String {
-    let label = event.action.map_or("Changed", |action| action.label());
+    let label = event.label();
     let from = event.address.as_ref().map(|from| format!(" from {from}"));
     let detail = match &event.detail[..] {
         "" => String::new(),

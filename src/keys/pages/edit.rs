@@ -5,8 +5,8 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 
 use super::super::changes::{Change, changes};
-use super::super::store::{self, Edit, EditError, Key};
-use super::form::{CHOOSE_DOMAINS, Entered, KeyForm, Pairs, value};
+use super::super::store::{self, EditError, Key};
+use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
 use super::new::list_domains;
 use super::{find_live, path_of, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
@@ -85,14 +85,13 @@ pub async fn save(
     let domains = list_domains(&state, &user).await?;
     let mut form = KeyForm::read(&pairs);
     let version = value(&pairs, "version").to_owned();
-    let Some(entered) = form.parse(&domains) else {
+    let Some(edit) = form.parse(&domains) else {
         let page = EditPage::new(user, key, version, form, domains);
         return page::unprocessable(&page);
     };
     if value(&pairs, "back") == "yes" {
         return page::html(&EditPage::new(user, key, version, form, domains));
     }
-    let edit = Edit::from(entered);
     let changes = changes(&key, &edit, &domains);
     if !changes.is_empty() && version == key.version() && value(&pairs, "confirmed") != "yes" {
         return page::html(&ConfirmPage {
@@ -137,18 +136,6 @@ pub async fn save(
                 HttpResponseBuilder::new(actix_web::http::StatusCode::CONFLICT),
                 &page,
             )
-        }
-    }
-}
-
-impl From<Entered> for Edit {
-    fn from(entered: Entered) -> Self {
-        Self {
-            name: entered.name,
-            description: entered.description,
-            scope: entered.scope,
-            expiry: entered.expiry,
-            rule: entered.rule,
         }
     }
 }

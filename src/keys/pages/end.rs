@@ -6,9 +6,11 @@ use serde::Deserialize;
 
 use super::super::store::{self, Found, Key};
 use super::{KeyList, find_live, fresh_list, live, path_of, shown_list, to_ended};
+use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn};
-use crate::accounts::store::{AccountStatus, User};
+use crate::accounts::store::{AccountId, AccountStatus, User};
 use crate::app::State;
+use crate::db::{self, Connection};
 use crate::http::{Error, page};
 
 /// The question before a key is paused or deleted.
@@ -92,11 +94,8 @@ pub async fn delete(
     Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    let (account, id) = (user.account, *id);
-    let found = state
-        .db
-        .write(move |conn| store::delete(conn, account, id, &actor))
-        .await?;
+    let id = *id;
+    let found = change(&state, &user, actor, id, store::delete).await?;
     let Some(key) = live(found)? else {
         return Ok(page::redirect(&request, "/api-keys?notice=gone"));
     };
@@ -111,16 +110,28 @@ pub async fn pause(
     Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    let (account, id) = (user.account, *id);
-    let found = state
-        .db
-        .write(move |conn| store::pause(conn, account, id, &actor))
-        .await?;
+    let id = *id;
+    let found = change(&state, &user, actor, id, store::pause).await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
     let said = format!("The key “{}” is paused.", key.name);
     changed(&state, &request, &user, said, &path_of(id)).await
+}
+
+/// Changes a key as one of the store's functions does. Gives what that returns.
+async fn change(
+    state: &State,
+    user: &User,
+    actor: Actor,
+    id: i64,
+    change: fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>,
+) -> Result<Found, Error> {
+    let account = user.account;
+    Ok(state
+        .db
+        .write(move |conn| change(conn, account, id, &actor))
+        .await?)
 }
 
 /// On the list: the list as it is now, in the place of the one that is shown. Elsewhere: leads on.
@@ -154,16 +165,13 @@ pub async fn resume(
     Acting { user, actor }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    let (account, account_status, id) = (user.account, user.account_status, *id);
-    let found = state
-        .db
-        .write(move |conn| store::resume(conn, account, id, &actor))
-        .await?;
+    let id = *id;
+    let found = change(&state, &user, actor, id, store::resume).await?;
     match live(found)? {
         None => Ok(to_ended(&request, id)),
         Some(key) if shown_list(&request).is_some() => page::html(&RowFragment {
             key,
-            account_status,
+            account_status: user.account_status,
         }),
         Some(_) => Ok(page::redirect(&request, &path_of(id))),
     }
@@ -183,11 +191,8 @@ pub async fn stop(
     id: web::Path<i64>,
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
-    let (account, id) = (user.account, *id);
-    let found = state
-        .db
-        .write(move |conn| store::stop(conn, account, id, &actor))
-        .await?;
+    let id = *id;
+    let found = change(&state, &user, actor, id, store::stop).await?;
     after_rotation(&request, found, id, from.from)
 }
 
@@ -199,11 +204,8 @@ pub async fn keep_going(
     id: web::Path<i64>,
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
-    let (account, id) = (user.account, *id);
-    let found = state
-        .db
-        .write(move |conn| store::keep_going(conn, account, id, &actor))
-        .await?;
+    let id = *id;
+    let found = change(&state, &user, actor, id, store::keep_going).await?;
     after_rotation(&request, found, id, from.from)
 }
 

@@ -4,7 +4,7 @@ use super::super::expiry::{DAYS, Expiry, InvalidExpiry};
 use super::super::name::{Description, KeyName};
 use super::super::rule::{Allowed, Rule};
 use super::super::scope::{NewScope, Scope};
-use super::super::store::Key;
+use super::super::store::{Edit, Key};
 use crate::domains::store::Domain;
 
 pub const CHOOSE_DOMAINS: &str = "Choose “All domains”, or at least one of your domains.";
@@ -37,17 +37,6 @@ pub struct Errors {
     pub recipients: Option<String>,
     /// Of none of the fields alone.
     pub form: Option<String>,
-}
-
-/// What a form without errors says.
-#[derive(Debug, Clone)]
-pub struct Entered {
-    pub name: KeyName,
-    pub description: Description,
-    pub scope: NewScope,
-    /// `None`: as it is.
-    pub expiry: Option<Expiry>,
-    pub rule: Rule,
 }
 
 /// A field of a form that says something else than its name and value: several may have one name.
@@ -113,7 +102,7 @@ impl KeyForm {
     }
 
     /// What the fields say; `None` if there are errors, which are noted beside the fields.
-    pub fn parse(&mut self, domains: &[Domain]) -> Option<Entered> {
+    pub fn parse(&mut self, domains: &[Domain]) -> Option<Edit> {
         let name = KeyName::parse(&self.name).map_err(|e| e.to_string());
         let description = Description::parse(&self.description).map_err(|e| e.to_string());
         let scope = self.parse_scope(domains);
@@ -139,7 +128,7 @@ impl KeyForm {
             errors.senders = Some(error);
             return None;
         }
-        Some(Entered {
+        Some(Edit {
             name: name?,
             description: description?,
             scope,

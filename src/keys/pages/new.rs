@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::super::expiry::Expiry;
 use super::super::secret::PlainKey;
-use super::super::store::{self, CreateError, Key, NewKey, Peer};
-use super::form::{CHOOSE_DOMAINS, Entered, KeyForm, Pairs, value};
+use super::super::store::{self, CreateError, Edit, Key, NewKey};
+use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
 use super::{KeyList, fresh_list};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
@@ -94,7 +94,7 @@ pub async fn create(
         })
         .await;
     match created {
-        Ok(key) => show_created(&state, &request, user, &key, None, &secret).await,
+        Ok(key) => show_created(&state, &request, user, &key, &secret).await,
         Err(CreateError::FormUsed(key)) => {
             let page = AlreadyCreatedPage {
                 user,
@@ -127,8 +127,8 @@ pub(super) fn limit_reached(limit: i64) -> String {
     format!("You have {limit} keys, which is the limit. Delete one that is not used any more.")
 }
 
-impl From<Entered> for NewKey {
-    fn from(entered: Entered) -> Self {
+impl From<Edit> for NewKey {
+    fn from(entered: Edit) -> Self {
         Self {
             name: entered.name,
             description: entered.description,
@@ -183,8 +183,6 @@ async fn form_again(
 struct CreatedPage<'a> {
     user: &'a User,
     key: &'a Key,
-    /// The key that it replaces, while that one goes on.
-    old: Option<&'a Peer>,
     secret: &'a str,
     curl: String,
     /// Whether the command works now: some domain that the key opens is verified.
@@ -199,7 +197,6 @@ pub(super) async fn show_created(
     request: &HttpRequest,
     user: User,
     key: &Key,
-    old: Option<&Peer>,
     secret: &PlainKey,
 ) -> Result<HttpResponse, Error> {
     let is_fragment = page::is_htmx(request);
@@ -212,7 +209,6 @@ pub(super) async fn show_created(
     let page = CreatedPage {
         user: &user,
         key,
-        old,
         secret: secret.expose(),
         curl: curl_line(
             &page::origin(request, &state.config),

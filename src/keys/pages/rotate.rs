@@ -174,10 +174,7 @@ pub async fn rotate(
         .write(move |conn| store::rotate(conn, account, id, &rotation, &plain, limit, &actor))
         .await;
     match rotated {
-        Ok(rotated) => {
-            let old = rotated.new.predecessor.as_ref();
-            show_created(&state, &request, page.user, &rotated.new, old, &secret).await
-        }
+        Ok(new) => show_created(&state, &request, page.user, &new, &secret).await,
         Err(RotateError::NoSuchKey) => Err(Error::NotFound),
         Err(RotateError::Ended(_)) => Ok(to_ended(&request, id)),
         Err(RotateError::AlreadyRotated(_)) => {

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::super::chart::Usage;
 use super::super::store::{self, Found, Key, Standing};
+use crate::accounts::event::Filter;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{User, find_user};
@@ -53,7 +54,11 @@ pub async fn show(
                 None => None,
             };
             let usage = Usage::from(&store::history(conn, account, id)?);
-            let events = events::list_of_subject(conn, account, "key", id, EVENTS)?;
+            let of_key = Filter {
+                key_id: Some(id),
+                ..Filter::default()
+            };
+            let events = events::list(conn, account, &of_key, None, EVENTS)?;
             Ok::<_, db::Error>(Some((key, creator, usage, events)))
         })
         .await?;

@@ -23,19 +23,9 @@ pub fn delete(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    end_now(conn, account, id, EndedHow::Deleted, actor)
-}
-
-pub(super) fn end_now(
-    conn: &mut Connection,
-    account: AccountId,
-    id: i64,
-    how: EndedHow,
-    actor: &Actor,
-) -> db::Result<Found> {
     let found = lock(conn, account, id)?;
     if let Found::Live(key) = &found {
-        end(conn, account, key, how, clock::now(), actor)?;
+        end(conn, account, key, EndedHow::Deleted, clock::now(), actor)?;
     }
     Ok(found)
 }

@@ -105,10 +105,10 @@ pub fn pause(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    let Found::Live(key) = lock(conn, account, id)? else {
-        return find(conn, account, id);
-    };
-    if key.paused.is_none() {
+    change_live(conn, account, id, |conn, key| {
+        if key.paused.is_some() {
+            return Ok(());
+        }
         diesel::update(row(account, id))
             .set((
                 api_keys::status.eq(PAUSED),
@@ -116,9 +116,8 @@ pub fn pause(
                 api_keys::paused_by.eq(&actor.name),
             ))
             .execute(conn)?;
-        record(conn, account, actor, Action::KeyPaused, &key, "")?;
-    }
-    find(conn, account, id)
+        Ok(record(conn, account, actor, Action::KeyPaused, key, "")?)
+    })
 }
 
 /// Resumes. Returns what there is now.
@@ -128,10 +127,10 @@ pub fn resume(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    let Found::Live(key) = lock(conn, account, id)? else {
-        return find(conn, account, id);
-    };
-    if key.paused.is_some() {
+    change_live(conn, account, id, |conn, key| {
+        if key.paused.is_none() {
+            return Ok(());
+        }
         diesel::update(row(account, id))
             .set((
                 api_keys::status.eq(ACTIVE),
@@ -139,8 +138,22 @@ pub fn resume(
                 api_keys::paused_by.eq(None::<String>),
             ))
             .execute(conn)?;
-        record(conn, account, actor, Action::KeyResumed, &key, "")?;
-    }
+        Ok(record(conn, account, actor, Action::KeyResumed, key, "")?)
+    })
+}
+
+/// Changes a key that has not ended. Returns what there is now.
+pub(super) fn change_live(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    change: impl FnOnce(&mut Connection, &Key) -> db::Result<()>,
+) -> db::Result<Found> {
+    let found = lock(conn, account, id)?;
+    let Found::Live(key) = &found else {
+        return Ok(found);
+    };
+    change(conn, key)?;
     find(conn, account, id)
 }
 

@@ -34,7 +34,7 @@ pub use end::{
 };
 pub use life::{Edit, EditError, changes, edit, pause, resume};
 pub use nonces::{issue_nonce, knows_nonce};
-pub use rotation::{RotateError, Rotated, Rotation, keep_going, rotate, stop};
+pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
 pub use uses::record_uses_of_any_account;
 pub use verification::{LiveKey, find_live_by_hashes_of_any_account};
 
@@ -118,11 +118,6 @@ impl Key {
             .clone()
             .or_else(|| over(self.expires_at, EndedHow::Expired))
             .or_else(|| over(self.stops_at, EndedHow::Stopped))
-    }
-
-    /// The earlier of its expiry and its stop.
-    pub fn works_until(&self) -> Option<NaiveDateTime> {
-        self.expires_at.into_iter().chain(self.stops_at).min()
     }
 
     pub fn last_used_at(&self) -> Option<NaiveDateTime> {

@@ -4,9 +4,9 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::creation::{CreateError, NewKey, count_key, insert};
-use super::end::{end, end_now};
-use super::life::{describe, lock, record, row};
-use super::{EndedHow, Found, Key, Peer, find};
+use super::end::end;
+use super::life::{change_live, describe, lock, record, row};
+use super::{EndedHow, Found, Key, find};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::AccountId;
 use crate::clock;
@@ -25,13 +25,6 @@ pub struct Rotation {
     pub stops_when_quiet: Option<TimeDelta>,
     /// Of the new key; `None`: as the old one's.
     pub expiry: Option<Expiry>,
-}
-
-/// The two keys of a rotation.
-#[derive(Debug)]
-pub struct Rotated {
-    pub old: Key,
-    pub new: Key,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +51,8 @@ impl From<diesel::result::Error> for RotateError {
     }
 }
 
-/// Makes a successor with another secret and all else alike; the old key goes on for a while.
+/// Makes a successor with another secret and all else alike; the old key goes on for a while. Returns
+/// the new key.
 pub fn rotate(
     conn: &mut Connection,
     account: AccountId,
@@ -67,7 +61,7 @@ pub fn rotate(
     secret: &PlainKey,
     limit: i64,
     actor: &Actor,
-) -> Result<Rotated, RotateError> {
+) -> Result<Key, RotateError> {
     let old = match lock(conn, account, id)? {
         Found::Live(key) => key,
         Found::Ended(key) => return Err(RotateError::Ended(Box::new(key))),
@@ -85,7 +79,7 @@ pub fn rotate(
         expiry: rotation.expiry.unwrap_or(Expiry::known(old.expires_at)),
         rule: old.rule.clone(),
     };
-    let mut new = insert(conn, account, &new, secret, Some(id), actor)?;
+    let new = insert(conn, account, &new, secret, Some(id), actor)?;
     let stops_at = rotation.overlap.map(|overlap| new.created_at + overlap);
     let detail = format!(
         "replaced by {}; {}",
@@ -114,20 +108,10 @@ pub fn rotate(
             actor,
         )?;
     }
-    let (Found::Live(old) | Found::Ended(old)) = find(conn, account, id)? else {
-        return Err(RotateError::NoSuchKey);
-    };
-    if old.end.is_none() {
-        new.predecessor = Some(Peer {
-            id,
-            created_at: old.created_at,
-            truncated: old.truncated.clone(),
-            last_used_at: old.last_used_at(),
-            stops_at: old.stops_at,
-            stops_when_quiet: old.stops_when_quiet,
-        });
+    match find(conn, account, new.id)? {
+        Found::Live(new) | Found::Ended(new) => Ok(new),
+        Found::Nothing => Err(RotateError::NoSuchKey),
     }
-    Ok(Rotated { old, new })
 }
 
 /// Whether another key replaces this one. If that one's time is over, that is written down.
@@ -145,10 +129,13 @@ pub fn stop(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    match lock(conn, account, id)? {
-        Found::Live(key) if !has_live_successor(conn, account, &key)? => Ok(Found::Live(key)),
-        _ => end_now(conn, account, id, EndedHow::Stopped, actor),
+    let found = lock(conn, account, id)?;
+    if let Found::Live(key) = &found
+        && has_live_successor(conn, account, key)?
+    {
+        end(conn, account, key, EndedHow::Stopped, clock::now(), actor)?;
     }
+    Ok(found)
 }
 
 /// Takes back that a key that was replaced stops by itself. Returns what there is now.
@@ -158,10 +145,10 @@ pub fn keep_going(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    let Found::Live(key) = lock(conn, account, id)? else {
-        return find(conn, account, id);
-    };
-    if key.stops_at.is_some() || key.stops_when_quiet.is_some() {
+    change_live(conn, account, id, |conn, key| {
+        if key.stops_at.is_none() && key.stops_when_quiet.is_none() {
+            return Ok(());
+        }
         diesel::update(row(account, id))
             .set((
                 api_keys::stops_at.eq(None::<NaiveDateTime>),
@@ -169,9 +156,15 @@ pub fn keep_going(
             ))
             .execute(conn)?;
         let detail = stop_in_words(None, None);
-        record(conn, account, actor, Action::KeyEdited, &key, &detail)?;
-    }
-    find(conn, account, id)
+        Ok(record(
+            conn,
+            account,
+            actor,
+            Action::KeyEdited,
+            key,
+            &detail,
+        )?)
+    })
 }
 
 fn stop_in_words(stops_at: Option<NaiveDateTime>, when_quiet: Option<TimeDelta>) -> String {

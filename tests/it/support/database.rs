@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::connection::SimpleConnection;
-use diesel::{Connection, PgConnection};
+use diesel::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::{Backend, Cluster};
@@ -68,6 +68,25 @@ impl Database {
             name: name.to_owned(),
             backend: Backend::Postgres,
             is_shared_server: false,
+        }
+    }
+
+    /// Keeps a table from being written (all of them, of SQLite) until what it gives is dropped.
+    pub fn lock(&self, table: &str) -> Box<dyn SimpleConnection> {
+        match self.backend() {
+            Backend::Postgres => {
+                let mut conn = PgConnection::establish(&self.url).unwrap();
+                let sql = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+                conn.batch_execute(&sql).unwrap();
+                Box::new(conn)
+            }
+            Backend::Sqlite => {
+                let file = self.file();
+                let mut conn = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+                let sql = "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE";
+                conn.batch_execute(sql).unwrap();
+                Box::new(conn)
+            }
         }
     }
 

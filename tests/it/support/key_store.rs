@@ -93,10 +93,10 @@ impl KeyStore {
     pub fn rotate(&self, id: i64, rotation: &Rotation) -> Result<Made, RotateError> {
         let secret = PlainKey::generate();
         let (limit, actor) = (i64::MAX, Actor::operator());
-        let rotated = self.db.write_blocking(|conn| {
+        let new = self.db.write_blocking(|conn| {
             store::rotate(conn, self.account, id, rotation, &secret, limit, &actor)
         })?;
-        Ok(made(&rotated.new, &secret))
+        Ok(made(&new, &secret))
     }
 
     pub fn change(&self, id: i64, change: Change) -> Found {
