@@ -37,7 +37,7 @@ fn ago_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
     let past = now - *instant;
     let (count, unit) = match (past.num_minutes(), past.num_hours(), past.num_days()) {
         // Clocks of several nodes may differ by a little.
-        (..1, _, _) => return "Just now".to_owned(),
+        (..1, _, _) => return "just now".to_owned(),
         (minutes, 0, _) => (minutes, "minute"),
         (_, hours, 0) => (hours, "hour"),
         (_, _, days @ ..=30) => (days, "day"),
@@ -95,8 +95,8 @@ mod tests {
             .unwrap()
             .naive_utc();
         for (seconds, told) in [
-            (-5, "Just now"),
-            (59, "Just now"),
+            (-5, "just now"),
+            (59, "just now"),
             (60, "1 minute ago"),
             (59 * 60 + 59, "59 minutes ago"),
             (3600, "1 hour ago"),

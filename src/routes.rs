@@ -12,7 +12,7 @@ use crate::accounts::session::DbSessions;
 use crate::app::State;
 use crate::domains::pages as domains;
 use crate::emails::api as emails;
-use crate::http::{self, api_error, assets, body, csrf, health};
+use crate::http::{self, api_error, assets, body, csrf, health, preferences};
 use crate::keys::{api as gateway, pages as keys};
 
 /// 10 MB of attachments in base64, and the rest of the message.
@@ -20,7 +20,9 @@ const API_BODY_BYTES: usize = 16 * 1024 * 1024;
 const FORM_BYTES: usize = 64 * 1024;
 
 pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
-    let session = session(state);
+    // Asked by pages on their own, which is no sign of a person.
+    let silent = session(state, TtlExtensionPolicy::OnStateChanges);
+    let session = session(state, TtlExtensionPolicy::OnEveryRequest);
     move |config| {
         config
             // First, since it is asked most.
@@ -38,6 +40,13 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
                     .wrap(from_fn(http::render_errors)),
             )
             .service(
+                resource("/api-keys/{id}/first-use")
+                    .get(keys::first_use)
+                    .wrap(silent)
+                    .wrap(from_fn(http::render_errors))
+                    .wrap(from_fn(preferences::know)),
+            )
+            .service(
                 scope("")
                     .app_data(web::FormConfig::default().limit(FORM_BYTES))
                     .app_data(PayloadConfig::new(FORM_BYTES))
@@ -45,7 +54,8 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
                     .wrap(from_fn(body::read_first))
                     .wrap(from_fn(csrf::protect))
                     .wrap(session)
-                    .wrap(from_fn(http::render_errors)),
+                    .wrap(from_fn(http::render_errors))
+                    .wrap(from_fn(preferences::know)),
             );
     }
 }
@@ -65,9 +75,10 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/signup").get(accounts::signup_form).post(accounts::signup))
         .service(resource("/login").get(accounts::login_form).post(accounts::login))
         .service(resource("/logout").post(accounts::logout))
+        .service(resource("/preferences").post(preferences::save))
         .service(resource("/api-keys").get(keys::index).post(keys::create))
         .service(resource("/api-keys/new").get(keys::new))
-        .service(resource("/api-keys/find").get(keys::find_form).post(keys::find))
+        .service(resource("/api-keys/find").get(keys::find_form).post(keys::find_pasted))
         .service(resource("/api-keys/{id}").get(keys::show))
         .service(resource("/api-keys/{id}/edit").get(keys::edit).post(keys::save))
         .service(resource("/api-keys/{id}/rotate").get(keys::rotate_form).post(keys::rotate))
@@ -83,7 +94,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/activity.csv").get(activity::csv));
 }
 
-fn session(state: &State) -> SessionMiddleware<DbSessions> {
+fn session(state: &State, extension: TtlExtensionPolicy) -> SessionMiddleware<DbSessions> {
     let is_https = state.config.is_https();
     let name = match is_https {
         // The prefix makes browsers insist on Secure, Path=/ and this host (RFC 6265bis, 4.1.3).
@@ -92,7 +103,7 @@ fn session(state: &State) -> SessionMiddleware<DbSessions> {
     };
     let lifetime = PersistentSession::default()
         .session_ttl(Duration::days(7))
-        .session_ttl_extension_policy(TtlExtensionPolicy::OnEveryRequest);
+        .session_ttl_extension_policy(extension);
     SessionMiddleware::builder(
         DbSessions(state.db.clone()),
         Key::from(state.secret.as_ref()),

@@ -109,6 +109,8 @@ struct Asker {
     is_htmx: bool,
     is_safe: bool,
     uri: Uri,
+    /// The page that was shown.
+    came_from: Option<String>,
 }
 
 impl Asker {
@@ -117,17 +119,27 @@ impl Asker {
             is_htmx: page::is_htmx(request),
             is_safe: request.method().is_safe(),
             uri: request.uri().clone(),
+            came_from: page::came_from(request),
         }
     }
 
-    /// Back to where the person was going, if that is something one can go to again.
+    /// By way of the login page to where the person was going, or, if one cannot go there again,
+    /// to the page that they were on.
     fn login_path(&self) -> String {
-        let wanted = self.uri.path_and_query().map_or("/", |p| p.as_str());
-        if self.is_safe && !self.is_htmx && wanted != "/" {
-            let next: String = url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
-            format!("/login?next={next}")
-        } else {
-            "/login".to_owned()
+        match self.wanted() {
+            None | Some("/") => "/login".to_owned(),
+            Some(wanted) => {
+                let next: String =
+                    url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
+                format!("/login?next={next}")
+            }
+        }
+    }
+
+    fn wanted(&self) -> Option<&str> {
+        match self.is_safe && !self.is_htmx {
+            true => self.uri.path_and_query().map(|p| p.as_str()),
+            false => self.came_from.as_deref(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod headers;
 pub mod health;
 pub mod log;
 pub mod page;
+pub mod preferences;
 
 pub use address::client_address;
 pub use api_error::ApiError;

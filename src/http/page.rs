@@ -1,6 +1,8 @@
 //! Answers that browsers show: whole pages, fragments for htmx, redirects.
 
-use actix_web::http::header::{CACHE_CONTROL, HOST, LOCATION};
+use actix_web::http::header::{
+    CACHE_CONTROL, HOST, HeaderName, HeaderValue, LOCATION, REFERER,
+};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use askama::Template;
 
@@ -45,6 +47,23 @@ pub(super) fn lead(is_htmx: bool, to: &str) -> HttpResponse {
         response
     };
     response.insert_header((CACHE_CONTROL, "no-store")).finish()
+}
+
+/// Makes htmx show another address than the one it asked at.
+pub fn replace_url(answer: &mut HttpResponse, path: &str) {
+    if let Ok(path) = HeaderValue::from_str(path) {
+        let name = HeaderName::from_static("hx-replace-url");
+        answer.headers_mut().insert(name, path);
+    }
+}
+
+/// The path and query of the page that a request was sent from, if the browser tells.
+pub fn came_from(request: &HttpRequest) -> Option<String> {
+    let headers = request.headers();
+    let url = headers.get("hx-current-url").or(headers.get(REFERER))?;
+    let url = url::Url::parse(url.to_str().ok()?).ok()?;
+    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    Some(local_path(Some(path)).to_owned())
 }
 
 /// Whether htmx asks, for a fragment.

@@ -1,5 +1,6 @@
 //! API keys: what they are, where they are kept, who holds one, and the page about them.
 
+pub mod advice;
 pub mod api;
 pub mod bearer;
 pub mod changes;
@@ -17,3 +18,4 @@ pub mod standing;
 pub mod store;
 pub mod usage;
 pub mod verify;
+pub mod view;

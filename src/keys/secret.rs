@@ -62,11 +62,24 @@ impl PlainKey {
 
 /// Whether a text that will be shown holds a whole key.
 pub fn holds_key(text: &str) -> bool {
-    let keys = text
-        .match_indices(PREFIX)
-        .map(|(start, _)| &text.as_bytes()[start..]);
-    keys.filter_map(|rest| rest.get(..LENGTH))
-        .any(|bytes| PlainKey::parse(bytes).is_some())
+    first_key(text).is_some()
+}
+
+/// A text with its whole keys as lists show them.
+pub fn shorten_keys(text: &str) -> String {
+    let mut text = text.to_owned();
+    while let Some((start, key)) = first_key(&text) {
+        text.replace_range(start..start + LENGTH, &key.truncated().to_string());
+    }
+    text
+}
+
+/// The first whole key in a text, and where it begins.
+fn first_key(text: &str) -> Option<(usize, PlainKey)> {
+    text.match_indices(PREFIX).find_map(|(start, _)| {
+        let bytes = text.as_bytes().get(start..start + LENGTH)?;
+        Some((start, PlainKey::parse(bytes)?))
+    })
 }
 
 impl fmt::Debug for PlainKey {

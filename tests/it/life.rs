@@ -209,7 +209,7 @@ both! {
 
         owner.post(&path, &[]);
         for page in ["/api-keys", &*format!("/api-keys/{id}")] {
-            assert!(owner.get(page).body.contains("Paused by ada@acme.test · Just now"), "{page}");
+            assert!(owner.get(page).body.contains("Paused by ada@acme.test · just now"), "{page}");
         }
         assert_eq!(app.program(&key).verdict(), 403);
         let resumed = owner.post(&format!("/api-keys/{id}/resume"), &[]);
@@ -345,7 +345,7 @@ both! {
         assert_eq!(owner.get("/api-keys").key_ids(), [kept]);
         let ended = owner.get("/api-keys?show=ended");
         assert_eq!(ended.key_ids(), [id]);
-        assert!(ended.body.contains("Deleted by ada@acme.test · Just now"));
+        assert!(ended.body.contains("Deleted by ada@acme.test · just now"));
         assert!(ended.body.contains("acme.test"));
         let page = owner.get(&format!("/api-keys/{id}"));
         assert!(page.body.contains("Deleted by ada@acme.test") && page.body.contains("acme.test"));

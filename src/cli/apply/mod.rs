@@ -20,7 +20,8 @@ use crate::keys::name::{Description, KeyName};
 use crate::keys::rule::{Allowed, Rule};
 use crate::keys::scope::NewScope;
 use crate::keys::secret::PlainKey;
-use crate::keys::store::{self, Edit, Key, NewKey, Which};
+use crate::keys::store::{self, Edit, Key, NewKey};
+use crate::keys::view::Which;
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {

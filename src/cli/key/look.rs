@@ -15,7 +15,8 @@ use crate::accounts::store::{self as accounts_store, AccountStatus};
 use crate::clock;
 use crate::db::Db;
 use crate::keys::find::identify;
-use crate::keys::store::{self, Found, Key, Peer, Standing, Which};
+use crate::keys::store::{self, Found, Key, Peer, Standing};
+use crate::keys::view::Which;
 
 const EVENTS: i64 = 20;
 /// More is no line that somebody copied.

@@ -1,6 +1,6 @@
 //! What stops a key: pausing it, deleting it, and stopping one that was replaced.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 use serde::Deserialize;
 
@@ -23,11 +23,49 @@ struct ConfirmPage {
     calls: i64,
     is_pause: bool,
     is_fragment: bool,
+    /// What was typed for the key's name.
+    typed: String,
+    error: Option<&'static str>,
 }
 
 impl ConfirmPage {
+    async fn new(
+        state: &State,
+        request: &HttpRequest,
+        user: User,
+        key: Key,
+        is_pause: bool,
+    ) -> Result<Self, Error> {
+        let (account, id) = (user.account, key.id);
+        let history = state
+            .db
+            .read(move |conn| store::history(conn, account, id))
+            .await?;
+        Ok(Self {
+            user,
+            key,
+            calls: history.hours.iter().map(|hour| hour.accepted).sum(),
+            is_pause,
+            is_fragment: page::is_htmx(request),
+            typed: String::new(),
+            error: None,
+        })
+    }
+
     fn verb(&self) -> &'static str {
         if self.is_pause { "pause" } else { "delete" }
+    }
+
+    /// A key that somebody uses is deleted only by who types its name.
+    fn asks_name(&self) -> bool {
+        !self.is_pause && self.key.is_in_use()
+    }
+
+    fn answer(&self, answer: HttpResponseBuilder) -> Result<HttpResponse, Error> {
+        match self.is_fragment {
+            true => page::answer(answer, &self.as_confirm()),
+            false => page::answer(answer, self),
+        }
     }
 }
 
@@ -61,22 +99,8 @@ async fn confirm(
     let Some(key) = find_live(state, &user, id).await? else {
         return Ok(to_ended(request, id));
     };
-    let account = user.account;
-    let history = state
-        .db
-        .read(move |conn| store::history(conn, account, id))
-        .await?;
-    let page = ConfirmPage {
-        user,
-        key,
-        calls: history.hours.iter().map(|hour| hour.accepted).sum(),
-        is_pause,
-        is_fragment: page::is_htmx(request),
-    };
-    match page.is_fragment {
-        true => page::html(&page.as_confirm()),
-        false => page::html(&page),
-    }
+    let page = ConfirmPage::new(state, request, user, key, is_pause).await?;
+    page.answer(HttpResponse::Ok())
 }
 
 /// What takes the place of the dialog after a change, and the list beside it.
@@ -87,14 +111,31 @@ struct ChangedFragment {
     list: KeyList,
 }
 
+#[derive(Deserialize)]
+pub struct DeleteForm {
+    /// The key's name, typed by who wants to delete a key that is in use.
+    #[serde(default)]
+    name: String,
+}
+
 /// `POST /api-keys/{id}/delete`: answered when the key no longer works, anywhere.
 pub async fn delete(
     state: web::Data<State>,
     request: HttpRequest,
     Acting { user, actor }: Acting,
     id: web::Path<i64>,
+    web::Form(form): web::Form<DeleteForm>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
+    if let Some(key) = find_live(&state, &user, id).await?
+        && key.is_in_use()
+        && form.name.trim() != key.name
+    {
+        let mut page = ConfirmPage::new(&state, &request, user, key, false).await?;
+        page.typed = form.name;
+        page.error = Some("This is not the name of the key. Nothing was deleted.");
+        return page.answer(HttpResponse::UnprocessableEntity());
+    }
     let found = change(&state, &user, actor, id, store::delete).await?;
     let Some(key) = live(found)? else {
         return Ok(page::redirect(&request, "/api-keys?notice=gone"));
@@ -142,10 +183,10 @@ async fn changed(
     said: String,
     elsewhere: &str,
 ) -> Result<HttpResponse, Error> {
-    let Some(page) = shown_list(request) else {
+    let Some(shown) = shown_list(request) else {
         return Ok(page::redirect(request, elsewhere));
     };
-    match fresh_list(state, user, page).await {
+    match fresh_list(state, user, shown).await {
         Ok(list) => page::html(&ChangedFragment { said, list }),
         Err(_) => Ok(page::redirect(request, elsewhere)),
     }

@@ -42,7 +42,7 @@ pub struct FindForm {
 }
 
 /// `POST /api-keys/find`: answers in place, so that no address ever holds a key.
-pub async fn find(
+pub async fn find_pasted(
     state: web::Data<State>,
     SignedIn(user): SignedIn,
     web::Form(form): web::Form<FindForm>,

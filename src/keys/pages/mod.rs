@@ -7,24 +7,28 @@ mod form;
 mod new;
 mod rotate;
 mod show;
+mod snippets;
+mod waiting;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
-use super::store::{self, Found, Key, Which};
+use super::store::{self, Found, Key};
+use super::view::{Sort, View, Which};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
 use crate::app::State;
-use crate::db;
-use crate::http::{Error, page};
+use crate::domains::store::{self as domains_store, Domain};
+use crate::http::{Error, page, preferences};
 
 pub use edit::{edit, save};
 pub use end::{confirm_delete, confirm_pause, delete, keep_going, pause, resume, stop};
-pub use find::{find, find_form};
+pub use find::{find_form, find_pasted};
 pub use new::{create, new};
 pub use rotate::{rotate, rotate_form};
 pub use show::show;
+pub use waiting::first_use;
 
 const PER_PAGE: i64 = 25;
 
@@ -32,7 +36,10 @@ const PER_PAGE: i64 = 25;
 struct KeyList {
     keys: Vec<Key>,
     account_status: AccountStatus,
-    which: Which,
+    view: View,
+    /// For the filter by domain.
+    domains: Vec<Domain>,
+    /// How many keys the view has.
     total: i64,
     page: i64,
     /// Sent beside another fragment, to take the place of the list that is shown.
@@ -45,16 +52,29 @@ impl KeyList {
     }
 
     fn shows_ended(&self) -> bool {
-        self.which == Which::Ended
+        self.view.which == Which::Ended
     }
 
-    /// The address of one page of it.
-    fn path(&self, page: i64) -> String {
-        match self.which {
-            Which::Live => format!("/api-keys?page={page}"),
-            Which::Ended => format!("/api-keys?show=ended&page={page}"),
+    /// The orders that it can have.
+    fn orders(&self) -> Vec<(Sort, &'static str)> {
+        Sort::all(self.view.which)
+    }
+
+    /// How many there are, as people read it.
+    fn count(&self) -> String {
+        let keys = if self.total == 1 { "key" } else { "keys" };
+        match self.view.is_filtered() {
+            true => format!("{} {keys} found", self.total),
+            false => format!("{} {keys}", self.total),
         }
     }
+}
+
+/// The list in the place of the one that is shown, and how many were found, to be read aloud.
+#[derive(Template)]
+#[template(path = "keys/_searched.html")]
+struct SearchedFragment {
+    list: KeyList,
 }
 
 #[derive(Template)]
@@ -63,110 +83,138 @@ struct IndexPage {
     user: User,
     list: KeyList,
     notice: Option<&'static str>,
+    shows_tips: bool,
 }
 
-#[derive(Deserialize)]
-pub struct IndexQuery {
-    show: Option<String>,
-    page: Option<String>,
-    notice: Option<String>,
-}
-
-/// `GET /api-keys`
+/// `GET /api-keys`; for htmx the list alone.
 pub async fn index(
     state: web::Data<State>,
+    request: HttpRequest,
     SignedIn(user): SignedIn,
-    query: web::Query<IndexQuery>,
+    query: web::Query<Notice>,
 ) -> Result<HttpResponse, Error> {
     let notice = match query.notice.as_deref() {
         Some("deleted") => Some("The key was deleted. It no longer works."),
         Some("gone") => Some("That key had ended already."),
         _ => None,
     };
-    let which = parse_which(query.show.as_deref());
-    let list = key_list(&state, &user, which, parse_page(query.page.as_deref())).await?;
-    page::html(&IndexPage { user, list, notice })
+    let (view, page) = View::parse(request.query_string());
+    let list = key_list(&state, &user, view, page).await?;
+    if page::is_htmx(&request) {
+        // The form sends every field: the address has only what was chosen.
+        let path = list.view.path(list.page);
+        let mut answer = page::html(&SearchedFragment { list })?;
+        page::replace_url(&mut answer, &path);
+        return Ok(answer);
+    }
+    page::html(&IndexPage {
+        user,
+        list,
+        notice,
+        shows_tips: !preferences::current().hides_tips,
+    })
+}
+
+#[derive(Deserialize)]
+pub struct Notice {
+    notice: Option<String>,
 }
 
 /// Reads one page of keys; a page beyond the last becomes the last.
-async fn key_list(state: &State, user: &User, which: Which, page: i64) -> Result<KeyList, Error> {
-    let (account, live) = (user.account, user.key_count);
-    let (keys, total, page) = state
+async fn key_list(state: &State, user: &User, view: View, page: i64) -> Result<KeyList, Error> {
+    let (account, status, live) = (user.account, user.account_status, user.key_count);
+    state
         .db
         .read(move |conn| {
-            let total = match which {
-                Which::Live => live,
-                Which::Ended => store::count_ended(conn, account)?,
+            let domains = domains_store::list(conn, account)?;
+            let found = match view.is_usual() {
+                true => None,
+                false => Some(store::search(conn, account, status, &view)?),
+            };
+            let total = match (&found, view.which) {
+                (Some(ids), _) => ids.len() as i64,
+                (None, Which::Live) => live,
+                (None, Which::Ended) => store::count_ended(conn, account)?,
             };
             let page = page.clamp(1, pages(total));
-            let keys = store::list(conn, account, which, PER_PAGE, (page - 1) * PER_PAGE)?;
-            Ok::<_, db::Error>((keys, total, page))
+            let first = (page - 1) * PER_PAGE;
+            let keys = match found {
+                Some(ids) => {
+                    let rest = &ids[first as usize..];
+                    let of_page = &rest[..rest.len().min(PER_PAGE as usize)];
+                    store::in_order(conn, account, of_page)?
+                }
+                None => store::list(conn, account, view.which, PER_PAGE, first)?,
+            };
+            Ok::<_, Error>(KeyList {
+                keys,
+                account_status: status,
+                view,
+                domains,
+                total,
+                page,
+                is_out_of_band: false,
+            })
         })
-        .await?;
-    Ok(KeyList {
-        keys,
-        account_status: user.account_status,
-        which,
-        total,
-        page,
-        is_out_of_band: false,
-    })
+        .await
 }
 
 fn pages(total: i64) -> i64 {
     ((total + PER_PAGE - 1) / PER_PAGE).max(1)
 }
 
-fn parse_page(text: Option<&str>) -> i64 {
-    text.and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
-fn parse_which(text: Option<&str>) -> Which {
-    match text {
-        Some("ended") => Which::Ended,
-        _ => Which::Live,
-    }
-}
-
 /// The list after a change, to be sent beside another fragment.
-async fn fresh_list(state: &State, user: &User, page: i64) -> Result<KeyList, Error> {
+async fn fresh_list(state: &State, user: &User, shown: Shown) -> Result<KeyList, Error> {
     let user_id = user.id;
     let user = state
         .db
         .read(move |conn| find_user(conn, user_id))
         .await?
         .ok_or(Error::SignInNeeded)?;
-    let mut list = key_list(state, &user, Which::Live, page).await?;
+    let mut list = key_list(state, &user, shown.view, shown.page).await?;
     list.is_out_of_band = true;
     Ok(list)
 }
 
-/// For htmx, the page of the list that the browser shows; `None` if it shows something else.
-fn shown_list(request: &HttpRequest) -> Option<i64> {
+/// What the browser shows while htmx asks for something else.
+struct Shown {
+    view: View,
+    page: i64,
+}
+
+impl Shown {
+    /// Where a new key is on top.
+    fn newest() -> Self {
+        Self {
+            view: View::of(Which::Live),
+            page: 1,
+        }
+    }
+}
+
+/// For htmx, the list that the browser shows; `None` if it shows something else.
+fn shown_list(request: &HttpRequest) -> Option<Shown> {
     if !page::is_htmx(request) {
         return None;
     }
-    let Some(url) = request.headers().get("hx-current-url") else {
-        return Some(1);
-    };
-    let url = url::Url::parse(url.to_str().ok()?).ok()?;
-    let value = |wanted| {
-        let mut pairs = url.query_pairs();
-        pairs.find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))
-    };
-    let is_list = url.path() == "/api-keys";
-    let is_live = parse_which(value("show").as_deref()) == Which::Live;
-    (is_list && is_live).then(|| parse_page(value("page").as_deref()))
+    let path = page::came_from(request)?;
+    let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+    let (view, page) = View::parse(query);
+    (path == "/api-keys").then_some(Shown { view, page })
+}
+
+/// What became of a key.
+async fn find(state: &State, user: &User, id: i64) -> Result<Found, Error> {
+    let account = user.account;
+    Ok(state
+        .db
+        .read(move |conn| store::find(conn, account, id))
+        .await?)
 }
 
 /// One key, with its end if it has ended.
 async fn find_key(state: &State, user: &User, id: i64) -> Result<Key, Error> {
-    let account = user.account;
-    match state
-        .db
-        .read(move |conn| store::find(conn, account, id))
-        .await?
-    {
+    match find(state, user, id).await? {
         Found::Live(key) | Found::Ended(key) => Ok(key),
         Found::Nothing => Err(Error::NotFound),
     }
@@ -174,12 +222,7 @@ async fn find_key(state: &State, user: &User, id: i64) -> Result<Key, Error> {
 
 /// One key, if it has not ended.
 async fn find_live(state: &State, user: &User, id: i64) -> Result<Option<Key>, Error> {
-    let account = user.account;
-    let found = state
-        .db
-        .read(move |conn| store::find(conn, account, id))
-        .await?;
-    live(found)
+    live(find(state, user, id).await?)
 }
 
 /// `None`: it has ended.

@@ -3,13 +3,13 @@
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
-use serde_json::json;
 
 use super::super::expiry::Expiry;
 use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Edit, Key, NewKey};
 use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
-use super::{KeyList, fresh_list};
+use super::snippets::{Sample, Snippet};
+use super::{KeyList, Shown, fresh_list};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::app::State;
@@ -184,7 +184,7 @@ struct CreatedPage<'a> {
     user: &'a User,
     key: &'a Key,
     secret: &'a str,
-    curl: String,
+    snippets: Vec<Snippet>,
     /// Whether the command works now: some domain that the key opens is verified.
     can_send: bool,
     /// For the page behind the dialog; left out if it could not be read.
@@ -202,20 +202,20 @@ pub(super) async fn show_created(
     let is_fragment = page::is_htmx(request);
     // From here on nothing may fail: the key exists and is shown now or never.
     let list = match is_fragment {
-        true => fresh_list(state, &user, 1).await.ok(),
+        true => fresh_list(state, &user, Shown::newest()).await.ok(),
         false => None,
     };
     let domain = sender_domain(state, &user, key).await;
+    let sample = Sample {
+        origin: &page::origin(request, &state.config),
+        sender: &sender(key, domain.as_ref()),
+        recipient: &recipient(key, &user),
+    };
     let page = CreatedPage {
         user: &user,
         key,
         secret: secret.expose(),
-        curl: curl_line(
-            &page::origin(request, &state.config),
-            &sender(key, domain.as_ref()),
-            key.rule.recipients.iter().next().unwrap_or(&user.email),
-            secret,
-        ),
+        snippets: sample.snippets(secret),
         can_send: domain.is_some_and(|domain| domain.status.is_verified()),
         list,
         is_fragment,
@@ -250,25 +250,13 @@ fn sender(key: &Key, domain: Option<&Domain>) -> String {
     }
 }
 
-/// A complete command that sends an email with the key.
-fn curl_line(origin: &str, sender: &str, recipient: &str, secret: &PlainKey) -> String {
-    // A whole domain may be what the key may send to.
-    let recipient = match recipient.contains('@') {
-        true => recipient.to_owned(),
-        false => format!("you@{recipient}"),
-    };
-    let body = format!(
-        r#"{{"from": {}, "to": [{}], "subject": "Hello from ToSend", "text": "It works."}}"#,
-        json!({"email": sender}),
-        json!({"email": recipient}),
-    );
-    format!(
-        "curl {} \\\n  -H {} \\\n  -H {} \\\n  -d {}",
-        page::shell_quote(&format!("{origin}/v2/emails")),
-        page::shell_quote(&format!("Authorization: Bearer {}", secret.expose())),
-        page::shell_quote("Content-Type: application/json"),
-        page::shell_quote(&body),
-    )
+/// An address that the key may send to: the person's own, unless it may not.
+fn recipient(key: &Key, user: &User) -> String {
+    match key.rule.recipients.iter().next() {
+        None => user.email.clone(),
+        Some(address) if address.contains('@') => address.to_owned(),
+        Some(domain) => format!("you@{domain}"),
+    }
 }
 
 /// A form that was sent twice: the key exists, and cannot be shown again.

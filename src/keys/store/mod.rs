@@ -4,12 +4,11 @@ mod calls;
 mod creation;
 mod end;
 mod life;
+mod list;
 mod nonces;
 mod rotation;
 mod uses;
 mod verification;
-
-use std::collections::{HashMap, HashSet};
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -32,6 +31,7 @@ pub use end::{
     delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
     forget_ended_of_any_account, has_expired,
 };
+pub use list::{count_ended, in_order, list, search};
 pub use life::{Edit, EditError, changes, edit, pause, resume};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
@@ -165,15 +165,6 @@ impl Found {
     }
 }
 
-/// Which keys a list shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
-    /// Newest first.
-    Live,
-    /// Those that ended in the last 90 days, the last one first.
-    Ended,
-}
-
 #[derive(Queryable)]
 struct KeyRow {
     id: i64,
@@ -255,71 +246,6 @@ fn domain_columns() -> _ {
         sending_domains::name.nullable(),
         sending_domains::status.nullable(),
     )
-}
-
-/// One page of keys, in as many queries however many there are.
-pub fn list(
-    conn: &mut Connection,
-    account: AccountId,
-    which: Which,
-    limit: i64,
-    offset: i64,
-) -> db::Result<Vec<Key>> {
-    let of_account = api_keys::table.filter(api_keys::account_id.eq(account.0));
-    let ids: Vec<i64> = match which {
-        Which::Live => of_account
-            .filter(api_keys::ended_at.is_null())
-            .order(api_keys::id.desc())
-            .limit(limit)
-            .offset(offset)
-            .select(api_keys::id)
-            .load(conn)?,
-        Which::Ended => of_account
-            .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
-            .order((api_keys::ended_at.desc(), api_keys::id.desc()))
-            .limit(limit)
-            .offset(offset)
-            .select(api_keys::id)
-            .load(conn)?,
-    };
-    let mut keys = find_all(conn, account, &ids)?;
-    let place: HashMap<i64, usize> = ids.into_iter().zip(0..).collect();
-    keys.sort_by_key(|key| place.get(&key.id).copied());
-    Ok(beside_their_successors(keys))
-}
-
-/// Puts a key that is being replaced below the one that replaces it, if both are here.
-fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
-    let ids: HashSet<i64> = keys.iter().map(|key| key.id).collect();
-    let mut replaced: HashMap<i64, Key> = HashMap::new();
-    let mut ordered = Vec::with_capacity(keys.len());
-    for key in keys {
-        match &key.successor {
-            Some(successor) if ids.contains(&successor.id) => drop(replaced.insert(key.id, key)),
-            _ => ordered.push(key),
-        }
-    }
-    let mut together = Vec::with_capacity(ids.len());
-    for key in ordered {
-        let mut older = key.predecessor.as_ref().map(|peer| peer.id);
-        together.push(key);
-        while let Some(key) = older.and_then(|id| replaced.remove(&id)) {
-            older = key.predecessor.as_ref().map(|peer| peer.id);
-            together.push(key);
-        }
-    }
-    // One that ended while this was read.
-    together.extend(replaced.into_values());
-    together
-}
-
-/// How many keys have ended in the last 90 days.
-pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64> {
-    Ok(api_keys::table
-        .filter(api_keys::account_id.eq(account.0))
-        .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
-        .count()
-        .get_result(conn)?)
 }
 
 /// One key. A while after its end it is found no more.

@@ -1,0 +1,87 @@
+//! What people should do about a key that nobody looks after.
+
+use chrono::{NaiveDateTime, TimeDelta};
+
+use super::store::Key;
+
+/// Time without a use after which a key is thought to be forgotten.
+pub const UNUSED: TimeDelta = TimeDelta::days(30);
+/// Age from which a key should be replaced by a fresh one.
+pub const OLD: TimeDelta = TimeDelta::days(90);
+
+/// For how long pages wait for a new key's first use.
+const AWAITED: TimeDelta = TimeDelta::hours(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Delete it: it opens a door that nobody goes through.
+    Unused,
+    /// Rotate it.
+    Old,
+}
+
+impl Advice {
+    /// For a key that was made, and used last, then. None, if it is well looked after.
+    pub fn on(
+        created_at: NaiveDateTime,
+        used_at: Option<NaiveDateTime>,
+        now: NaiveDateTime,
+    ) -> Option<Self> {
+        if used_at.unwrap_or(created_at).max(created_at) <= now - UNUSED {
+            Some(Self::Unused)
+        } else if created_at <= now - OLD {
+            Some(Self::Old)
+        } else {
+            None
+        }
+    }
+}
+
+impl Key {
+    /// Whether something used it lately, and would miss it.
+    pub fn is_in_use(&self) -> bool {
+        let since = crate::clock::now() - UNUSED;
+        self.last_used_at().is_some_and(|at| at > since)
+    }
+
+    /// Whether somebody may be setting up the program that it was made for.
+    pub fn awaits_first_use(&self) -> bool {
+        let since = crate::clock::now() - AWAITED;
+        self.last_use.is_none() && self.end.is_none() && self.created_at > since
+    }
+
+    /// None for a key that has ended or is being replaced.
+    pub fn advice(&self) -> Option<Advice> {
+        let is_going = self.end.is_some() || self.successor.is_some() || self.stops_at.is_some();
+        match is_going {
+            true => None,
+            false => Advice::on(self.created_at, self.last_used_at(), crate::clock::now()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_keys_are_to_be_deleted_and_old_ones_rotated() {
+        let now = crate::clock::now();
+        let ago = |days| now - TimeDelta::days(days);
+        for (created, used, advice) in [
+            (0, None, None),
+            (29, None, None),
+            (30, None, Some(Advice::Unused)),
+            (89, Some(29), None),
+            (90, Some(0), Some(Advice::Old)),
+            (90, Some(30), Some(Advice::Unused)),
+            (400, None, Some(Advice::Unused)),
+        ] {
+            assert_eq!(
+                Advice::on(ago(created), used.map(ago), now),
+                advice,
+                "created {created}, used {used:?} days ago"
+            );
+        }
+    }
+}

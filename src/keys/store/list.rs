@@ -1,0 +1,196 @@
+//! The lists of an account's keys.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::NaiveDateTime;
+use diesel::prelude::*;
+
+use super::{ACTIVE, Key, PAUSED, SHOWN_AFTER_END, find_all, scoped};
+use crate::accounts::store::{AccountId, AccountStatus};
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::keys::advice::{Advice, OLD};
+use crate::keys::scope::ScopedDomain;
+use crate::keys::secret::Truncated;
+use crate::keys::view::{Column, DomainFilter, StatusFilter, View, Which};
+use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
+
+/// All keys of a kind, the latest first, in as many queries however many there are.
+pub fn list(
+    conn: &mut Connection,
+    account: AccountId,
+    which: Which,
+    limit: i64,
+    offset: i64,
+) -> db::Result<Vec<Key>> {
+    let of_account = api_keys::table.filter(api_keys::account_id.eq(account.0));
+    let ids: Vec<i64> = match which {
+        Which::Live => of_account
+            .filter(api_keys::ended_at.is_null())
+            .order(api_keys::id.desc())
+            .limit(limit)
+            .offset(offset)
+            .select(api_keys::id)
+            .load(conn)?,
+        Which::Ended => of_account
+            .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
+            .order((api_keys::ended_at.desc(), api_keys::id.desc()))
+            .limit(limit)
+            .offset(offset)
+            .select(api_keys::id)
+            .load(conn)?,
+    };
+    Ok(beside_their_successors(in_order(conn, account, &ids)?))
+}
+
+/// How many keys have ended in the last 90 days.
+pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64> {
+    Ok(api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
+        .count()
+        .get_result(conn)?)
+}
+
+/// The keys with these ids, in their order.
+pub fn in_order(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Result<Vec<Key>> {
+    let mut keys = find_all(conn, account, ids)?;
+    let place: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
+    keys.sort_by_key(|key| place.get(&key.id).copied());
+    Ok(keys)
+}
+
+/// Puts a key that is being replaced below the one that replaces it, if both are here.
+fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
+    let ids: HashSet<i64> = keys.iter().map(|key| key.id).collect();
+    let mut replaced: HashMap<i64, Key> = HashMap::new();
+    let mut ordered = Vec::with_capacity(keys.len());
+    for key in keys {
+        match &key.successor {
+            Some(successor) if ids.contains(&successor.id) => drop(replaced.insert(key.id, key)),
+            _ => ordered.push(key),
+        }
+    }
+    let mut together = Vec::with_capacity(ids.len());
+    for key in ordered {
+        let mut older = key.predecessor.as_ref().map(|peer| peer.id);
+        together.push(key);
+        while let Some(key) = older.and_then(|id| replaced.remove(&id)) {
+            older = key.predecessor.as_ref().map(|peer| peer.id);
+            together.push(key);
+        }
+    }
+    // One that ended while this was read.
+    together.extend(replaced.into_values());
+    together
+}
+
+/// What a key is chosen and sorted by.
+#[derive(Queryable)]
+struct Candidate {
+    id: i64,
+    name: String,
+    description: String,
+    first8: String,
+    last4: String,
+    all_domains: bool,
+    status: String,
+    created_at: NaiveDateTime,
+    ended_at: Option<NaiveDateTime>,
+    used_at: Option<NaiveDateTime>,
+}
+
+/// The ids of the keys that a view shows, in its order. Letters are compared here, where they are
+/// the same for both databases.
+pub fn search(
+    conn: &mut Connection,
+    account: AccountId,
+    status: AccountStatus,
+    view: &View,
+) -> db::Result<Vec<i64>> {
+    let now = clock::now();
+    let all = api_keys::table
+        .left_join(api_key_uses::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .select((
+            api_keys::id,
+            api_keys::name,
+            api_keys::description,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::all_domains,
+            api_keys::status,
+            api_keys::created_at,
+            api_keys::ended_at,
+            api_key_uses::used_at.nullable(),
+        ));
+    let mut found: Vec<Candidate> = match view.which {
+        Which::Live => all.filter(api_keys::ended_at.is_null()).load(conn)?,
+        Which::Ended => all
+            .filter(api_keys::ended_at.gt(now - SHOWN_AFTER_END))
+            .load(conn)?,
+    };
+    if !view.search.is_empty() {
+        found.retain(|key| {
+            let truncated = Truncated {
+                first8: key.first8.clone(),
+                last4: key.last4.clone(),
+            };
+            view.finds([&key.name, &key.description, &truncated.to_string()])
+        });
+    }
+    if view.status.is_some() || view.domain.is_some() {
+        let scopes = scopes(conn, account)?;
+        let opens = |key: &Candidate, is_it: &dyn Fn(&ScopedDomain) -> bool| {
+            scopes.get(&key.id).is_some_and(|of_key| of_key.iter().any(is_it))
+        };
+        let is_verified = |key: &Candidate| key.all_domains || opens(key, &|d| d.is_verified);
+        found.retain(|key| match view.status {
+            None => true,
+            Some(StatusFilter::Paused) => key.status == PAUSED,
+            Some(StatusFilter::Active) => {
+                status == AccountStatus::Active && key.status == ACTIVE && is_verified(key)
+            }
+            Some(StatusFilter::DomainNotVerified) => !is_verified(key),
+            Some(StatusFilter::Unused) => {
+                Advice::on(key.created_at, key.used_at, now) == Some(Advice::Unused)
+            }
+            Some(StatusFilter::Old) => key.created_at <= now - OLD,
+        });
+        found.retain(|key| match view.domain {
+            None => true,
+            Some(DomainFilter::AllDomains) => key.all_domains,
+            Some(DomainFilter::One(id)) => opens(key, &|domain| domain.id == id),
+        });
+    }
+    match view.sort.by {
+        Column::Name => found.sort_by_cached_key(|key| (key.name.to_lowercase(), key.id)),
+        Column::Created => found.sort_by_key(|key| key.id),
+        Column::LastUsed => found.sort_by_key(|key| (key.used_at, key.id)),
+        Column::Ended => found.sort_by_key(|key| (key.ended_at, key.id)),
+    }
+    if view.sort.is_descending {
+        found.reverse();
+    }
+    Ok(found.into_iter().map(|key| key.id).collect())
+}
+
+/// The domains of all keys of an account that are restricted to some.
+fn scopes(conn: &mut Connection, account: AccountId) -> db::Result<HashMap<i64, Vec<ScopedDomain>>> {
+    let rows: Vec<(i64, i64, String, String)> = api_key_domains::table
+        .inner_join(sending_domains::table)
+        .filter(sending_domains::account_id.eq(account.0))
+        .select((
+            api_key_domains::api_key_id,
+            sending_domains::id,
+            sending_domains::name,
+            sending_domains::status,
+        ))
+        .load(conn)?;
+    let mut scopes: HashMap<i64, Vec<ScopedDomain>> = HashMap::new();
+    for (key_id, domain_id, name, status) in rows {
+        let of_key = scopes.entry(key_id).or_default();
+        of_key.push(scoped(domain_id, name, &status));
+    }
+    Ok(scopes)
+}
