@@ -259,7 +259,7 @@ both! {
         let second = rotate(&app, id).unwrap();
         stop(&app, id).unwrap();
         let successor = app.database.number("SELECT MAX(id) FROM api_keys");
-        owner.post(&format!("/api-keys/{successor}/delete"), &[]);
+        owner.delete_key(successor);
         let (_, third) = owner.create_key("Short", "");
         expire(&app, "name = 'Short'", TimeDelta::minutes(1));
         until("the key expires", || events(&app, "key.expired") == 1);
@@ -611,11 +611,11 @@ both! {
         insert(&app, 2_500, now - TimeDelta::days(31), "old@acme.test");
         insert(&app, 3, now - TimeDelta::days(29), "young@acme.test");
         let (ended, _) = owner.create_key("Long ended", "");
-        owner.post(&format!("/api-keys/{ended}/delete"), &[]);
+        owner.delete_key(ended);
         let at = stored(now - TimeDelta::days(91));
         app.database.execute(&format!("UPDATE api_keys SET ended_at = '{at}'"));
         let (kept, _) = owner.create_key("Just ended", "");
-        owner.post(&format!("/api-keys/{kept}/delete"), &[]);
+        owner.delete_key(kept);
 
         // At its start, not an hour later.
         let _node = App::on(app.database.again(), |settings| settings.activity_days = "30".into());

@@ -285,7 +285,7 @@ both! {
         let (paused_id, paused) = owner.create_key("paused", "");
         assert_eq!(told(&app.program(&deleted).info()), "200");
         assert_eq!(told(&app.program(&paused).info()), "200");
-        owner.post(&format!("/api-keys/{deleted_id}/delete"), &[]);
+        owner.delete_key(deleted_id);
         owner.post(&format!("/api-keys/{paused_id}/pause"), &[]);
         let unknown = seen(&info(&app, format!("Bearer {UNKNOWN}")));
         assert_eq!((unknown.0, unknown.2.as_str()), (403, INVALID));

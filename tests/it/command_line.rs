@@ -109,7 +109,7 @@ both! {
         let refused_create = owner.create("z", "");
         assert_eq!(refused_create.status, 403);
         assert_eq!(refused_create.find_key(), None);
-        assert_eq!(owner.post(&format!("/api-keys/{second}/delete"), &[]).status, 303);
+        assert_eq!(owner.delete_key(second).status, 303);
 
         let args = ["account", "resume", "--account", EMAIL];
         assert_eq!(ok(&app.database, &args), format!("The account of {EMAIL} is active.\n"));

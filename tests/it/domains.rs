@@ -150,9 +150,9 @@ both! {
         assert_is_in_use(owner.post(&path, &[]), 422, &both);
         assert_eq!(app.program(&key).email_from("ada@acme.test").status, 200);
 
-        owner.post(&format!("/api-keys/{first}/delete"), &[]);
+        owner.delete_key(first);
         assert_is_in_use(owner.post(&path, &[]), 422, &["Newsletter"]);
-        owner.post(&format!("/api-keys/{second}/delete"), &[]);
+        owner.delete_key(second);
         assert!(owner.get(&path).body.contains("Delete acme.test?"));
         assert_eq!(owner.post(&path, &[]).status, 303);
         assert_eq!(domains(&app), 0);

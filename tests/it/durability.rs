@@ -111,7 +111,7 @@ impl Work {
             ledger.either.push(key.clone());
         });
         let path = format!("/api-keys/{id}/delete");
-        let answer = self.owner.try_post(&path, &[], LIMIT);
+        let answer = self.owner.try_post(&path, &[("name", &name)], LIMIT);
         let deleted = acknowledged(answer, 303)?;
         assert_eq!(deleted.location(), Some("/api-keys?notice=deleted"));
         self.note(|ledger| {
@@ -257,7 +257,7 @@ fn a_key_deleted_on_one_node_is_refused_by_another() {
     for _ in 0..20 {
         let (id, key) = owner.create_key("Roaming", "");
         assert_eq!(there.program(&key).verify().status, 200);
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         assert_eq!(there.program(&key).verify().status, 403);
     }
     // The nodes share the secret, so a session of one is a session of the other.

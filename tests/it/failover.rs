@@ -73,7 +73,7 @@ impl Scene {
                 let path = format!("/api-keys/{id}/delete");
                 let acknowledged = &acknowledged;
                 scope.spawn(move || {
-                    let answer = self.owner.try_post(&path, &[], PATIENCE);
+                    let answer = self.owner.try_post(&path, &[("name", "Key")], PATIENCE);
                     // No answer and 503 promise nothing.
                     let Some(answer) = answer.filter(|answer| answer.status != 503) else {
                         return;

@@ -21,7 +21,7 @@ impl Scene {
         let owner = dashboard.visitor();
         owner.sign_up();
         let (id, deleted) = owner.create_key("Deleted", "");
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         let (_, good) = owner.create_key("Good", "");
         let unknown = PlainKey::generate().expose().to_owned();
         Self {
@@ -125,7 +125,7 @@ fn a_server_ends_when_told_to_though_its_database_is_frozen() {
     cluster.freeze();
     std::thread::scope(|scope| {
         scope.spawn(|| scene.owner.get("/api-keys"));
-        let answer = scene.owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        let answer = scene.owner.delete_key(id);
         assert_eq!(answer.status, 503);
     });
     assert!(scene.dashboard.terminate());

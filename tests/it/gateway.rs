@@ -141,7 +141,7 @@ fn no_key_and_a_bad_key_do_not_pass() {
         (scene.get(&key).status, scene.get(&paused).status),
         (200, 200)
     );
-    scene.owner.post(&format!("/api-keys/{id}/delete"), &[]);
+    scene.owner.delete_key(id);
     assert_eq!(scene.get(&key).status, 403);
     scene
         .owner

@@ -7,7 +7,8 @@ use diesel::connection::{Connection as _, InstrumentationEvent};
 use tosend_dashboard::accounts::email::Email;
 use tosend_dashboard::accounts::store::find_id_by_email;
 use tosend_dashboard::db::{self, DatabaseUrl, Db};
-use tosend_dashboard::keys::store::{self as keys_store, Which};
+use tosend_dashboard::keys::store as keys_store;
+use tosend_dashboard::keys::view::Which;
 
 use crate::support::*;
 
@@ -27,7 +28,7 @@ both! {
         let program = app.program(&key);
         assert_eq!(program.info().status, 200);
 
-        let deleted = owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        let deleted = owner.delete_key(id);
         assert_eq!((deleted.status, deleted.location()), (303, Some("/api-keys?notice=deleted")));
 
         assert_eq!(program.info().status, 403);
@@ -75,7 +76,7 @@ both! {
         assert_eq!((live_keys(&app), key_count(&app)), (1, 1));
         assert_eq!(app.program(&key).info().status, 200);
 
-        owner.post("/api-keys/1/delete", &[]);
+        owner.delete_key(1);
         let after = owner.post("/api-keys", &form);
         assert!(after.body.contains("has been deleted since"), "{}", after.body);
         assert_eq!(live_keys(&app), 0);
@@ -130,7 +131,7 @@ both! {
 
         // The form that was refused is good for another try once there is room.
         let id = owner.get("/api-keys").key_ids()[0];
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         let nonce = refused.field("nonce");
         let form = [&[("nonce", nonce.as_str()), ("name", "x")], &*scope("")].concat();
         assert_eq!(owner.post("/api-keys", &form).status, 200);
@@ -379,7 +380,7 @@ both! {
         let owner = app.owner();
         let domain = owner.add_domain("acme.test");
         let (id, _) = owner.create_key("History", &domain);
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         assert_eq!(app.database.number(
             "SELECT count(*) FROM api_keys WHERE hash IS NULL AND ended_at IS NOT NULL
              AND ended_domain_names = 'acme.test'",
@@ -449,7 +450,7 @@ both! {
         assert_eq!(refused.status, 403);
         assert!(refused.body.contains("This account is paused"));
         assert_eq!(app.program(&key).info().status, 403);
-        assert_eq!(owner.post(&format!("/api-keys/{id}/delete"), &[]).status, 303);
+        assert_eq!(owner.delete_key(id).status, 303);
         cli(&app.database, &["account", "resume", "--account", EMAIL], "").unwrap();
         assert_eq!(owner.create("After", "").status, 200);
         assert_eq!(app.program(&key).info().status, 403);

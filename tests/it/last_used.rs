@@ -110,8 +110,8 @@ both! {
         let (used_id, used) = owner.create_key("Used", "");
         use_by(&app.program(&used), "accepted");
         wait_for_use_by(&app.database, used_id, "accepted");
-        owner.post(&format!("/api-keys/{deleted_id}/delete"), &[]);
-        owner.post(&format!("/api-keys/{used_id}/delete"), &[]);
+        owner.delete_key(deleted_id);
+        owner.delete_key(used_id);
         owner.post(&format!("/api-keys/{paused_id}/pause"), &[]);
         for key in [&deleted, &paused, &used] {
             let program = app.program(key);

@@ -151,7 +151,7 @@ both! {
 
         // A key that another browser deleted.
         let mine = edit_form(&owner, id, &[("scope", "domains"), ("domain", &shop)]);
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         let gone = post(&owner, &path, &mine);
         assert_eq!(gone.location(), Some(&*format!("/api-keys/{id}?notice=ended")));
         let page = owner.get(gone.location().unwrap());
@@ -314,7 +314,7 @@ both! {
         // key's page still says when it stops, and can take that back.
         let new_id = id + 1;
         assert!(again.body.contains(&format!("/api-keys/{new_id}/delete")));
-        owner.post(&format!("/api-keys/{new_id}/delete"), &[]);
+        owner.delete_key(new_id);
         let page = owner.get(&format!("/api-keys/{id}")).body;
         assert!(page.contains("the key that replaced it has ended since. It stops in 1 hour"));
         assert!(page.contains(&format!("/api-keys/{id}/keep")));
@@ -329,7 +329,7 @@ both! {
         let ended = rotate(&owner, id, &[("overlap", "now")]);
         assert!(ended.body.contains("rotate the successor"), "{}", ended.body);
         let newest = id + 2;
-        owner.post(&format!("/api-keys/{newest}/delete"), &[]);
+        owner.delete_key(newest);
         let ended = rotate(&owner, id, &[("overlap", "1h")]);
         assert_eq!(ended.location(), Some(&*format!("/api-keys/{id}?notice=ended")));
         assert_eq!(rotate(&owner, 999, &[("overlap", "1h")]).status, 404);
@@ -341,7 +341,7 @@ both! {
         let (id, key) = owner.create_key("Gone", &acme);
         let (kept, _) = owner.create_key("Kept", "");
         assert!(owner.get("/api-keys?show=ended").body.contains("No key has ended"));
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         assert_eq!(owner.get("/api-keys").key_ids(), [kept]);
         let ended = owner.get("/api-keys?show=ended");
         assert_eq!(ended.key_ids(), [id]);
@@ -427,7 +427,7 @@ both! {
         let stranger = app.stranger();
         assert_eq!(find(&stranger, &key).body, find(&stranger, valid).body);
 
-        owner.post(&format!("/api-keys/{id}/delete"), &[]);
+        owner.delete_key(id);
         let found = find(&owner, &key);
         assert!(found.body.contains("Deleted by ada@acme.test"), "{}", found.body);
         assert!(found.body.contains("It has ended for good"));

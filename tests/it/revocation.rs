@@ -96,12 +96,16 @@ impl<'a> Scene<'a> {
         accepts.into_inner()
     }
 
-    /// As the form on the page does it.
+    /// As the form on the page does it, which may ask for the name of a key that is in use.
     fn submit(&self, wire: &mut Wire, target: &Made, what: &str, location: &str) {
+        let form = format!("name={NAME}");
         let answer = wire.send(&format!(
             "POST /api-keys/{}/{what} HTTP/1.1\r\nhost: node\r\ncookie: {}\r\n\
-             sec-fetch-site: same-origin\r\ncontent-length: 0\r\n\r\n",
-            target.id, self.cookie
+             sec-fetch-site: same-origin\r\ncontent-length: {}\r\n\
+             content-type: application/x-www-form-urlencoded\r\n\r\n{form}",
+            target.id,
+            self.cookie,
+            form.len()
         ));
         assert_eq!(answer.status, 303);
         assert!(

@@ -73,7 +73,7 @@ fn assert_verdict(app: &App, answer: &Answer, id: i64, key: &str, scope: (&str, 
 
 fn delete(owner: &Visitor, id: i64) {
     assert_eq!(
-        owner.post(&format!("/api-keys/{id}/delete"), &[]).status,
+        owner.delete_key(id).status,
         303
     );
 }

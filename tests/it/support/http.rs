@@ -1,5 +1,6 @@
 //! Who talks to the server: a visitor with a browser, a program with a key, or raw bytes.
 
+use std::fmt::Display;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
@@ -233,6 +234,17 @@ impl Visitor {
         assert_eq!(answer.status, 200, "{}", answer.body);
         let id = self.get("/api-keys").key_ids()[0];
         (id, answer.key())
+    }
+
+    /// Deletes a key as the page wants it: one that is in use by its name.
+    pub fn delete_key(&self, id: impl Display) -> Answer {
+        let path = format!("/api-keys/{id}/delete");
+        let asked = self.get(&path).body;
+        let name = asked.split_once("<bdi class=\"selectable\">");
+        match name.and_then(|(_, rest)| rest.split_once("</bdi>")) {
+            Some((name, _)) => self.post(&path, &[("name", name)]),
+            None => self.post(&path, &[]),
+        }
     }
 
     /// Adds a domain; gives its id.

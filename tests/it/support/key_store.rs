@@ -12,8 +12,9 @@ use tosend_dashboard::keys::rule::Rule;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::PlainKey;
 use tosend_dashboard::keys::store::{
-    self, CreateError, Edit, EditError, Found, Key, NewKey, RotateError, Rotation, Which,
+    self, CreateError, Edit, EditError, Found, Key, NewKey, RotateError, Rotation,
 };
+use tosend_dashboard::keys::view::Which;
 
 use super::{Database, EMAIL};
 
@@ -21,6 +22,9 @@ pub struct KeyStore {
     pub db: Db,
     pub account: AccountId,
 }
+
+/// What they are all called.
+pub const NAME: &str = "Production";
 
 /// A key that was made.
 #[derive(Debug, Clone)]
@@ -132,7 +136,7 @@ impl KeyStore {
 }
 
 fn name() -> KeyName {
-    KeyName::parse("Production").unwrap()
+    KeyName::parse(NAME).unwrap()
 }
 
 fn made(key: &Key, secret: &PlainKey) -> Made {

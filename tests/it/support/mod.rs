@@ -19,7 +19,7 @@ mod wire;
 pub use cluster::{Cluster, Stop};
 pub use database::Database;
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
-pub use key_store::{Change, KeyStore, Made};
+pub use key_store::{Change, KeyStore, Made, NAME};
 pub use nginx::{Nginx, Seen, Upstream};
 pub use probers::{Key, Probers};
 pub use process::{Dashboard, attest, cli, command, create_account};
