@@ -1,5 +1,6 @@
-//! Every screen at three widths, light and dark: nothing may stick out, and pictures of each are
-//! left in `target/screenshots` for people to look at.
+//! Every screen at every width, light and dark: nothing may stick out, be too small to hit or move
+//! while it loads, and axe finds nothing. Pictures are left in `target/screenshots` for people to
+//! look at.
 
 use serde_json::json;
 
@@ -7,7 +8,14 @@ use crate::browser::Browser;
 use crate::screens::*;
 use crate::support::*;
 
-const WIDTHS: [u32; 4] = [1280, 768, 360, 320];
+const DESKTOP: u32 = 1280;
+const PHONE: u32 = 360;
+const PICTURED: [u32; 3] = [DESKTOP, 768, PHONE];
+/// A phone's smallest, or 1280 pixels at 400 %.
+const SMALLEST: u32 = 320;
+
+const LONG_NAME: &str = "A name with sixty-four characters, which is as long as one gets.";
+const LONG_DOMAIN: &str = "a-rather-long-subdomain.of-a-rather-long-name.acme.test";
 
 /// What would have to be scrolled sideways: the page, a dialog, a table.
 const STICKING_OUT: &str = "
@@ -21,72 +29,117 @@ const TOO_SMALL: &str = "
     return [...targets].filter(t => t.checkVisibility()).map(t => [t, t.getBoundingClientRect()])
       .filter(([t, r]) => r.width < 24 || r.height < 24).map(([t]) => t.outerHTML)";
 
+/// What has moved since the page began to load, but for what a person moved.
+const SHIFTS: &str = "
+    const frame = () => new Promise(requestAnimationFrame);
+    const tell = ({value, sources}) =>
+      `${value}: ${sources.map(({node}) => node?.outerHTML ?? 'what is gone').join(' ')}`;
+    return (async () => {
+      await document.fonts.ready;
+      await frame();
+      await frame();
+      const observer = new PerformanceObserver(() => {});
+      observer.observe({type: 'layout-shift', buffered: true});
+      const shifts = observer.takeRecords().filter(shift => !shift.hadRecentInput);
+      observer.disconnect();
+      return shifts.map(tell);
+    })();";
+
+/// Opens a page, where nothing may move, and looks at it.
+#[track_caller]
+fn visit(browser: &Browser, path: &str, screen: &str) {
+    for width in [DESKTOP, PHONE] {
+        resize(browser, width, 800);
+        browser.goto(path);
+        assert_still(browser, &format!("{screen} at {width} pixels"));
+    }
+    look(browser, screen);
+}
+
+#[track_caller]
+fn assert_still(browser: &Browser, what: &str) {
+    let shifts = shifts(browser);
+    assert!(shifts.is_empty(), "{what} moves:\n{}", shifts.join("\n"));
+}
+
+#[track_caller]
+fn shifts(browser: &Browser) -> Vec<String> {
+    browser.script(SHIFTS)
+}
+
+/// Looks at what the browser shows: a page, or a dialog over it.
+#[track_caller]
 fn look(browser: &Browser, screen: &str) {
-    for width in WIDTHS {
-        let is_phone = width < 400;
-        let touch = json!({"enabled": is_phone, "maxTouchPoints": 1});
-        browser.devtools("Emulation.setTouchEmulationEnabled", touch);
-        let resize = |height: u32| {
-            let size = json!({
-                "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone,
-            });
-            browser.devtools("Emulation.setDeviceMetricsOverride", size);
-        };
-        resize(800);
-        let height = browser.script("return document.documentElement.scrollHeight");
-        resize(height);
-        browser.script::<()>("scrollTo(0, 0)");
+    for width in PICTURED {
+        spread(browser, width);
         for theme in ["light", "dark"] {
             let features = json!([{"name": "prefers-color-scheme", "value": theme}]);
             browser.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
             browser.shoot(&format!("{screen}-{width}-{theme}"));
+            browser.assert_accessible(&format!("{screen} at {width} pixels, {theme}"));
         }
-        let what = format!("{screen} at {width} pixels");
-        assert_eq!(
-            browser.script::<Vec<String>>(STICKING_OUT),
-            [""; 0],
-            "{what}"
-        );
-        assert_eq!(browser.script::<Vec<String>>(TOO_SMALL), [""; 0], "{what}");
+        assert_fits(browser, screen, width);
     }
+    // The colours are those of the width before.
+    spread(browser, SMALLEST);
+    assert_fits(browser, screen, SMALLEST);
+    browser.assert_accessible(&format!("{screen} at {SMALLEST} pixels"));
 }
 
-#[test]
-fn every_screen_fits_every_width() {
-    let app = App::start(Backend::Sqlite, |_| {});
-    let browser = Browser::new(&app);
-    SignUp::open(&browser);
-    look(&browser, "sign-up");
-    sign_up(&browser);
-    look(&browser, "keys-empty");
-    let domains = Domains::open(&browser);
-    look(&browser, "domains-empty");
-    domains.add("acme.test");
-    look(&browser, "domain-pending");
-    Domains::open(&browser).add("a-rather-long-subdomain.of-a-rather-long-name.acme.test");
-    attest(&app.database, "acme.test");
-    Domains::open(&browser).add_wrong("http://acme.test/");
-    look(&browser, "domains-error");
+#[track_caller]
+fn assert_fits(browser: &Browser, screen: &str, width: u32) {
+    let what = format!("{screen} at {width} pixels");
+    let sticking_out: Vec<String> = browser.script(STICKING_OUT);
+    assert_eq!(sticking_out, [""; 0], "{what}");
+    let too_small: Vec<String> = browser.script(TOO_SMALL);
+    assert_eq!(too_small, [""; 0], "{what}");
+}
 
-    Keys::open(&browser).create();
-    look(&browser, "new-key");
-    let form = NewKey::see(&browser).name(&"n".repeat(65)).submit_wrong();
-    look(&browser, "new-key-error");
-    let shown = form.name("Production server").domain("acme.test").submit();
-    look(&browser, "new-key-shown");
-    let keys = shown.stored();
-    keys.create_and_store("Laptop");
-    let long = "A name with sixty-four characters, which is as long as one gets.";
-    Keys::see(&browser).create_and_store(long);
-    Keys::see(&browser).create_and_store(&"W".repeat(64));
-    let unverified = "a-rather-long-subdomain.of-a-rather-long-name.acme.test";
-    let shown = Keys::see(&browser)
-        .create()
-        .name("Newsletter")
-        .domain(unverified)
-        .submit();
-    let keys = shown.stored();
-    keys.pause("Laptop");
+/// A window of this width that shows the whole page, and the whole dialog.
+fn spread(browser: &Browser, width: u32) {
+    resize(browser, width, 800);
+    let height = browser.script(
+        "const boxes = [document.documentElement, ...document.querySelectorAll('dialog[open]')];
+         const margins = 64;
+         return Math.max(...boxes.map(b => b.scrollHeight + (b.open ? margins : 0)))",
+    );
+    resize(browser, width, height);
+    browser.script::<()>("scrollTo(0, 0)");
+}
+
+fn resize(browser: &Browser, width: u32, height: u32) {
+    let is_phone = width < 400;
+    let touch = json!({"enabled": is_phone, "maxTouchPoints": 1});
+    browser.devtools("Emulation.setTouchEmulationEnabled", touch);
+    let size = json!({
+        "width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_phone,
+    });
+    browser.devtools("Emulation.setDeviceMetricsOverride", size);
+}
+
+/// Two domains and keys of every kind: 1 was used and rotated, to 6; 2 is paused; 3 and 4 have the
+/// longest names; 5 is for a domain that is not verified.
+fn furnish(app: &App) {
+    let run = |noun: &str, verb: &str, rest: &[&str]| {
+        let arguments = [&[noun, verb, "--account", EMAIL], rest].concat();
+        cli(&app.database, &arguments, "").unwrap();
+    };
+    run("domain", "add", &["acme.test", "--verified"]);
+    run("domain", "add", &[LONG_DOMAIN]);
+    run(
+        "key",
+        "create",
+        &["--name", "Production server", "--domain", "acme.test"],
+    );
+    run("key", "create", &["--name", "Laptop"]);
+    run("key", "create", &["--name", LONG_NAME]);
+    run("key", "create", &["--name", &"W".repeat(64)]);
+    run(
+        "key",
+        "create",
+        &["--name", "Newsletter", "--domain", LONG_DOMAIN],
+    );
+    run("key", "pause", &["2"]);
     for (id, ago) in [(1, "-59 minutes"), (2, "-400 days")] {
         app.database.execute(&format!(
             "INSERT INTO api_key_uses VALUES ({id}, strftime('%F %R:%f', 'now', '{ago}'), '::1', '')"
@@ -106,29 +159,75 @@ fn every_screen_fits_every_width() {
              (1, strftime('%F %H:00:00', 'now', '-{hours} hours'), '{outcome}', {calls})"
         ));
     }
-    let arguments = ["key", "rotate", "--account", EMAIL, "1", "--quiet", "24h"];
-    cli(&app.database, &arguments, "").unwrap();
-    let keys = Keys::open(&browser);
-    look(&browser, "keys");
-    let question = keys.delete(&"W".repeat(64));
-    look(&browser, "delete-key");
-    question.cancel();
+    run("key", "rotate", &["1", "--quiet", "24h"]);
+}
 
-    browser.goto("/api-keys/new");
-    look(&browser, "new-key-page");
+/// Of the keys that `furnish` makes, the paused one and one with a long name.
+fn delete_two(app: &App) {
+    for id in ["2", "4"] {
+        let arguments = ["key", "delete", "--account", EMAIL, id];
+        cli(&app.database, &arguments, "").unwrap();
+    }
+}
+
+#[test]
+fn signing_up_and_domains() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    visit(&browser, "/signup", "sign-up");
+    sign_up(&browser);
+    visit(&browser, "/api-keys", "keys-empty");
+    visit(&browser, "/api-keys?show=ended", "keys-ended-empty");
+    visit(&browser, "/domains", "domains-empty");
+    Domains::open(&browser).add("acme.test");
+    visit(&browser, "/domains/1", "domain-pending");
+    Domains::open(&browser).add(LONG_DOMAIN);
+    attest(&app.database, "acme.test");
+    Domains::open(&browser).add_wrong("http://acme.test/");
+    look(&browser, "domains-error");
+    visit(&browser, "/domains/1", "domain-verified");
+    visit(&browser, "/domains/1/delete", "delete-domain");
+    let keys = Keys::open(&browser);
+    keys.create().name("Shop").domain("acme.test").submit();
+    visit(&browser, "/domains/1/delete", "domain-in-use");
+    assert_eq!(browser.complaints(), [""; 0]);
+    Keys::open(&browser).sign_out();
+    visit(&browser, "/login", "sign-in");
+}
+
+#[test]
+fn the_list_and_its_dialogs() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    furnish(&app);
+    visit(&browser, "/api-keys", "keys");
+    let question = Keys::see(&browser).delete(&"W".repeat(64));
+    look(&browser, "delete-key");
+    question.cancel().create();
+    look(&browser, "new-key");
+    let form = NewKey::see(&browser).name(&"n".repeat(65)).submit_wrong();
+    look(&browser, "new-key-error");
+    form.name("Staging").domain("acme.test").submit();
+    look(&browser, "new-key-shown");
+    delete_two(&app);
+    visit(&browser, "/api-keys?show=ended", "keys-ended");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_pages_that_change_a_key() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    furnish(&app);
+    visit(&browser, "/api-keys/new", "new-key-page");
     NewKey::see(&browser).name("On a page").submit();
     look(&browser, "new-key-shown-page");
-    browser.goto("/api-keys/1/delete");
-    look(&browser, "delete-key-page");
-    browser.goto("/api-keys/1/pause");
-    look(&browser, "pause-key-page");
-    browser.goto("/api-keys/1");
-    look(&browser, "key-replaced");
-    browser.goto("/api-keys/7");
-    look(&browser, "key-successor");
-    browser.goto("/api-keys/7/rotate");
-    look(&browser, "rotate-key");
-    browser.goto("/api-keys/7/edit");
+    visit(&browser, "/api-keys/1/delete", "delete-key-page");
+    visit(&browser, "/api-keys/1/pause", "pause-key-page");
+    visit(&browser, "/api-keys/6/rotate", "rotate-key");
+    browser.goto("/api-keys/6/edit");
     browser.click(".more summary");
     look(&browser, "edit-key");
     browser.fill("#key-senders", "hello@acme.test");
@@ -136,37 +235,50 @@ fn every_screen_fits_every_width() {
     browser.press("Save");
     browser.see(".changes");
     look(&browser, "edit-key-confirm");
-    browser.goto("/api-keys/find");
-    look(&browser, "find-key");
+    assert_eq!(browser.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_pages_that_tell_of_a_key() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    furnish(&app);
+    delete_two(&app);
+    visit(&browser, "/api-keys/1", "key-replaced");
+    visit(&browser, "/api-keys/6", "key-successor");
+    visit(&browser, "/api-keys/4", "key-ended");
+    visit(&browser, "/api-keys/find", "find-key");
     browser.fill("#pasted", "tsend_tooshort");
     browser.press("Find");
     browser.see("#pasted-error:not(:empty)");
     look(&browser, "find-key-error");
-    browser.goto("/api-keys?show=ended");
-    look(&browser, "keys-ended-empty");
-    for id in [2, 4] {
-        cli(
-            &app.database,
-            &["key", "delete", "--account", EMAIL, &id.to_string()],
-            "",
-        )
-        .unwrap();
-    }
-    browser.goto("/api-keys?show=ended");
-    look(&browser, "keys-ended");
-    browser.goto("/api-keys/4");
-    look(&browser, "key-ended");
-    browser.goto("/activity");
-    look(&browser, "activity");
-    browser.goto("/activity?who=nobody");
-    look(&browser, "activity-no-match");
-    browser.goto("/domains/1");
-    look(&browser, "domain-verified");
-    browser.goto("/domains/1/delete");
-    look(&browser, "domain-in-use");
     assert_eq!(browser.complaints(), [""; 0]);
-    browser.goto("/nothing");
-    look(&browser, "not-found");
-    Keys::open(&browser).sign_out();
-    look(&browser, "sign-in");
+}
+
+#[test]
+fn activity_and_errors() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    furnish(&app);
+    visit(&browser, "/activity", "activity");
+    visit(&browser, "/activity?who=nobody", "activity-no-match");
+    assert_eq!(browser.complaints(), [""; 0]);
+    visit(&browser, "/nothing", "not-found");
+}
+
+/// The alarm works.
+#[test]
+fn what_moves_is_noticed() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    browser.goto("/signup");
+    assert_still(&browser, "a page as it is");
+    browser.script::<()>(
+        "const late = document.createElement('p');
+         late.textContent = 'Late';
+         document.body.prepend(late);",
+    );
+    assert_ne!(shifts(&browser), [""; 0]);
 }

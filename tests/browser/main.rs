@@ -6,6 +6,7 @@
 #[allow(unused_imports)]
 mod support;
 
+mod axe;
 mod browser;
 mod screens;
 
