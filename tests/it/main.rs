@@ -19,6 +19,7 @@ mod house;
 mod keys;
 mod last_used;
 mod life;
+mod markup;
 mod model;
 mod revocation;
 mod rotation;

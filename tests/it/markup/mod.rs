@@ -1,0 +1,331 @@
+//! Every page and fragment, in each of its states, is valid HTML; and a page is small.
+
+mod checker;
+mod sources;
+mod walk;
+
+use std::io::Write;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::support::*;
+use walk::Walk;
+
+/// Of a page with everything that it needs, compressed.
+const PAGE_BYTES: usize = 60_000;
+
+#[test]
+fn every_page_and_fragment_is_valid_html() {
+    let mut walk = Walk::new();
+    signing_up(&mut walk);
+    signing_up_where_anyone_may(&mut walk);
+    let app = App::start(Backend::Sqlite, |_| {});
+    let owner = app.owner();
+    walk.every_page(&owner, 1..=1);
+    walk.get(&owner, "/api-keys?show=ended");
+    errors(&mut walk, &owner);
+    domains(&mut walk, &app, &owner);
+    creating(&mut walk, &owner);
+    changing(&mut walk, &owner);
+    finding(&mut walk, &app, &owner);
+    furnish(&app, &owner);
+    walk.every_page(&owner, 1..=16);
+    longer_lists(&mut walk, &owner);
+    a_paused_account(&mut walk, &app, &owner);
+    forgotten_activity(&mut walk, &app, &owner);
+    walk.assert_complete();
+    copy_pictures(walk.folder());
+
+    let errors = checker::errors(walk.folder());
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
+}
+
+fn signing_up(walk: &mut Walk) {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let visitor = app.visitor();
+    walk.every_page(&visitor, 1..=1);
+    let elsewhere = |method: &str| {
+        let request = visitor.same_origin(method, "/signup");
+        request.header("host", "dash.test")
+    };
+    walk.keep("sign-up with a code", visitor.send(elsewhere("GET")));
+    let wrong = [
+        ("title", ""),
+        ("email", "nobody"),
+        ("password", "short"),
+        ("setup_code", "wrong"),
+    ];
+    walk.keep(
+        "sign-up, wrong",
+        visitor.send(elsewhere("POST").form(&wrong)),
+    );
+    visitor.sign_up();
+    walk.every_page(&app.visitor(), 1..=1);
+    let wrong = [("email", EMAIL), ("password", "wrong")];
+    walk.keep("sign-in, wrong", app.visitor().post("/login", &wrong));
+}
+
+fn signing_up_where_anyone_may(walk: &mut Walk) {
+    let app = App::start(Backend::Sqlite, |settings| settings.signup = "open".into());
+    app.owner();
+    walk.every_page(&app.visitor(), 1..=1);
+    let taken = [("title", TITLE), ("email", EMAIL), ("password", PASSWORD)];
+    walk.keep("sign-up, taken", app.visitor().post("/signup", &taken));
+}
+
+fn errors(walk: &mut Walk, owner: &Visitor) {
+    walk.keep("nothing", owner.get("/nothing"));
+    walk.keep("not allowed", owner.post("/activity", &[]));
+    walk.keep(
+        "too long",
+        owner.post("/domains", &[("name", &"x".repeat(70_000))]),
+    );
+    let from_elsewhere = owner
+        .request("POST", "/domains")
+        .header("sec-fetch-site", "cross-site");
+    walk.keep("cross-site", owner.send(from_elsewhere));
+}
+
+fn domains(walk: &mut Walk, app: &App, owner: &Visitor) {
+    walk.keep(
+        "domain, wrong",
+        owner.post("/domains", &[("name", "http://<x>\"/")]),
+    );
+    let pending = owner.add_domain("pending.test");
+    let verified = owner.add_domain("acme.test");
+    attest(&app.database, "acme.test");
+    for id in [pending, verified] {
+        walk.get(owner, &format!("/domains/{id}"));
+        walk.get(owner, &format!("/domains/{id}/delete"));
+    }
+}
+
+/// The form for a new key in all its states, in the dialog and on its page.
+fn creating(walk: &mut Walk, owner: &Visitor) {
+    let long = "x".repeat(300);
+    let wrong = [
+        ("name", &*long),
+        ("description", &long),
+        ("scope", ""),
+        ("expiry", "8"),
+        ("senders", "<nobody>"),
+        ("recipients", "<nobody>"),
+    ];
+    walk.keep("new key, wrong", owner.post("/api-keys", &wrong));
+    walk.keep("new key, wrong", owner.htmx_post("/api-keys", &wrong));
+    let old = [&[("nonce", "old"), ("name", "Old")], &*scope("")].concat();
+    walk.keep("new key, too late", owner.post("/api-keys", &old));
+    walk.keep("new key, too late", owner.htmx_post("/api-keys", &old));
+
+    let nonces = [owner.nonce(), owner.nonce()];
+    let form = |nonce| [&[("nonce", nonce), ("name", "<i>&\"'")], &*scope("1")].concat();
+    let [page, dialog] = nonces.each_ref().map(|nonce| form(nonce));
+    walk.keep("new key", owner.post("/api-keys", &page));
+    walk.keep("new key", owner.htmx_post("/api-keys", &dialog));
+    walk.keep("new key, again", owner.post("/api-keys", &page));
+    walk.keep("new key, again", owner.htmx_post("/api-keys", &dialog));
+    owner.post("/api-keys/1/delete", &[]);
+    owner.post("/api-keys/2/delete", &[]);
+    walk.keep("new key, again, deleted", owner.post("/api-keys", &page));
+    let again = owner.htmx_post("/api-keys", &dialog);
+    walk.keep("new key, again, deleted", again);
+}
+
+/// What is done with keys, and what goes wrong over it. Leaves keys that were rotated, in each of
+/// the ways that this can go on.
+fn changing(walk: &mut Walk, owner: &Visitor) {
+    let (id, _) = owner.create_key("Shop", "2");
+    walk.keep("domain, in use", owner.post("/domains/2/delete", &[]));
+    walk.get(owner, "/domains/2/delete");
+
+    let path = |verb: &str| format!("/api-keys/{id}/{verb}");
+    walk.keep("pause", owner.htmx_post(&path("pause"), &[]));
+    walk.get(owner, &format!("/api-keys/{id}"));
+    walk.keep("resume", owner.htmx_post(&path("resume"), &[]));
+
+    let version = owner.get(&path("edit")).field("version");
+    let edit = |version, name| {
+        let fields = [("version", version), ("name", name)];
+        let form = [&fields, &*scope("")].concat();
+        owner.post(&path("edit"), &form)
+    };
+    walk.keep("edit, wrong", edit(&version, ""));
+    walk.keep("edit, to be confirmed", edit(&version, "Shop"));
+    walk.keep("edit, too late", edit("old", "Shop"));
+    for notice in ["saved", "same", "ended"] {
+        walk.get(owner, &format!("/api-keys/{id}?notice={notice}"));
+    }
+
+    walk.keep(
+        "rotate, wrong",
+        owner.post(&path("rotate"), &[("quiet", "x")]),
+    );
+    let rotation = [("overlap", "7d"), ("quiet", "24h"), ("expiry", "none")];
+    walk.keep("rotate", owner.post(&path("rotate"), &rotation));
+    for (verb, whose, overlap, quiet) in [
+        ("stop", 0, "1h", ""),
+        ("delete", 1, "7d", ""),
+        ("delete", 1, "manual", "24h"),
+        ("keep", 0, "7d", "24h"),
+    ] {
+        let (old, _) = owner.create_key("Rotated", "");
+        let rotation = [("overlap", overlap), ("quiet", quiet), ("expiry", "none")];
+        owner.post(&format!("/api-keys/{old}/rotate"), &rotation);
+        for key in [old, old + 1] {
+            walk.get(owner, &format!("/api-keys/{key}"));
+            walk.get(owner, &format!("/api-keys/{key}/delete"));
+        }
+        owner.post(&format!("/api-keys/{}/{verb}", old + whose), &[]);
+    }
+    let doomed = owner.create_key("Doomed", "").0;
+    let delete = format!("/api-keys/{doomed}/delete");
+    walk.keep("delete", owner.htmx_post(&delete, &[]));
+    for notice in ["deleted", "gone"] {
+        walk.get(owner, &format!("/api-keys?notice={notice}"));
+    }
+}
+
+fn finding(walk: &mut Walk, app: &App, owner: &Visitor) {
+    let (id, key) = owner.create_key("Lost", "");
+    let mut find = |what: &str, pasted: &str| {
+        walk.keep(what, owner.post("/api-keys/find", &[("pasted", pasted)]));
+    };
+    find("find, wrong", "tsend_tooshort");
+    find("find", &key);
+    let shown = format!("{}…{}", &key[..8], &key[40..]);
+    app.database.execute(&format!(
+        "UPDATE api_keys SET first8 = '{}', last4 = '{}' WHERE id = 3",
+        &key[..8],
+        &key[40..]
+    ));
+    find("find, shown alike", &shown);
+    owner.post(&format!("/api-keys/{id}/delete"), &[]);
+    find("find, ended", &key);
+}
+
+/// Keys with everything that a key can have, and what they were used for.
+fn furnish(app: &App, owner: &Visitor) {
+    let run = |rest: &[&str]| {
+        let arguments = [&["key", rest[0], "--account", EMAIL], &rest[1..]].concat();
+        cli(&app.database, &arguments, "").unwrap();
+    };
+    let name = |name| ["create", "--name", name];
+    let rules = ["--sender", "a@acme.test", "--recipient", "example.org"];
+    let expiry = ["--description", "<b>Of & all", "--expires", "30d"];
+    run(&[&name("Restricted")[..], &rules, &expiry].concat());
+    run(&[
+        &name("Both")[..],
+        &["--domain", "acme.test", "--domain", "pending.test"],
+    ]
+    .concat());
+    let first = owner.get("/api-keys").key_ids()[1];
+    run(&["pause", &first.to_string()]);
+    app.database.execute(&format!(
+        "INSERT INTO api_key_uses VALUES
+         ({first}, strftime('%F %R:%f', 'now', '-2 hours'), '::1', 'curl/8 <\"&>')"
+    ));
+    for (hours, outcome) in [
+        (0, "accepted"),
+        (2, "recipient_not_allowed"),
+        (500, "accepted"),
+    ] {
+        app.database.execute(&format!(
+            "INSERT INTO api_key_calls VALUES
+             ({first}, strftime('%F %H:00:00', 'now', '-{hours} hours'), '{outcome}', 9)"
+        ));
+    }
+    for verb in ["", "/pause", "/delete"] {
+        assert_eq!(owner.get(&format!("/api-keys/{first}{verb}")).status, 200);
+    }
+}
+
+fn longer_lists(walk: &mut Walk, owner: &Visitor) {
+    walk.get(owner, "/api-keys?show=ended");
+    for _ in 0..50 {
+        owner.create("Many", "2");
+    }
+    walk.get(owner, "/api-keys");
+    walk.get(owner, "/api-keys?page=2");
+    walk.get(owner, "/activity?who=nobody");
+    walk.get(owner, "/activity?key=3");
+    let newest = walk.get(owner, "/activity").body;
+    let (_, older) = newest.split_once("rel=\"next\" href=\"").unwrap();
+    let older = older.split('"').next().unwrap().replace("&#38;", "&");
+    walk.get(owner, &older);
+}
+
+fn a_paused_account(walk: &mut Walk, app: &App, owner: &Visitor) {
+    cli(&app.database, &["account", "pause", "--account", EMAIL], "").unwrap();
+    walk.every_page(owner, 1..=16);
+    walk.keep("new key, paused account", owner.create("After", ""));
+}
+
+fn forgotten_activity(walk: &mut Walk, app: &App, owner: &Visitor) {
+    app.database.execute("DELETE FROM events");
+    walk.get(owner, "/activity");
+    walk.get(owner, "/api-keys/3");
+}
+
+fn copy_pictures(folder: &Path) {
+    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("static")).unwrap();
+    for file in files.map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "svg") {
+            std::fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+}
+
+/// The alarm works.
+#[test]
+fn the_checker_finds_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |body: &str| {
+        let document = format!("<!doctype html><html lang=en><title>T</title>{body}</html>");
+        std::fs::write(folder.path().join("page.html"), document).unwrap();
+    };
+    write("<p hx-get=/>Well");
+    assert_eq!(checker::errors(folder.path()), [""; 0]);
+    write("<p><div id=a></div><div id=a></div>");
+    let errors = checker::errors(folder.path()).join("\n");
+    assert!(errors.contains("page.html:1: Duplicate ID “a”"), "{errors}");
+}
+
+#[test]
+fn the_keys_page_is_small_with_everything_that_it_needs() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let owner = app.owner();
+    let domain = owner.add_domain("acme.test");
+    for n in 0..25 {
+        owner.create(&format!("Key {n}"), &domain);
+    }
+    let page = owner.get("/api-keys").body;
+    let mut sizes = vec![("/api-keys", zipped(&page))];
+    for asset in assets(&page) {
+        let answer = owner.get(asset);
+        assert_eq!(answer.status, 200, "{asset}");
+        sizes.push((asset, zipped(&answer.body)));
+    }
+    assert!(sizes.len() > 4, "{sizes:?}");
+    let sum: usize = sizes.iter().map(|(_, bytes)| bytes).sum();
+    assert!(sum <= PAGE_BYTES, "{sum} bytes: {sizes:?}");
+}
+
+/// The addresses of the files that a page names, each once.
+fn assets(page: &str) -> Vec<&str> {
+    let attributes = page.split('"');
+    let mut assets: Vec<&str> = attributes
+        .filter(|value| value.starts_with("/static/"))
+        .map(|value| value.split('#').next().unwrap())
+        .collect();
+    assets.sort_unstable();
+    assets.dedup();
+    assets
+}
+
+fn zipped(text: &str) -> usize {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap().len()
+}
