@@ -223,7 +223,7 @@ both! {
         owner.create_key("Bound", &pending);
         owner.create_key("Free", "");
         let body = owner.get("/api-keys").body;
-        assert_eq!(body.matches("Domain not verified").count(), 1);
+        assert_eq!(body.matches("Domain not verified</span>").count(), 1);
         assert_eq!(body.matches(">Active</span>").count(), 1);
         attest(&app.database, "pending.test");
         assert_eq!(owner.get("/api-keys").body.matches(">Active</span>").count(), 2);

@@ -197,7 +197,7 @@ fn shown_list(request: &HttpRequest) -> Option<Shown> {
     if !page::is_htmx(request) {
         return None;
     }
-    let path = page::came_from(request)?;
+    let path = page::came_from(request).unwrap_or("/api-keys".to_owned());
     let (path, query) = path.split_once('?').unwrap_or((&path, ""));
     let (view, page) = View::parse(query);
     (path == "/api-keys").then_some(Shown { view, page })

@@ -31,7 +31,8 @@ fn every_page_and_fragment_is_valid_html() {
     changing(&mut walk, &owner);
     finding(&mut walk, &app, &owner);
     furnish(&app, &owner);
-    walk.every_page(&owner, 1..=16);
+    walk.every_page(&owner, 1..=18);
+    wrong_name(&mut walk, &owner);
     longer_lists(&mut walk, &owner);
     a_paused_account(&mut walk, &app, &owner);
     forgotten_activity(&mut walk, &app, &owner);
@@ -239,6 +240,27 @@ fn furnish(app: &App, owner: &Visitor) {
     for verb in ["", "/pause", "/delete"] {
         assert_eq!(owner.get(&format!("/api-keys/{first}{verb}")).status, 200);
     }
+    for days in [100, 40] {
+        let id = owner.create_key("Old", "").0;
+        app.database.execute(&format!(
+            "UPDATE api_keys SET created_at = strftime('%F %R:%f', 'now', '-{days} days')
+             WHERE id = {id}"
+        ));
+        if days == 100 {
+            app.database.execute(&format!(
+                "INSERT INTO api_key_uses VALUES ({id}, strftime('%F %R:%f', 'now'), '::1', '')"
+            ));
+        }
+    }
+}
+
+/// A key in use is not deleted by a name that is not its own.
+fn wrong_name(walk: &mut Walk, owner: &Visitor) {
+    let used = owner.get("/api-keys?status=old").key_ids()[0];
+    let path = format!("/api-keys/{used}/delete");
+    let wrong = [("name", "<b>\"Older")];
+    walk.keep("delete, wrong name", owner.post(&path, &wrong));
+    walk.keep("delete, wrong name", owner.htmx_post(&path, &wrong));
 }
 
 fn longer_lists(walk: &mut Walk, owner: &Visitor) {
@@ -248,6 +270,9 @@ fn longer_lists(walk: &mut Walk, owner: &Visitor) {
     }
     walk.get(owner, "/api-keys");
     walk.get(owner, "/api-keys?page=2");
+    walk.get(owner, "/api-keys?q=<b>\"&status=paused&domain=all&sort=-name");
+    walk.get(owner, "/api-keys?status=unused&sort=used");
+    walk.get(owner, "/api-keys?show=ended&sort=name");
     walk.get(owner, "/activity?who=nobody");
     walk.get(owner, "/activity?key=3");
     let newest = walk.get(owner, "/activity").body;

@@ -106,6 +106,9 @@ fn document(body: &str) -> String {
     }
     let main = if fragment.starts_with("<tr") {
         format!("<table><tbody>{fragment}</tbody></table>")
+    } else if fragment.starts_with("<td") {
+        let (cell, beside) = split_out_of_band(fragment);
+        format!("<table><tbody><tr>{cell}</tr></tbody></table>{beside}")
     } else if fragment.contains("id=\"dialog-title\"") {
         let (dialog, beside) = split_out_of_band(fragment);
         format!("<dialog aria-labelledby=\"dialog-title\">{dialog}</dialog>{beside}")
