@@ -117,7 +117,7 @@ fn names_are_text_and_never_markup() {
         assert_eq!(foreign, 0, "{what}");
     };
     SignUp::open(&browser).submit(PAYLOADS[1]);
-    assert_eq!(browser.text(".who-name bdi"), PAYLOADS[1]);
+    assert_eq!(browser.text("#account-button bdi"), PAYLOADS[1]);
 
     for payload in PAYLOADS {
         let shown = Keys::see(&browser).create().name(payload).submit();

@@ -116,7 +116,7 @@ impl<'a> Keys<'a> {
     }
 
     pub fn pause(&self, name: &str) {
-        self.0.press(&format!("Pause {name}"));
+        self.more(name, "Pause");
         self.0.see("form[action$='/pause']");
         self.0.press("Pause key");
         self.0.miss("form[action$='/pause']");
@@ -128,8 +128,15 @@ impl<'a> Keys<'a> {
         self.wait_for_status(name, "Inactive");
     }
 
+    /// Chooses from the menu of a key's row.
+    pub fn more(&self, name: &str, what: &str) {
+        self.0.press(&format!("More for {name}"));
+        self.0.see(".menu:popover-open");
+        self.0.press(what);
+    }
+
     pub fn resume(&self, name: &str) {
-        self.0.press(&format!("Resume {name}"));
+        self.more(name, "Resume");
         if !self.0.shows("#key-list") {
             self.0.see(".lead .badge.active");
             Keys::open(self.0);
@@ -148,6 +155,7 @@ impl<'a> Keys<'a> {
     }
 
     pub fn sign_out(self) -> SignIn<'a> {
+        self.0.click("#account-button");
         self.0.press("Sign out");
         SignIn::see(self.0)
     }
@@ -209,8 +217,12 @@ impl<'a> Reveal<'a> {
         self.0.value("#new-key")
     }
 
-    pub fn curl(&self) -> String {
-        self.0.text("#curl-line")
+    /// One of the snippets, which JavaScript makes tabs of.
+    pub fn snippet(&self, id: &str) -> String {
+        if self.0.shows("[role=tablist]") {
+            self.0.click(&format!("#snippet-{id}-tab"));
+        }
+        self.0.text(&format!("#snippet-{id}-code"))
     }
 
     #[track_caller]
@@ -247,6 +259,12 @@ impl<'a> DeleteKey<'a> {
             return Keys::open(self.0);
         }
         Keys::see(self.0)
+    }
+
+    /// Types what the question asks for.
+    pub fn type_name(self, name: &str) -> Self {
+        self.0.fill("#typed-name", name);
+        self
     }
 
     pub fn confirm(self) -> Keys<'a> {

@@ -52,19 +52,14 @@ both! {
         let row = Keys::see(&browser).rows().remove(0);
         assert_eq!((&*row.name, &*row.domain, &*row.status), ("Production", "acme.test", "Active"));
         assert!(browser.script::<bool>("return window.isSamePage === true"));
-        for _ in 0..3 {
-            browser.press_escape();
-        }
-        browser.click_corner();
-        assert_eq!(shown.key(), key);
-        let curl = shown.curl();
+        let curl = shown.snippet("curl");
         let (status, body) = shell(&curl);
         assert_eq!(status, 200, "{body}");
         assert!(body.contains("\"message_id\""), "{body}");
 
         // What Copy says it copied is on the clipboard.
-        shown.copy("Copy command");
-        shown.copy("Copy");
+        shown.copy("Copy curl");
+        shown.copy("Copy key");
         let keys = shown.stored();
         assert!(!browser.shows("dialog"));
         assert_ne!(browser.focus(), "body");
@@ -75,7 +70,7 @@ both! {
 
         // Paused, the key is refused, until it is resumed.
         keys.pause("Production");
-        browser.wait_for_focus("button#key-1-toggle");
+        browser.wait_for_focus("button#key-1-more");
         assert_eq!(shell(&curl).0, 403);
         keys.resume("Production");
         assert_eq!(shell(&curl).0, 200);
@@ -88,11 +83,11 @@ both! {
         assert_eq!(focused, "Cancel");
         let keys = question.cancel();
         browser.wait_for_focus("a#key-1-delete");
-        let keys = keys.delete("Production").confirm();
+        let keys = keys.delete("Production").type_name("Production").confirm();
         browser.wait("the row goes", || keys.rows().is_empty());
         assert!(keys.is_empty());
         browser.wait_for_focus("h1#title");
-        let said = "return document.getElementById('status').textContent";
+        let said = "return document.getElementById('toast').textContent";
         assert_eq!(
             browser.script::<String>(said),
             "The key “Production” was deleted. It no longer works."
@@ -113,12 +108,12 @@ fn copy_works_on_plain_http_under_another_host_name() {
     assert!(browser.script::<bool>("return navigator.clipboard === undefined"));
 
     let shown = keys.create().name("Laptop").submit();
-    let (key, curl) = (shown.key(), shown.curl());
+    let (key, curl) = (shown.key(), shown.snippet("curl"));
     assert!(curl.contains(&format!(
         "http://dash.test:{}/v2/emails",
         app.address.port()
     )));
-    shown.copy("Copy");
+    shown.copy("Copy key");
     shown.stored();
     assert!(
         browser.paste() == key,
@@ -126,12 +121,12 @@ fn copy_works_on_plain_http_under_another_host_name() {
     );
 
     let shown = Keys::see(&browser).create().name("Desktop").submit();
-    let curl = shown.curl();
-    shown.copy("Copy command");
+    let curl = shown.snippet("curl");
+    shown.copy("Copy curl");
     shown.stored();
     assert!(
         browser.paste() == curl,
-        "Copy command put something else on the clipboard"
+        "Copy curl put something else on the clipboard"
     );
     assert_eq!(browser.complaints(), [""; 0]);
 }
@@ -162,7 +157,8 @@ fn everything_works_without_javascript() {
     keys.pause("Backup");
     assert_eq!(app.program(&key).info().status, 403);
     keys.resume("Backup");
-    let keys = keys.delete("Backup").cancel().delete("Backup").confirm();
+    let keys = keys.delete("Backup").cancel().delete("Backup");
+    let keys = keys.type_name("Backup").confirm();
     assert!(keys.is_empty());
     assert!(browser.text(".note").contains("was deleted"));
     assert_eq!(app.program(&key).info().status, 403);
