@@ -12,7 +12,9 @@ pub mod health;
 pub mod log;
 pub mod page;
 pub mod preferences;
+mod user_agent;
 
 pub use address::client_address;
 pub use api_error::ApiError;
 pub use error::{Error, render_errors};
+pub use user_agent::{keep_user_agent, user_agent};

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, USER_AGENT};
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest, ResponseError};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -18,7 +18,7 @@ use super::secret::PlainKey;
 use super::store::LiveKey;
 use super::verify::Unavailable;
 use crate::app::State;
-use crate::http::{ApiError, body, client_address};
+use crate::http::{ApiError, body, client_address, user_agent};
 
 /// A working key from the header.
 pub struct Bearer(pub LiveKey, pub Call);
@@ -62,8 +62,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let state = State::of(&self.request);
         let address = client_address(&self.request, &state.config.trusted_proxies);
-        let user_agent = self.request.headers().get(USER_AGENT);
-        let user_agent = user_agent.map_or(&b""[..], |value| value.as_bytes());
+        let user_agent = user_agent(&self.request);
         state
             .usage
             .record(self.key_id, address, user_agent, self.outcome);

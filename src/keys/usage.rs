@@ -16,6 +16,7 @@ use super::secret::KeyHash;
 use super::store;
 use crate::clock;
 use crate::db::{self, Db};
+use crate::http::keep_user_agent;
 
 const TICK: Duration = Duration::from_secs(1);
 /// With this many keys in use, their uses are written at every tick; with more, at every tenth, so
@@ -34,7 +35,6 @@ const MOST_REFUSED: usize = 10_000;
 const CHUNK: usize = 5_000;
 /// As many refused keys take as long.
 const CHUNK_OF_REFUSED: usize = 1_000;
-const USER_AGENT_BYTES: usize = 200;
 
 /// The latest use of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl Usage {
         });
         recent.last_use.at = at;
         recent.last_use.address = address;
-        set_user_agent(&mut recent.last_use.user_agent, user_agent);
+        keep_user_agent(&mut recent.last_use.user_agent, user_agent);
         let Some(outcome) = outcome else {
             return;
         };
@@ -271,22 +271,6 @@ fn sorted<K: Ord>(counts: HashMap<K, i64>) -> Vec<(K, i64)> {
 
 fn hour_of(at: NaiveDateTime) -> NaiveDateTime {
     at.duration_trunc(TimeDelta::hours(1)).unwrap_or(at)
-}
-
-fn set_user_agent(text: &mut String, header: &[u8]) {
-    text.clear();
-    // With what completes a last character of four bytes, so that none is cut in two.
-    let header = &header[..header.len().min(USER_AGENT_BYTES + 3)];
-    let lossy = String::from_utf8_lossy(header);
-    let mut end = lossy.len().min(USER_AGENT_BYTES);
-    while !lossy.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.push_str(&lossy[..end]);
-    // Somebody's mistake, which must not leave a key in the database.
-    if text.contains("tsend_") {
-        text.clear();
-    }
 }
 
 #[cfg(test)]
