@@ -132,6 +132,8 @@ diesel::table! {
         user_id -> Int8,
         created_at -> Timestamp,
         last_seen_at -> Timestamp,
+        address -> Text,
+        user_agent -> Text,
     }
 }
 

@@ -97,7 +97,7 @@ actions! {
     AccountCreated, "account.created", "Account created";
     AccountPaused, "account.paused", "Account paused";
     AccountResumed, "account.resumed", "Account resumed";
-    /// Which ends all sessions.
+    /// Which ends all sessions of the person, but for the one that it is done in.
     PasswordChanged, "account.password_changed", "Password changed";
     SessionStarted, "session.started", "Signed in";
     SessionEnded, "session.ended", "Signed out";

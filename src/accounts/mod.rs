@@ -1,6 +1,7 @@
 //! Accounts and the people who sign in to them.
 
 pub mod csv;
+pub mod device;
 pub mod email;
 pub mod event;
 pub mod pages;

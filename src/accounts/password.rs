@@ -34,6 +34,10 @@ impl Password {
         Self(text.expose_secret().nfc().collect::<String>().into())
     }
 
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+
     /// Takes a password that is to be set.
     pub fn choose(text: &SecretString, email: &str, title: &str) -> Result<Self, WeakPassword> {
         let password = Self::typed(text);

@@ -1,7 +1,7 @@
 //! Who is signed in: sessions in the database behind actix-session, and the `SignedIn` argument.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 
@@ -12,39 +12,43 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 
 use super::event::Actor;
-use super::store::{self, Credentials, User};
+use super::store::sessions::{self, SessionId};
+use super::store::{Credentials, User, find_user};
 use crate::app::State;
 use crate::db::Db;
-use crate::http::{Error, client_address};
+use crate::http::{Error, client_address, keep_user_agent, user_agent};
 use crate::token;
 
 const USER_ID: &str = "user_id";
 /// Which row the session is. Only on the way from `load` to a handler.
-const ID_HASH: &str = "id_hash";
+const ID: &str = "id";
 /// Only on the way from `sign_in` to `save`: what the password was compared with, and where from.
 const PASSWORD_HASH: &str = "password_hash";
 const ADDRESS: &str = "address";
+const USER_AGENT: &str = "user_agent";
+/// Only on the way from `go_on` to `update`: the key that the row has now.
+const NEXT_KEY: &str = "next_key";
 
-/// Sessions hold the user's id and nothing else, so a row is its user, and only people who signed
-/// in have one. Rows are keyed by the hash of the session key.
+/// What a session holds is the user's id and nothing else, so a row is its user, and only people who
+/// signed in have one. Rows are keyed by the hash of the session key.
 #[derive(Clone)]
 pub struct DbSessions(pub Db);
 
 impl SessionStore for DbSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<HashMap<String, String>>, LoadError> {
-        let id_hash = token::hash(key.as_ref());
+        let id = SessionId::of_key(key.as_ref());
         let user_id = self
             .0
-            .read(move |conn| store::find_session_of_any_account(conn, &id_hash))
+            .read(move |conn| sessions::find_of_any_account(conn, id))
             .await
             .map_err(|e| LoadError::Other(e.into()))?;
         let Some(user_id) = user_id else {
             return Ok(None);
         };
-        let id_hash = serde_json::to_string(&id_hash).map_err(|e| LoadError::Other(e.into()))?;
+        let id = serde_json::to_string(&id).map_err(|e| LoadError::Other(e.into()))?;
         Ok(Some(HashMap::from([
             (USER_ID.to_owned(), user_id.to_string()),
-            (ID_HASH.to_owned(), id_hash),
+            (ID.to_owned(), id),
         ])))
     }
 
@@ -53,13 +57,13 @@ impl SessionStore for DbSessions {
         state: HashMap<String, String>,
         _ttl: &Duration,
     ) -> Result<SessionKey, SaveError> {
-        let (proven, address) = sign_in_of(&state)
+        let (proven, address, user_agent) = sign_in_of(&state)
             .ok_or_else(|| SaveError::Other(anyhow::anyhow!("a session without a user")))?;
         let key = token::random();
-        let id_hash = token::hash(&key);
+        let id = SessionId::of_key(&key);
         let is_started = self
             .0
-            .write(move |conn| store::insert_session(conn, &id_hash, &proven, address))
+            .write(move |conn| sessions::insert(conn, id, &proven, address, &user_agent))
             .await
             .map_err(|e| SaveError::Other(e.into()))?;
         if !is_started {
@@ -71,29 +75,29 @@ impl SessionStore for DbSessions {
     }
 
     /// A session's state never changes, and saving it anew here would revive one that was ended
-    /// while the request ran.
+    /// while the request ran. Its key may have changed: then the cookie follows.
     async fn update(
         &self,
         key: SessionKey,
-        _state: HashMap<String, String>,
+        state: HashMap<String, String>,
         _ttl: &Duration,
     ) -> Result<SessionKey, UpdateError> {
-        Ok(key)
+        let Some(next) = state.get(NEXT_KEY) else {
+            return Ok(key);
+        };
+        let next: String = serde_json::from_str(next).map_err(|e| UpdateError::Other(e.into()))?;
+        next.try_into()
+            .map_err(|_| UpdateError::Other(anyhow::anyhow!("the session key is too long")))
     }
 
     /// Runs after the handler: an error here would replace its answer, which may show a key that
     /// is shown only once. So it is logged, and the session ends earlier than it might.
     async fn update_ttl(&self, key: &SessionKey, _ttl: &Duration) -> Result<(), anyhow::Error> {
-        let id_hash = token::hash(key.as_ref());
+        let id = SessionId::of_key(key.as_ref());
         let touched: crate::db::Result<()> = async {
-            let due = self
-                .0
-                .read(move |conn| store::is_session_due(conn, &id_hash))
-                .await?;
+            let due = self.0.read(move |conn| sessions::is_due(conn, id)).await?;
             if due {
-                self.0
-                    .write(move |conn| store::touch_session(conn, &id_hash))
-                    .await?;
+                self.0.write(move |conn| sessions::touch(conn, id)).await?;
             }
             Ok(())
         }
@@ -105,37 +109,53 @@ impl SessionStore for DbSessions {
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
-        let id_hash = token::hash(key.as_ref());
-        self.0
-            .write(move |conn| store::delete_session(conn, &id_hash))
-            .await?;
+        let id = SessionId::of_key(key.as_ref());
+        self.0.write(move |conn| sessions::delete(conn, id)).await?;
         Ok(())
     }
 }
 
 /// What `sign_in` put into a new session.
-fn sign_in_of(state: &HashMap<String, String>) -> Option<(Credentials, IpAddr)> {
+fn sign_in_of(state: &HashMap<String, String>) -> Option<(Credentials, IpAddr, String)> {
     let proven = Credentials {
         user_id: serde_json::from_str(state.get(USER_ID)?).ok()?,
         password_hash: serde_json::from_str(state.get(PASSWORD_HASH)?).ok()?,
     };
-    Some((proven, serde_json::from_str(state.get(ADDRESS)?).ok()?))
+    let address = serde_json::from_str(state.get(ADDRESS)?).ok()?;
+    let user_agent = serde_json::from_str(state.get(USER_AGENT)?).ok()?;
+    Some((proven, address, user_agent))
 }
 
 /// Signs a user in whose password was right, under a new session id (ASVS 5.0, 7.2.4).
-pub fn sign_in(session: &Session, proven: &Credentials, address: IpAddr) -> Result<(), Error> {
+pub fn sign_in(
+    session: &Session,
+    request: &HttpRequest,
+    proven: &Credentials,
+) -> Result<(), Error> {
+    let address = client_address(request, &State::of(request).config.trusted_proxies);
+    let mut kept = String::new();
+    keep_user_agent(&mut kept, user_agent(request));
     session.renew();
     session
         .insert(USER_ID, proven.user_id)
         .and_then(|()| session.insert(PASSWORD_HASH, &proven.password_hash))
         .and_then(|()| session.insert(ADDRESS, address))
+        .and_then(|()| session.insert(USER_AGENT, kept))
+        .map_err(|e| Error::Internal(e.to_string()))
+}
+
+/// Tells the browser the key that its session has now. (`renew` would start another session, after
+/// the handler, which may fail.)
+pub fn go_on(session: &Session, key: &str) -> Result<(), Error> {
+    session
+        .insert(NEXT_KEY, key)
         .map_err(|e| Error::Internal(e.to_string()))
 }
 
 /// Signs out: the session is over when this returns `Ok`.
 pub async fn sign_out(session: &Session, db: &Db, address: IpAddr) -> Result<(), Error> {
-    if let Ok(Some(id_hash)) = session.get::<[u8; 32]>(ID_HASH) {
-        db.write(move |conn| store::end_session(conn, &id_hash, address))
+    if let Ok(Some(id)) = session.get::<SessionId>(ID) {
+        db.write(move |conn| sessions::end(conn, id, address))
             .await?;
     }
     session.purge();
@@ -178,8 +198,21 @@ impl FromRequest for SignedIn {
             let Ok(Some(user_id)) = user_id else {
                 return Err(Error::SignInNeeded);
             };
-            let user = db.read(move |conn| store::find_user(conn, user_id)).await?;
+            let user = db.read(move |conn| find_user(conn, user_id)).await?;
             user.map(Self).ok_or(Error::SignInNeeded)
         })
+    }
+}
+
+/// The session that the request came in.
+pub struct ThisSession(pub SessionId);
+
+impl FromRequest for ThisSession {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let id = request.get_session().get(ID);
+        ready(id.ok().flatten().map(Self).ok_or(Error::SignInNeeded))
     }
 }

@@ -10,7 +10,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use chrono::{TimeDelta, Utc};
 
 use tosend_dashboard::accounts::email::Email;
-use tosend_dashboard::accounts::store;
+use tosend_dashboard::accounts::store::{self, sessions as session_store};
 use tosend_dashboard::db::{DatabaseUrl, Db};
 
 use crate::support::*;
@@ -653,7 +653,8 @@ both! {
                 let mut proven = store::find_credentials(conn, &email)?.unwrap();
                 proven.password_hash.push_str(change);
                 let here = IpAddr::from([192, 0, 2, 1]);
-                store::insert_session(conn, &[change.len() as u8; 32], &proven, here)
+                let id = session_store::SessionId::of_key(change);
+                session_store::insert(conn, id, &proven, here, "")
             })
             .unwrap()
         };

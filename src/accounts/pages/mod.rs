@@ -102,8 +102,7 @@ pub async fn signup(
         password_hash: state.hasher.hash(password).await?,
     };
     let is_open = state.config.signup == Signup::Open;
-    let address = address(&state, &request);
-    let actor = Actor::newcomer(&new.email, address);
+    let actor = Actor::newcomer(&new.email, address(&state, &request));
     let created = state
         .db
         .write(move |conn| match is_open {
@@ -113,7 +112,7 @@ pub async fn signup(
         .await;
     match created {
         Ok(credentials) => {
-            sign_in(&session, &credentials, address)?;
+            sign_in(&session, &request, &credentials)?;
             Ok(page::redirect(&request, "/api-keys"))
         }
         Err(CreateError::EmailTaken) => {
@@ -210,7 +209,7 @@ pub async fn login(
     };
     match proven {
         Some(credentials) => {
-            sign_in(&session, &credentials, address(&state, &request))?;
+            sign_in(&session, &request, &credentials)?;
             Ok(page::redirect(&request, &next))
         }
         None => page::unprocessable(&LoginPage {
@@ -268,7 +267,7 @@ async fn authenticate(
         .await
 }
 
-/// Both forms run argon2, so both count against the address they come from.
+/// All forms that run argon2 count against the address they come from.
 fn admit(state: &State, request: &HttpRequest) -> Result<(), Error> {
     state
         .sign_in_limit

@@ -1,8 +1,7 @@
-//! Accounts, users, sessions and sign-in attempts in the database.
+//! Accounts, users and sign-in attempts in the database.
 
 pub mod events;
-
-use std::net::IpAddr;
+pub mod sessions;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
@@ -12,12 +11,10 @@ use super::event::{Action, Actor, NewEvent};
 use super::{email::Email, throttle, title::Title};
 use crate::clock;
 use crate::db::{self, Connection, Purpose, is_unique_violation};
-use crate::schema::{accounts, login_attempts, sessions, users};
+use crate::schema::{accounts, login_attempts, users};
 
-const IDLE: TimeDelta = TimeDelta::hours(12);
-const LIFETIME: TimeDelta = TimeDelta::days(7);
-/// A session's last use is written at most this often.
-const SEEN_STEP: TimeDelta = TimeDelta::minutes(1);
+use sessions::Renewal;
+
 /// After this long without another failure, failures are forgotten.
 const FORGIVEN: TimeDelta = TimeDelta::days(1);
 
@@ -91,6 +88,23 @@ pub enum CreateError {
 }
 
 impl From<diesel::result::Error> for CreateError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Db(error.into())
+    }
+}
+
+/// Why a password was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordError {
+    #[error("the session has ended")]
+    SignedOut,
+    #[error("the password was changed or hashed anew meanwhile")]
+    Outdated,
+    #[error(transparent)]
+    Db(#[from] db::Error),
+}
+
+impl From<diesel::result::Error> for PasswordError {
     fn from(error: diesel::result::Error) -> Self {
         Self::Db(error.into())
     }
@@ -300,9 +314,40 @@ pub fn set_password(
         detail: "all sessions of this person ended",
     };
     events::record(conn, AccountId(account_id), actor, event)?;
-    diesel::delete(sessions::table.filter(sessions::user_id.eq(user_id))).execute(conn)?;
+    sessions::delete_all(conn, user_id)?;
     forget_attempts(conn, email)?;
     Ok(true)
+}
+
+/// Sets a new password in place of the proven one. The session it is done in goes on under another
+/// id; all others of the person end.
+///
+/// # Errors
+/// Nothing was changed.
+pub fn change_password(
+    conn: &mut Connection,
+    user: &User,
+    proven: &Credentials,
+    new_hash: &str,
+    renewal: Renewal,
+    actor: &Actor,
+) -> Result<(), PasswordError> {
+    // First, since whoever else changes it, or starts a session, waits here.
+    let is_replaced = rehash_password(conn, proven, new_hash)?;
+    if !sessions::renew(conn, proven.user_id, renewal)? {
+        return Err(PasswordError::SignedOut);
+    }
+    if !is_replaced {
+        return Err(PasswordError::Outdated);
+    }
+    let ended = sessions::delete_others(conn, proven.user_id, renewal.to)?;
+    let event = NewEvent {
+        action: Action::PasswordChanged,
+        subject_id: Some(user.id),
+        subject: &user.email,
+        detail: &format!("{} of this person ended", sessions::others(ended)),
+    };
+    Ok(events::record(conn, user.account, actor, event)?)
 }
 
 /// Replaces a hash made with weaker parameters, unless the password was changed meanwhile.
@@ -376,109 +421,4 @@ pub fn forget_attempts(conn: &mut Connection, email: &Email) -> db::Result<()> {
 
 fn hash_of(email: &Email) -> [u8; 32] {
     crate::token::hash(email.as_ref())
-}
-
-/// Starts a session, unless the password was changed since it was compared: that ends all
-/// sessions, and this one would come after. Takes the occasion to remove those that have ended.
-/// Returns whether it was started.
-///
-/// A sign-in that fails is not recorded: an account's activity can be written only where there is
-/// an account, and the time that takes would tell strangers which addresses have one.
-pub fn insert_session(
-    conn: &mut Connection,
-    id_hash: &[u8; 32],
-    proven: &Credentials,
-    address: IpAddr,
-) -> db::Result<bool> {
-    // Changes nothing, but makes a change of the password wait until this session is there.
-    if !rehash_password(conn, proven, &proven.password_hash)? {
-        return Ok(false);
-    }
-    let now = clock::now();
-    diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
-        .execute(conn)?;
-    diesel::insert_into(sessions::table)
-        .values((
-            sessions::id_hash.eq(&id_hash[..]),
-            sessions::user_id.eq(proven.user_id),
-            sessions::created_at.eq(now),
-            sessions::last_seen_at.eq(now),
-        ))
-        .execute(conn)?;
-    record_of_user(conn, proven.user_id, address, Action::SessionStarted)?;
-    Ok(true)
-}
-
-/// Ends a session because its user says so. One that is gone already stays as it was.
-pub fn end_session(conn: &mut Connection, id_hash: &[u8; 32], address: IpAddr) -> db::Result<()> {
-    let user_id: Option<i64> =
-        diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id_hash[..])))
-            .returning(sessions::user_id)
-            .get_result(conn)
-            .optional()?;
-    match user_id {
-        Some(user_id) => record_of_user(conn, user_id, address, Action::SessionEnded),
-        None => Ok(()),
-    }
-}
-
-fn record_of_user(
-    conn: &mut Connection,
-    user_id: i64,
-    address: IpAddr,
-    action: Action,
-) -> db::Result<()> {
-    let Some(user) = find_user(conn, user_id)? else {
-        return Ok(());
-    };
-    let event = NewEvent {
-        action,
-        subject_id: None,
-        subject: "",
-        detail: "",
-    };
-    let actor = Actor::user(user.id, &user.email, address);
-    Ok(events::record(conn, user.account, &actor, event)?)
-}
-
-/// Whose session this is, unless it has ended: 12 h idle, or 7 days old.
-pub fn find_session_of_any_account(
-    conn: &mut Connection,
-    id_hash: &[u8; 32],
-) -> db::Result<Option<i64>> {
-    let now = clock::now();
-    Ok(sessions::table
-        .filter(sessions::id_hash.eq(&id_hash[..]))
-        .filter(sessions::last_seen_at.gt(now - IDLE))
-        .filter(sessions::created_at.gt(now - LIFETIME))
-        .select(sessions::user_id)
-        .first(conn)
-        .optional()?)
-}
-
-/// Whether the last use of a session is old enough to be written again.
-pub fn is_session_due(conn: &mut Connection, id_hash: &[u8; 32]) -> db::Result<bool> {
-    Ok(diesel::select(diesel::dsl::exists(due_session(id_hash))).get_result(conn)?)
-}
-
-/// Notes that a session is in use. One that is gone stays gone.
-pub fn touch_session(conn: &mut Connection, id_hash: &[u8; 32]) -> db::Result<()> {
-    diesel::update(due_session(id_hash))
-        .set(sessions::last_seen_at.eq(clock::now()))
-        .execute(conn)?;
-    Ok(())
-}
-
-#[diesel::dsl::auto_type]
-fn due_session<'a>(id_hash: &'a [u8; 32]) -> _ {
-    let before: NaiveDateTime = clock::now() - SEEN_STEP;
-    let id_hash: &'a [u8] = id_hash;
-    sessions::table
-        .filter(sessions::id_hash.eq(id_hash))
-        .filter(sessions::last_seen_at.lt(before))
-}
-
-pub fn delete_session(conn: &mut Connection, id_hash: &[u8; 32]) -> db::Result<()> {
-    diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id_hash[..]))).execute(conn)?;
-    Ok(())
 }

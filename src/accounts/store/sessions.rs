@@ -1,0 +1,345 @@
+//! Sessions of people who are signed in: a row each, known by the hash of the session's key.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Credentials, User, events, find_user, rehash_password};
+use crate::accounts::device::Device;
+use crate::accounts::event::{Action, Actor, NewEvent};
+use crate::clock;
+use crate::db::{self, Connection};
+use crate::schema::sessions;
+use crate::token;
+
+const IDLE: TimeDelta = TimeDelta::hours(12);
+const LIFETIME: TimeDelta = TimeDelta::days(7);
+/// A session's last use is written at most this often.
+const SEEN_STEP: TimeDelta = TimeDelta::minutes(1);
+
+/// Which session. It opens nothing, so a page may show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionId([u8; 32]);
+
+impl SessionId {
+    pub fn of_key(key: &str) -> Self {
+        Self(token::hash(key))
+    }
+
+    /// Takes what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A session that goes on under another id.
+#[derive(Debug, Clone, Copy)]
+pub struct Renewal {
+    pub from: SessionId,
+    pub to: SessionId,
+}
+
+/// A live session, as its person sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub id: SessionId,
+    pub created_at: NaiveDateTime,
+    pub last_seen_at: NaiveDateTime,
+    pub device: Device,
+}
+
+/// What became of a session that someone wanted to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Now,
+    Before,
+    /// It is another person's, and goes on.
+    NotTheirs,
+}
+
+/// Starts a session, unless the password was changed since it was compared: that ends all
+/// sessions, and this one would come after. Takes the occasion to remove those that have ended.
+/// Returns whether it was started.
+///
+/// A sign-in that fails is not recorded: an account's activity can be written only where there is
+/// an account, and the time that takes would tell strangers which addresses have one.
+pub fn insert(
+    conn: &mut Connection,
+    id: SessionId,
+    proven: &Credentials,
+    address: IpAddr,
+    user_agent: &str,
+) -> db::Result<bool> {
+    // Changes nothing, but makes a change of the password wait until this session is there.
+    if !rehash_password(conn, proven, &proven.password_hash)? {
+        return Ok(false);
+    }
+    let now = clock::now();
+    diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
+        .execute(conn)?;
+    diesel::insert_into(sessions::table)
+        .values((
+            sessions::id_hash.eq(&id.0[..]),
+            sessions::user_id.eq(proven.user_id),
+            sessions::created_at.eq(now),
+            sessions::last_seen_at.eq(now),
+            sessions::address.eq(address.to_string()),
+            sessions::user_agent.eq(user_agent),
+        ))
+        .execute(conn)?;
+    record_of_user(conn, proven.user_id, address, Action::SessionStarted)?;
+    Ok(true)
+}
+
+/// Whose session this is, unless it has ended: 12 h idle, or 7 days old.
+pub fn find_of_any_account(conn: &mut Connection, id: SessionId) -> db::Result<Option<i64>> {
+    Ok(live()
+        .filter(sessions::id_hash.eq(&id.0[..]))
+        .select(sessions::user_id)
+        .first(conn)
+        .optional()?)
+}
+
+/// A person's live sessions, the one seen last first.
+pub fn list(conn: &mut Connection, user_id: i64) -> db::Result<Vec<Session>> {
+    type Row = (Vec<u8>, NaiveDateTime, NaiveDateTime, String, String);
+    let rows: Vec<Row> = live()
+        .filter(sessions::user_id.eq(user_id))
+        .order((sessions::last_seen_at.desc(), sessions::id_hash))
+        .select((
+            sessions::id_hash,
+            sessions::created_at,
+            sessions::last_seen_at,
+            sessions::address,
+            sessions::user_agent,
+        ))
+        .load(conn)?;
+    let session = |(id, created_at, last_seen_at, address, user_agent): Row| {
+        Some(Session {
+            id: SessionId(id.try_into().ok()?),
+            created_at,
+            last_seen_at,
+            device: Device {
+                address,
+                user_agent,
+            },
+        })
+    };
+    Ok(rows.into_iter().filter_map(session).collect())
+}
+
+/// Ends a session because its user signs out there. One that is gone already stays as it was.
+pub fn end(conn: &mut Connection, id: SessionId, address: IpAddr) -> db::Result<()> {
+    let user_id: Option<i64> =
+        diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id.0[..])))
+            .returning(sessions::user_id)
+            .get_result(conn)
+            .optional()?;
+    match user_id {
+        Some(user_id) => record_of_user(conn, user_id, address, Action::SessionEnded),
+        None => Ok(()),
+    }
+}
+
+/// Ends a person's session from another one.
+pub fn end_elsewhere(
+    conn: &mut Connection,
+    user: &User,
+    id: SessionId,
+    actor: &Actor,
+) -> db::Result<Ended> {
+    let ended: Option<(String, String)> = diesel::delete(
+        live()
+            .filter(sessions::id_hash.eq(&id.0[..]))
+            .filter(sessions::user_id.eq(user.id)),
+    )
+    .returning((sessions::address, sessions::user_agent))
+    .get_result(conn)
+    .optional()?;
+    let Some((address, user_agent)) = ended else {
+        let of_others = sessions::table
+            .filter(sessions::id_hash.eq(&id.0[..]))
+            .filter(sessions::user_id.ne(user.id));
+        return Ok(
+            match diesel::select(diesel::dsl::exists(of_others)).get_result(conn)? {
+                true => Ended::NotTheirs,
+                false => Ended::Before,
+            },
+        );
+    };
+    let device = Device {
+        address,
+        user_agent,
+    };
+    record_end(conn, user, &device.to_string(), actor)?;
+    Ok(Ended::Now)
+}
+
+/// Ends all of a person's sessions but one. Returns how many lived.
+pub fn end_others(
+    conn: &mut Connection,
+    user: &User,
+    this: SessionId,
+    actor: &Actor,
+) -> db::Result<usize> {
+    let ended = delete_others(conn, user.id, this)?;
+    if ended > 0 {
+        record_end(conn, user, &others(ended), actor)?;
+    }
+    Ok(ended)
+}
+
+/// In words: how many sessions a person had besides one.
+pub fn others(count: usize) -> String {
+    match count {
+        0 => "no other session".to_owned(),
+        1 => "1 other session".to_owned(),
+        count => format!("{count} other sessions"),
+    }
+}
+
+/// Removes all of a person's sessions but one. Returns how many lived.
+pub(super) fn delete_others(
+    conn: &mut Connection,
+    user_id: i64,
+    this: SessionId,
+) -> db::Result<usize> {
+    let lived = diesel::delete(
+        live()
+            .filter(sessions::user_id.eq(user_id))
+            .filter(sessions::id_hash.ne(&this.0[..])),
+    )
+    .execute(conn)?;
+    diesel::delete(
+        sessions::table
+            .filter(sessions::user_id.eq(user_id))
+            .filter(sessions::id_hash.ne(&this.0[..])),
+    )
+    .execute(conn)?;
+    Ok(lived)
+}
+
+pub(super) fn delete_all(conn: &mut Connection, user_id: i64) -> db::Result<()> {
+    diesel::delete(sessions::table.filter(sessions::user_id.eq(user_id))).execute(conn)?;
+    Ok(())
+}
+
+/// Lets a live session of a person go on under another id, as old as it is. Returns whether there
+/// was one.
+pub(super) fn renew(conn: &mut Connection, user_id: i64, renewal: Renewal) -> db::Result<bool> {
+    let updated = diesel::update(
+        live()
+            .filter(sessions::id_hash.eq(&renewal.from.0[..]))
+            .filter(sessions::user_id.eq(user_id)),
+    )
+    .set((
+        sessions::id_hash.eq(&renewal.to.0[..]),
+        sessions::last_seen_at.eq(clock::now()),
+    ))
+    .execute(conn)?;
+    Ok(updated == 1)
+}
+
+fn record_end(conn: &mut Connection, user: &User, detail: &str, actor: &Actor) -> db::Result<()> {
+    let event = NewEvent {
+        action: Action::SessionEnded,
+        subject_id: None,
+        subject: "",
+        detail,
+    };
+    Ok(events::record(conn, user.account, actor, event)?)
+}
+
+fn record_of_user(
+    conn: &mut Connection,
+    user_id: i64,
+    address: IpAddr,
+    action: Action,
+) -> db::Result<()> {
+    let Some(user) = find_user(conn, user_id)? else {
+        return Ok(());
+    };
+    let event = NewEvent {
+        action,
+        subject_id: None,
+        subject: "",
+        detail: "",
+    };
+    let actor = Actor::user(user.id, &user.email, address);
+    Ok(events::record(conn, user.account, &actor, event)?)
+}
+
+/// Whether the last use of a session is old enough to be written again.
+pub fn is_due(conn: &mut Connection, id: SessionId) -> db::Result<bool> {
+    Ok(diesel::select(diesel::dsl::exists(due(&id.0))).get_result(conn)?)
+}
+
+/// Notes that a session is in use. One that is gone stays gone.
+pub fn touch(conn: &mut Connection, id: SessionId) -> db::Result<()> {
+    diesel::update(due(&id.0))
+        .set(sessions::last_seen_at.eq(clock::now()))
+        .execute(conn)?;
+    Ok(())
+}
+
+pub fn delete(conn: &mut Connection, id: SessionId) -> db::Result<()> {
+    diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id.0[..]))).execute(conn)?;
+    Ok(())
+}
+
+#[diesel::dsl::auto_type]
+fn live() -> _ {
+    let now: NaiveDateTime = clock::now();
+    let idle: NaiveDateTime = now - IDLE;
+    let old: NaiveDateTime = now - LIFETIME;
+    sessions::table
+        .filter(sessions::last_seen_at.gt(idle))
+        .filter(sessions::created_at.gt(old))
+}
+
+#[diesel::dsl::auto_type]
+fn due<'a>(id_hash: &'a [u8; 32]) -> _ {
+    let before: NaiveDateTime = clock::now() - SEEN_STEP;
+    let id_hash: &'a [u8] = id_hash;
+    sessions::table
+        .filter(sessions::id_hash.eq(id_hash))
+        .filter(sessions::last_seen_at.lt(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_is_written() {
+        let id = SessionId::of_key("key");
+        assert_eq!(SessionId::parse(&id.to_string()), Some(id));
+        assert_eq!(SessionId::parse(&id.to_string().to_uppercase()), Some(id));
+        for wrong in [
+            "",
+            "1",
+            &"0".repeat(63),
+            &"0".repeat(65),
+            &"+1".repeat(32),
+            &"é".repeat(32),
+        ] {
+            assert_eq!(SessionId::parse(wrong), None, "{wrong}");
+        }
+    }
+}
