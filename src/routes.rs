@@ -7,7 +7,7 @@ use actix_web::cookie::{Key, SameSite};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
-use crate::accounts::pages::{self as accounts, activity};
+use crate::accounts::pages::{self as accounts, activity, settings};
 use crate::accounts::session::DbSessions;
 use crate::app::State;
 use crate::domains::pages as domains;
@@ -91,7 +91,12 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/domains/{id}").get(domains::show))
         .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
         .service(resource("/activity").get(activity::index))
-        .service(resource("/activity.csv").get(activity::csv));
+        .service(resource("/activity.csv").get(activity::csv))
+        .service(resource("/settings").get(settings::show))
+        .service(resource("/settings/title").post(settings::rename))
+        .service(resource("/settings/password").post(settings::change_password))
+        .service(resource("/settings/sessions/end-others").post(settings::end_others))
+        .service(resource("/settings/sessions/{id}/end").post(settings::end_session));
 }
 
 fn session(state: &State, extension: TtlExtensionPolicy) -> SessionMiddleware<DbSessions> {

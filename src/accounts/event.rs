@@ -95,6 +95,7 @@ macro_rules! actions {
 
 actions! {
     AccountCreated, "account.created", "Account created";
+    AccountRenamed, "account.renamed", "Account renamed";
     AccountPaused, "account.paused", "Account paused";
     AccountResumed, "account.resumed", "Account resumed";
     /// Which ends all sessions of the person, but for the one that it is done in.

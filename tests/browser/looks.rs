@@ -257,13 +257,14 @@ fn the_pages_that_tell_of_a_key() {
 }
 
 #[test]
-fn activity_and_errors() {
+fn activity_settings_and_errors() {
     let app = App::start(Backend::Sqlite, |_| {});
     let browser = Browser::new(&app);
     sign_up(&browser);
     furnish(&app);
     visit(&browser, "/activity", "activity");
     visit(&browser, "/activity?who=nobody", "activity-no-match");
+    visit(&browser, "/settings", "settings");
     assert_eq!(browser.complaints(), [""; 0]);
     visit(&browser, "/nothing", "not-found");
 }

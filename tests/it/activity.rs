@@ -190,7 +190,7 @@ fn insert(app: &App, number: usize, at: NaiveDateTime, actor: &str) {
 }
 
 /// Makes the database refuse every event.
-fn refuse_events(app: &App) {
+pub fn refuse_events(app: &App) {
     app.database.execute(match app.database.backend() {
         Backend::Sqlite => {
             "CREATE TRIGGER no BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no'); END"
@@ -216,6 +216,7 @@ fn everything(app: &App) -> Vec<String> {
         "SELECT COUNT(*) FROM accounts",
         "SELECT COUNT(*) FROM accounts WHERE status = 'active'",
         "SELECT SUM(key_count) FROM accounts",
+        "SELECT MIN(title) FROM accounts",
         "SELECT MIN(password_hash) FROM users",
         "SELECT COUNT(*) FROM users",
         "SELECT COUNT(*) FROM sessions",
@@ -267,6 +268,9 @@ both! {
         for what in ["pause", "pause", "resume", "resume"] {
             cli(&app.database, &["account", what, "--account", EMAIL], "").unwrap();
         }
+        owner.post("/settings/title", &[("title", "Acme Ltd")]);
+        owner.post("/settings/title", &[("title", " Acme Ltd ")]);
+        owner.post("/settings/title", &[("title", "")]);
         let args = ["account", "password", "--account", EMAIL, "--password-stdin"];
         cli(&app.database, &args, NEW_PASSWORD).unwrap();
         owner.post("/login", &[("email", EMAIL), ("password", "wrong")]);
@@ -297,6 +301,7 @@ both! {
             ("key.expired", "Short (tsend_", server),
             ("account.paused", TITLE, operator),
             ("account.resumed", TITLE, operator),
+            ("account.renamed", "Acme Ltd", here),
             ("account.password_changed", EMAIL, operator),
             ("session.started", "", here),
         ];
@@ -387,6 +392,8 @@ both! {
         let (replaced, _) = owner.create_key("Replaced", "");
         rotate(&app, replaced).unwrap();
         let nonce = owner.nonce();
+        app.visitor().sign_in(EMAIL);
+        let elsewhere = owner.get("/settings").session_ids()[1].clone();
         let cookie = owner.cookie();
         refuse_events(&app);
         let before = everything(&app);
@@ -400,6 +407,10 @@ both! {
             ("/domains".to_owned(), vec![("name", "c.test")]),
             (format!("/domains/{pending}/delete"), vec![]),
             (format!("/domains/{verified}/delete"), vec![]),
+            ("/settings/title".to_owned(), vec![("title", "Other")]),
+            ("/settings/password".to_owned(), vec![("current", PASSWORD), ("new", NEW_PASSWORD)]),
+            ("/settings/sessions/end-others".to_owned(), vec![]),
+            (format!("/settings/sessions/{elsewhere}/end"), vec![]),
             ("/logout".to_owned(), vec![]),
             ("/login".to_owned(), vec![("email", EMAIL), ("password", PASSWORD)]),
         ] {

@@ -56,6 +56,8 @@ fn post_from(visitor: &Visitor, from: From, path: &str, form: &[(&str, &str)]) -
 fn everything(database: &Database) -> Vec<i64> {
     [
         "SELECT COUNT(*) FROM accounts",
+        "SELECT COUNT(*) FROM accounts WHERE title <> 'x'",
+        "SELECT COUNT(*) FROM events",
         "SELECT COUNT(*) FROM sessions",
         "SELECT COUNT(*) FROM login_attempts",
         "SELECT COUNT(*) FROM sending_domains",
@@ -133,12 +135,18 @@ both! {
         let (id, key) = owner.create_key("Production server", "");
         let nonce = owner.nonce();
         let delete = format!("/api-keys/{id}/delete");
-        let forms: [(&str, &[(&str, &str)]); 5] = [
+        app.visitor().sign_in(EMAIL);
+        let end = format!("/settings/sessions/{}/end", owner.get("/settings").session_ids()[1]);
+        let forms: [(&str, &[(&str, &str)]); 9] = [
             ("/api-keys", &[("nonce", &nonce), ("name", "x"), ("scope", "all"), ("expiry", "none")]),
             ("/login", &[("email", EMAIL), ("password", PASSWORD)]),
             ("/domains", &[("name", "acme.test")]),
             ("/logout", &[]),
             (&delete, &[]),
+            ("/settings/title", &[("title", "x")]),
+            ("/settings/password", &[("current", PASSWORD), ("new", "five unrelated blue chairs")]),
+            ("/settings/sessions/end-others", &[]),
+            (&end, &[]),
         ];
         let (own, before) = (app.url(""), everything(&app.database));
         for (from, _) in matrix(&own).filter(|(_, is_welcome)| !is_welcome) {
@@ -215,7 +223,9 @@ both! {
         let (id, key) = owner.create_key("x", "");
         let program = app.program(&key);
         let visitor = app.visitor();
-        for path in ["/api-keys", "/domains", "/api-keys/new", "/activity", "/activity.csv"] {
+        for path in ["/api-keys", "/domains", "/api-keys/new", "/activity", "/activity.csv",
+            "/settings"]
+        {
             let answer = visitor.send(visitor.request("GET", path).bearer_auth(&key));
             assert_eq!(answer.status, 303, "{path}");
         }
@@ -235,8 +245,8 @@ both! {
         let (_, key) = owner.create_key("x", "");
         let program = app.program(&key);
 
-        for path in ["/api-keys", "/api-keys/new", "/domains", "/activity", "/activity.csv", "/healthz",
-            "/readyz"]
+        for path in ["/api-keys", "/api-keys/new", "/domains", "/activity", "/activity.csv", "/settings",
+            "/healthz", "/readyz"]
         {
             assert_is_safe(&owner.get(path), 200);
         }
@@ -402,7 +412,8 @@ both! {
             for path in [format!("/domains/{id}/delete"), format!("/api-keys/{id}/delete"),
                 format!("/api-keys/{id}/pause"), format!("/api-keys/{id}/resume"),
                 format!("/api-keys/{id}/edit"), format!("/api-keys/{id}/rotate"),
-                format!("/api-keys/{id}/stop"), format!("/api-keys/{id}/keep")]
+                format!("/api-keys/{id}/stop"), format!("/api-keys/{id}/keep"),
+                format!("/settings/sessions/{id}/end")]
             {
                 assert_is_error_page(&owner.post(&path, &[]), 404);
             }
@@ -415,6 +426,8 @@ both! {
         for (method, path, allow) in [
             ("GET", "/logout", "POST"),
             ("GET", "/api-keys/1/resume", "POST"),
+            ("GET", "/settings/password", "POST"),
+            ("POST", "/settings", "GET"),
             ("POST", "/api-keys/1", "GET"),
             ("DELETE", "/api-keys/1/delete", "GET, POST"),
             ("PUT", "/api-keys", "GET, POST"),
@@ -431,8 +444,8 @@ both! {
 
     fn head_tells_of_every_page_without_its_body(app: App) {
         let owner = app.owner();
-        for path in ["/api-keys", "/domains", "/activity", "/activity.csv", "/healthz", "/readyz",
-            "/nothing"]
+        for path in ["/api-keys", "/domains", "/activity", "/activity.csv", "/settings", "/healthz",
+            "/readyz", "/nothing"]
         {
             let (head, get) = (owner.send(owner.request("HEAD", path)), owner.get(path));
             assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
@@ -444,7 +457,9 @@ both! {
         let owner = app.owner();
         let before = everything(&app.database);
         let form = "application/x-www-form-urlencoded";
-        for path in ["/api-keys", "/domains", "/login", "/signup"] {
+        for path in ["/api-keys", "/domains", "/login", "/signup", "/settings/title",
+            "/settings/password"]
+        {
             let send = |content_type: &str, body: &[u8]| owner.send(
                 owner.same_origin("POST", path).header("content-type", content_type)
                     .body(body.to_vec())
@@ -497,6 +512,8 @@ both! {
         assert_is_text(visitor.htmx_get(&format!("/api-keys/{id}/delete")), true);
         assert_is_text(visitor.htmx_post(&format!("/api-keys/{id}/pause"), &[]), true);
         assert_is_text(visitor.post("/domains", &[("name", evil)]), true);
+        assert_is_text(visitor.post("/settings/title", &[("title", &evil.repeat(2))]), true);
+        assert_is_text(visitor.get("/settings"), true);
         let form = [("nonce", evil), ("name", evil), ("scope", evil), ("domain", evil),
             ("description", evil), ("expiry", evil), ("expires_on", evil), ("senders", evil),
             ("recipients", evil)];

@@ -26,5 +26,6 @@ mod rotation;
 mod sdk;
 mod secrecy;
 mod sender_rule;
+mod settings;
 mod usage;
 mod verify;

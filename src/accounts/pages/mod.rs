@@ -1,6 +1,7 @@
-//! Sign-up, sign-in and sign-out in the browser; what happened in the account.
+//! Sign-up, sign-in and sign-out in the browser; what happened in the account; its settings.
 
 pub mod activity;
+pub mod settings;
 
 use std::net::IpAddr;
 

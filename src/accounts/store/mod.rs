@@ -194,6 +194,31 @@ pub fn find(conn: &mut Connection, account: AccountId) -> db::Result<Account> {
     })
 }
 
+/// Gives an account another name. Returns whether it is another.
+pub fn rename(
+    conn: &mut Connection,
+    account: AccountId,
+    title: &Title,
+    actor: &Actor,
+) -> db::Result<bool> {
+    lock(conn, account)?;
+    let old = find(conn, account)?.title;
+    if old == title.as_ref() {
+        return Ok(false);
+    }
+    diesel::update(accounts::table.find(account.0))
+        .set(accounts::title.eq(title.as_ref()))
+        .execute(conn)?;
+    let event = NewEvent {
+        action: Action::AccountRenamed,
+        subject_id: Some(account.0),
+        subject: title.as_ref(),
+        detail: &format!("name: “{old}” → “{title}”"),
+    };
+    events::record(conn, account, actor, event)?;
+    Ok(true)
+}
+
 /// Makes others who do this wait until the transaction ends.
 pub fn lock(conn: &mut Connection, account: AccountId) -> db::Result<()> {
     diesel::update(accounts::table.find(account.0))

@@ -85,6 +85,13 @@ impl Answer {
         row.split('"').next()?.parse().ok()
     }
 
+    /// The ids of the sessions in the list, in its order.
+    pub fn session_ids(&self) -> Vec<String> {
+        let forms = self.body.split("action=\"/settings/sessions/").skip(1);
+        let ids = forms.filter_map(|form| form.split('"').next()?.strip_suffix("/end"));
+        ids.map(str::to_owned).collect()
+    }
+
     /// The ids of the keys in the list, in its order.
     pub fn key_ids(&self) -> Vec<i64> {
         let rows = self.body.split("<tr id=\"key-").skip(1);

@@ -1,0 +1,231 @@
+//! Settings: the name of the account, the person's password, and where they are signed in.
+
+use actix_session::Session as Cookie;
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::{address, admit, authenticate};
+use crate::accounts::email::Email;
+use crate::accounts::password::Password;
+use crate::accounts::session::{Acting, SignedIn, ThisSession, go_on, sign_out};
+use crate::accounts::store::sessions::{self, Ended, Renewal, Session, SessionId};
+use crate::accounts::store::{self, PasswordError, User};
+use crate::accounts::title::Title;
+use crate::app::State;
+use crate::http::{Error, page};
+use crate::token;
+
+const WRONG: &str = "This is not the password you have now.";
+const SAME: &str = "This is the password you have now. Choose another one.";
+const OUTDATED: &str = "Your password was changed a moment ago. Enter the one you have now.";
+
+#[derive(Template)]
+#[template(path = "accounts/settings.html")]
+struct SettingsPage {
+    user: User,
+    this: SessionId,
+    /// The one in use first.
+    sessions: Vec<Session>,
+    title: String,
+    title_error: Option<String>,
+    current_error: Option<String>,
+    new_error: Option<String>,
+    notice: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+pub struct Query {
+    notice: Option<String>,
+}
+
+/// `GET /settings`
+pub async fn show(
+    state: web::Data<State>,
+    SignedIn(user): SignedIn,
+    ThisSession(this): ThisSession,
+    query: web::Query<Query>,
+) -> Result<HttpResponse, Error> {
+    let mut page = settings_page(&state, user, this).await?;
+    page.notice = match query.notice.as_deref() {
+        Some("renamed") => Some("The name is saved."),
+        Some("same") => Some("Nothing was changed."),
+        Some("password") => Some("Your password is changed. Your other devices are signed out."),
+        Some("ended") => Some("The device is signed out."),
+        Some("gone") => Some("That device was signed out before."),
+        Some("others") => Some("Your other devices are signed out."),
+        Some("alone") => Some("You are signed in on no other device."),
+        _ => None,
+    };
+    page::html(&page)
+}
+
+async fn settings_page(state: &State, user: User, this: SessionId) -> Result<SettingsPage, Error> {
+    let user_id = user.id;
+    let mut sessions = state
+        .db
+        .read(move |conn| sessions::list(conn, user_id))
+        .await?;
+    sessions.sort_by_key(|session| session.id != this);
+    Ok(SettingsPage {
+        title: user.title.clone(),
+        user,
+        this,
+        sessions,
+        title_error: None,
+        current_error: None,
+        new_error: None,
+        notice: None,
+    })
+}
+
+#[derive(Deserialize)]
+pub struct TitleForm {
+    #[serde(default)]
+    title: String,
+}
+
+/// `POST /settings/title`
+pub async fn rename(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    ThisSession(this): ThisSession,
+    web::Form(form): web::Form<TitleForm>,
+) -> Result<HttpResponse, Error> {
+    let title = match Title::parse(&form.title) {
+        Ok(title) => title,
+        Err(why) => {
+            let mut page = settings_page(&state, user, this).await?;
+            page.title = form.title;
+            page.title_error = Some(why.to_string());
+            return page::unprocessable(&page);
+        }
+    };
+    let account = user.account;
+    let is_renamed = state
+        .db
+        .write(move |conn| store::rename(conn, account, &title, &actor))
+        .await?;
+    let to = match is_renamed {
+        true => "/settings?notice=renamed",
+        false => "/settings?notice=same",
+    };
+    Ok(page::redirect(&request, to))
+}
+
+#[derive(Deserialize)]
+pub struct PasswordForm {
+    #[serde(default)]
+    current: SecretString,
+    #[serde(default)]
+    new: SecretString,
+}
+
+/// Which field stands against a change of the password, and why.
+enum Problem {
+    Current(String),
+    New(String),
+}
+
+/// `POST /settings/password`: the person stays signed in here, under a new session id, and nowhere
+/// else (ASVS 5.0, 7.2.4 and 7.4.3).
+pub async fn change_password(
+    state: web::Data<State>,
+    request: HttpRequest,
+    cookie: Cookie,
+    Acting { user, actor }: Acting,
+    ThisSession(this): ThisSession,
+    web::Form(form): web::Form<PasswordForm>,
+) -> Result<HttpResponse, Error> {
+    admit(&state, &request)?;
+    let (email, current) = (user.email.clone(), &form.current);
+    let problem = 'problem: {
+        let new = match Password::choose(&form.new, &email, &user.title) {
+            Ok(new) => new,
+            Err(why) => break 'problem Problem::New(why.to_string()),
+        };
+        if current.expose_secret().is_empty() {
+            break 'problem Problem::Current("Enter the password you have now.".into());
+        }
+        let email = Email::parse(&email).map_err(|e| Error::Internal(e.to_string()))?;
+        let Some(proven) = authenticate(&state, email, current).await? else {
+            break 'problem Problem::Current(WRONG.into());
+        };
+        if new.is(&Password::typed(current)) {
+            break 'problem Problem::New(SAME.into());
+        }
+        let new_hash = state.hasher.hash(new).await?;
+        let key = token::random();
+        let renewal = Renewal {
+            from: this,
+            to: SessionId::of_key(&key),
+        };
+        let of_user = user.clone();
+        let changed = state
+            .db
+            .write(move |conn| {
+                store::change_password(conn, &of_user, &proven, &new_hash, renewal, &actor)
+            })
+            .await;
+        match changed {
+            Ok(()) => {
+                go_on(&cookie, &key)?;
+                return Ok(page::redirect(&request, "/settings?notice=password"));
+            }
+            Err(PasswordError::SignedOut) => return Err(Error::SignInNeeded),
+            Err(PasswordError::Outdated) => Problem::Current(OUTDATED.into()),
+            Err(PasswordError::Db(error)) => return Err(error.into()),
+        }
+    };
+    let mut page = settings_page(&state, user, this).await?;
+    match problem {
+        Problem::Current(why) => page.current_error = Some(why),
+        Problem::New(why) => page.new_error = Some(why),
+    }
+    page::unprocessable(&page)
+}
+
+/// `POST /settings/sessions/{id}/end`: signs one of the person's devices out, this one too.
+pub async fn end_session(
+    state: web::Data<State>,
+    request: HttpRequest,
+    cookie: Cookie,
+    Acting { user, actor }: Acting,
+    ThisSession(this): ThisSession,
+    id: web::Path<String>,
+) -> Result<HttpResponse, Error> {
+    let id = SessionId::parse(&id).ok_or(Error::NotFound)?;
+    if id == this {
+        sign_out(&cookie, &state.db, address(&state, &request)).await?;
+        return Ok(page::redirect(&request, "/login"));
+    }
+    let ended = state
+        .db
+        .write(move |conn| sessions::end_elsewhere(conn, &user, id, &actor))
+        .await?;
+    match ended {
+        Ended::Now => Ok(page::redirect(&request, "/settings?notice=ended")),
+        Ended::Before => Ok(page::redirect(&request, "/settings?notice=gone")),
+        Ended::NotTheirs => Err(Error::NotFound),
+    }
+}
+
+/// `POST /settings/sessions/end-others`
+pub async fn end_others(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting { user, actor }: Acting,
+    ThisSession(this): ThisSession,
+) -> Result<HttpResponse, Error> {
+    let ended = state
+        .db
+        .write(move |conn| sessions::end_others(conn, &user, this, &actor))
+        .await?;
+    let to = match ended {
+        0 => "/settings?notice=alone",
+        _ => "/settings?notice=others",
+    };
+    Ok(page::redirect(&request, to))
+}
