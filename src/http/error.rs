@@ -136,9 +136,13 @@ impl Asker {
         }
     }
 
+    fn path(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |path| path.as_str())
+    }
+
     fn wanted(&self) -> Option<&str> {
         match self.is_safe && !self.is_htmx {
-            true => self.uri.path_and_query().map(|p| p.as_str()),
+            true => Some(self.path()),
             false => self.came_from.as_deref(),
         }
     }
@@ -149,7 +153,7 @@ fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpRespons
         return page::lead(asker.is_htmx, &asker.login_path());
     }
     log(status, error.map(|e| e as &dyn Display));
-    let text = Text::of(status, error);
+    let text = Text::of(status, error, asker);
     let mut face = HttpResponse::build(status);
     match error {
         Some(Error::TooMany {
@@ -190,10 +194,12 @@ struct Text {
     title: &'static str,
     advice: &'static str,
     leads_to_login: bool,
+    /// The page to ask for again, where that may help.
+    again: Option<String>,
 }
 
 impl Text {
-    fn of(status: StatusCode, error: Option<&Error>) -> Self {
+    fn of(status: StatusCode, error: Option<&Error>, asker: &Asker) -> Self {
         let (title, advice) = match (status, error) {
             (_, Some(Error::SignupClosed)) => (
                 "Sign-up is closed here.",
@@ -240,6 +246,8 @@ impl Text {
             title,
             advice,
             leads_to_login: matches!(error, Some(Error::SignupClosed)),
+            again: (status.is_server_error() && asker.is_safe)
+                .then(|| page::local_path(Some(asker.path())).to_owned()),
         }
     }
 }

@@ -146,8 +146,10 @@ impl Browser {
 
     /// Whether an element can be seen right now.
     pub fn shows(&self, css: &str) -> bool {
-        self.run(find_displayed(&self.driver, By::Css(css)))
-            .is_some()
+        self.until(&format!("whether {css} is seen"), async |driver| {
+            let found = find_displayed(driver, By::Css(css)).await?;
+            Ok(Some(found.is_some()))
+        })
     }
 
     #[track_caller]

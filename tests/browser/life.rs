@@ -169,6 +169,7 @@ fn a_key_is_edited_rotated_and_found_without_javascript() {
     browser.see("#found");
     browser.click("#found a.danger");
     browser.see("form[action$='/delete']");
+    browser.fill("#typed-name", "Shop");
     browser.press("Delete key");
     Keys::see(&browser);
     assert_eq!(
