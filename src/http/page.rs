@@ -1,8 +1,6 @@
 //! Answers that browsers show: whole pages, fragments for htmx, redirects.
 
-use actix_web::http::header::{
-    CACHE_CONTROL, HOST, HeaderName, HeaderValue, LOCATION, REFERER,
-};
+use actix_web::http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, LOCATION, REFERER};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use askama::Template;
 

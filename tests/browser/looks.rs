@@ -73,7 +73,11 @@ fn look(browser: &Browser, screen: &str) {
     for width in PICTURED {
         spread(browser, width);
         for theme in ["light", "dark"] {
-            let features = json!([{"name": "prefers-color-scheme", "value": theme}]);
+            // Without motion: half-way, colours are neither of the two themes.
+            let features = json!([
+                {"name": "prefers-color-scheme", "value": theme},
+                {"name": "prefers-reduced-motion", "value": "reduce"},
+            ]);
             browser.devtools("Emulation.setEmulatedMedia", json!({"features": features}));
             browser.shoot(&format!("{screen}-{width}-{theme}"));
             browser.assert_accessible(&format!("{screen} at {width} pixels, {theme}"));

@@ -72,10 +72,7 @@ fn assert_verdict(app: &App, answer: &Answer, id: i64, key: &str, scope: (&str, 
 }
 
 fn delete(owner: &Visitor, id: i64) {
-    assert_eq!(
-        owner.delete_key(id).status,
-        303
-    );
+    assert_eq!(owner.delete_key(id).status, 303);
 }
 
 both! {

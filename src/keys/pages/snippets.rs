@@ -41,7 +41,12 @@ impl Sample<'_> {
                 "A line of the file that your program reads its environment from.",
                 format!("TOSEND_API_KEY={key}"),
             ),
-            of("curl", "curl", "Sends an email from a terminal.", self.curl(key)),
+            of(
+                "curl",
+                "curl",
+                "Sends an email from a terminal.",
+                self.curl(key),
+            ),
             of(
                 "python",
                 "Python",

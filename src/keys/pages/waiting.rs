@@ -32,7 +32,10 @@ pub async fn first_use(
         return Ok(stop_asking());
     };
     let said = match key.last_use {
-        Some(_) => Some(format!("The key “{}” was used for the first time.", key.name)),
+        Some(_) => Some(format!(
+            "The key “{}” was used for the first time.",
+            key.name
+        )),
         None => None,
     };
     page::html(&UseFragment { key, said })

@@ -142,7 +142,9 @@ pub fn search(
     if view.status.is_some() || view.domain.is_some() {
         let scopes = scopes(conn, account)?;
         let opens = |key: &Candidate, is_it: &dyn Fn(&ScopedDomain) -> bool| {
-            scopes.get(&key.id).is_some_and(|of_key| of_key.iter().any(is_it))
+            scopes
+                .get(&key.id)
+                .is_some_and(|of_key| of_key.iter().any(is_it))
         };
         let is_verified = |key: &Candidate| key.all_domains || opens(key, &|d| d.is_verified);
         found.retain(|key| match view.status {
@@ -176,7 +178,10 @@ pub fn search(
 }
 
 /// The domains of all keys of an account that are restricted to some.
-fn scopes(conn: &mut Connection, account: AccountId) -> db::Result<HashMap<i64, Vec<ScopedDomain>>> {
+fn scopes(
+    conn: &mut Connection,
+    account: AccountId,
+) -> db::Result<HashMap<i64, Vec<ScopedDomain>>> {
     let rows: Vec<(i64, i64, String, String)> = api_key_domains::table
         .inner_join(sending_domains::table)
         .filter(sending_domains::account_id.eq(account.0))

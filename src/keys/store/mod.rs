@@ -31,8 +31,8 @@ pub use end::{
     delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
     forget_ended_of_any_account, has_expired,
 };
-pub use list::{count_ended, in_order, list, search};
 pub use life::{Edit, EditError, changes, edit, pause, resume};
+pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
 pub use uses::record_uses_of_any_account;

@@ -270,7 +270,10 @@ fn longer_lists(walk: &mut Walk, owner: &Visitor) {
     }
     walk.get(owner, "/api-keys");
     walk.get(owner, "/api-keys?page=2");
-    walk.get(owner, "/api-keys?q=<b>\"&status=paused&domain=all&sort=-name");
+    walk.get(
+        owner,
+        "/api-keys?q=<b>\"&status=paused&domain=all&sort=-name",
+    );
     walk.get(owner, "/api-keys?status=unused&sort=used");
     walk.get(owner, "/api-keys?show=ended&sort=name");
     walk.get(owner, "/activity?who=nobody");
