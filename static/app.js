@@ -180,7 +180,7 @@ function makeTabs(box) {
 
 // Times, in the visitor's language and zone. The server's clock counts, not this machine's.
 
-const skew = Date.now() - Date.parse(document.documentElement.dataset.now);
+const skew = Date.now() - Date.parse(document.body.dataset.now);
 const locale = [...navigator.languages];
 const formats = {
   day: new Intl.DateTimeFormat(locale, { dateStyle: "medium" }),

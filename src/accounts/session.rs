@@ -13,16 +13,17 @@ use actix_web::{FromRequest, HttpRequest};
 
 use super::event::Actor;
 use super::store::sessions::{self, SessionId};
-use super::store::{Credentials, User, find_user};
+use super::store::{Credentials, User};
 use crate::app::State;
 use crate::db::Db;
 use crate::http::{Error, client_address, keep_user_agent, user_agent};
 use crate::token;
 
-const USER_ID: &str = "user_id";
-/// Which row the session is. Only on the way from `load` to a handler.
+/// Whose the session is, and which row. Only on the way from `load` to a handler.
+const USER: &str = "user";
 const ID: &str = "id";
-/// Only on the way from `sign_in` to `save`: what the password was compared with, and where from.
+/// Only on the way from `sign_in` to `save`: who, what the password was compared with, where from.
+const USER_ID: &str = "user_id";
 const PASSWORD_HASH: &str = "password_hash";
 const ADDRESS: &str = "address";
 const USER_AGENT: &str = "user_agent";
@@ -37,19 +38,21 @@ pub struct DbSessions(pub Db);
 impl SessionStore for DbSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<HashMap<String, String>>, LoadError> {
         let id = SessionId::of_key(key.as_ref());
-        let user_id = self
+        let user = self
             .0
             .read(move |conn| sessions::find_of_any_account(conn, id))
             .await
             .map_err(|e| LoadError::Other(e.into()))?;
-        let Some(user_id) = user_id else {
+        let Some(user) = user else {
             return Ok(None);
         };
-        let id = serde_json::to_string(&id).map_err(|e| LoadError::Other(e.into()))?;
-        Ok(Some(HashMap::from([
-            (USER_ID.to_owned(), user_id.to_string()),
-            (ID.to_owned(), id),
-        ])))
+        let known = || {
+            Ok::<_, serde_json::Error>(HashMap::from([
+                (USER.to_owned(), serde_json::to_string(&user)?),
+                (ID.to_owned(), serde_json::to_string(&id)?),
+            ]))
+        };
+        known().map(Some).map_err(|e| LoadError::Other(e.into()))
     }
 
     async fn save(
@@ -189,18 +192,11 @@ pub struct SignedIn(pub User);
 
 impl FromRequest for SignedIn {
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
+    type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let user_id = request.get_session().get::<i64>(USER_ID);
-        let db = State::of(request).db.clone();
-        Box::pin(async move {
-            let Ok(Some(user_id)) = user_id else {
-                return Err(Error::SignInNeeded);
-            };
-            let user = db.read(move |conn| find_user(conn, user_id)).await?;
-            user.map(Self).ok_or(Error::SignInNeeded)
-        })
+        let user = request.get_session().get(USER);
+        ready(user.ok().flatten().map(Self).ok_or(Error::SignInNeeded))
     }
 }
 

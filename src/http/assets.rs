@@ -1,6 +1,9 @@
 //! The files in `static/`, embedded and addressed by their content, so that they may be kept for
 //! good.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use rust_embed::{EmbeddedFile, RustEmbed};
@@ -13,9 +16,18 @@ use super::Error;
 struct Assets;
 
 /// The address of a file in `static/`, with a part that changes when the file does.
-pub fn url(name: &str) -> String {
-    let file = Assets::get(name).unwrap_or_else(|| panic!("static/{name} is missing"));
-    format!("/static/{}/{name}", version(&file))
+pub fn url(name: &str) -> &'static str {
+    static URLS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+        let files = Assets::iter().filter_map(|name| Some((Assets::get(&name)?, name)));
+        files
+            .map(|(file, name)| {
+                let url = format!("/static/{}/{name}", version(&file));
+                (name.into_owned(), url)
+            })
+            .collect()
+    });
+    URLS.get(name)
+        .unwrap_or_else(|| panic!("static/{name} is missing"))
 }
 
 /// `GET /static/{version}/{name}`

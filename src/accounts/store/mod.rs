@@ -6,6 +6,7 @@ pub mod sessions;
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::event::{Action, Actor, NewEvent};
 use super::{email::Email, throttle, title::Title};
@@ -19,10 +20,10 @@ use sessions::Renewal;
 const FORGIVEN: TimeDelta = TimeDelta::days(1);
 
 /// Whose data a statement may touch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AccountId(pub i64);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccountStatus {
     Active,
     Paused,
@@ -45,7 +46,7 @@ impl AccountStatus {
 }
 
 /// Someone who is signed in, and their account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {
     pub id: i64,
     pub account: AccountId,
@@ -277,30 +278,40 @@ pub fn uncount_key(conn: &mut Connection, account: AccountId) -> db::Result<()> 
 }
 
 pub fn find_user(conn: &mut Connection, user_id: i64) -> db::Result<Option<User>> {
-    type Row = (i64, i64, String, String, String, i64);
-    let row: Option<Row> = users::table
+    let row: Option<UserRow> = users::table
         .inner_join(accounts::table)
         .filter(users::id.eq(user_id))
-        .select((
-            users::id,
-            users::account_id,
-            users::email,
-            accounts::title,
-            accounts::status,
-            accounts::key_count,
-        ))
+        .select(user_columns())
         .first(conn)
         .optional()?;
-    Ok(
-        row.map(|(id, account_id, email, title, status, key_count)| User {
+    Ok(row.map(User::from))
+}
+
+type UserRow = (i64, i64, String, String, String, i64);
+
+#[diesel::dsl::auto_type]
+fn user_columns() -> _ {
+    (
+        users::id,
+        users::account_id,
+        users::email,
+        accounts::title,
+        accounts::status,
+        accounts::key_count,
+    )
+}
+
+impl From<UserRow> for User {
+    fn from((id, account_id, email, title, status, key_count): UserRow) -> Self {
+        Self {
             id,
             account: AccountId(account_id),
             email,
             title,
             account_status: AccountStatus::from_column(&status),
             key_count,
-        }),
-    )
+        }
+    }
 }
 
 pub fn find_credentials(conn: &mut Connection, email: &Email) -> db::Result<Option<Credentials>> {

@@ -7,12 +7,12 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Credentials, User, events, find_user, rehash_password};
+use super::{Credentials, User, UserRow, events, find_user, rehash_password, user_columns};
 use crate::accounts::device::Device;
 use crate::accounts::event::{Action, Actor, NewEvent};
 use crate::clock;
 use crate::db::{self, Connection};
-use crate::schema::sessions;
+use crate::schema::{accounts, sessions, users};
 use crate::token;
 
 const IDLE: TimeDelta = TimeDelta::hours(12);
@@ -108,12 +108,14 @@ pub fn insert(
 }
 
 /// Whose session this is, unless it has ended: 12 h idle, or 7 days old.
-pub fn find_of_any_account(conn: &mut Connection, id: SessionId) -> db::Result<Option<i64>> {
-    Ok(live()
+pub fn find_of_any_account(conn: &mut Connection, id: SessionId) -> db::Result<Option<User>> {
+    let row: Option<UserRow> = live()
+        .inner_join(users::table.inner_join(accounts::table))
         .filter(sessions::id_hash.eq(&id.0[..]))
-        .select(sessions::user_id)
+        .select(user_columns())
         .first(conn)
-        .optional()?)
+        .optional()?;
+    Ok(row.map(User::from))
 }
 
 /// A person's live sessions, the one seen last first.
