@@ -1,6 +1,6 @@
 //! The one clock. Every instant the program stores is made here.
 
-use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, TimeDelta, Timelike, Utc};
 
 /// The present instant in UTC, cut to microseconds: PostgreSQL stores no finer ones, and an
 /// instant must read back as it was written.
@@ -13,19 +13,37 @@ pub fn to_microseconds(instant: NaiveDateTime) -> NaiveDateTime {
     instant.trunc_subsecs(6)
 }
 
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
+
+// A list tells a hundred instants: a pattern would be read anew for each, which takes as long as all
+// the rest of a row.
+
 /// RFC 3339 in UTC with seconds, as in `2026-01-15T10:30:00Z`.
 pub fn rfc3339(instant: &NaiveDateTime) -> String {
-    utc(instant).format("%Y-%m-%dT%H:%M:%SZ").to_string()
+    let (date, time) = (instant.date(), instant.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        date.year(),
+        date.month(),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
 }
 
 /// What people read on a page: `15 Jan 2026, 10:30 UTC`.
 pub fn for_people(instant: &NaiveDateTime) -> String {
-    utc(instant).format("%-d %b %Y, %H:%M UTC").to_string()
+    let time = instant.time();
+    format!("{}, {:02}:{:02} UTC", day(instant), time.hour(), time.minute())
 }
 
 /// The day alone: `15 Jan 2026`.
 pub fn day(instant: &NaiveDateTime) -> String {
-    utc(instant).format("%-d %b %Y").to_string()
+    let month = MONTHS[instant.month0() as usize];
+    format!("{} {month} {}", instant.day(), instant.year())
 }
 
 /// What people read of an instant that is past: `5 minutes ago`; the day, after a month.
@@ -88,6 +106,16 @@ fn utc(instant: &NaiveDateTime) -> DateTime<Utc> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn instants_are_told_in_full() {
+        let at = DateTime::from_timestamp(1_768_473_005, 0)
+            .unwrap()
+            .naive_utc();
+        assert_eq!(rfc3339(&at), "2026-01-15T10:30:05Z");
+        assert_eq!(for_people(&at), "15 Jan 2026, 10:30 UTC");
+        assert_eq!(day(&at), "15 Jan 2026");
+    }
 
     #[test]
     fn the_past_is_told_as_people_do() {

@@ -21,8 +21,8 @@ const FORM_BYTES: usize = 64 * 1024;
 
 pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
     // Asked by pages on their own, which is no sign of a person.
-    let silent = session(state, TtlExtensionPolicy::OnStateChanges);
-    let session = session(state, TtlExtensionPolicy::OnEveryRequest);
+    let silent = session(state, false);
+    let session = session(state, true);
     move |config| {
         config
             // First, since it is asked most.
@@ -101,7 +101,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/settings/sessions/{id}/end").post(settings::end_session));
 }
 
-fn session(state: &State, extension: TtlExtensionPolicy) -> SessionMiddleware<DbSessions> {
+fn session(state: &State, keeps_alive: bool) -> SessionMiddleware<DbSessions> {
     let is_https = state.config.is_https();
     let name = match is_https {
         // The prefix makes browsers insist on Secure, Path=/ and this host (RFC 6265bis, 4.1.3).
@@ -110,9 +110,12 @@ fn session(state: &State, extension: TtlExtensionPolicy) -> SessionMiddleware<Db
     };
     let lifetime = PersistentSession::default()
         .session_ttl(Duration::days(7))
-        .session_ttl_extension_policy(extension);
+        .session_ttl_extension_policy(TtlExtensionPolicy::OnStateChanges);
     SessionMiddleware::builder(
-        DbSessions(state.db.clone()),
+        DbSessions {
+            db: state.db.clone(),
+            keeps_alive,
+        },
         Key::from(state.secret.as_ref()),
     )
     .cookie_name(name.to_owned())

@@ -33,19 +33,30 @@ const NEXT_KEY: &str = "next_key";
 /// What a session holds is the user's id and nothing else, so a row is its user, and only people who
 /// signed in have one. Rows are keyed by the hash of the session key.
 #[derive(Clone)]
-pub struct DbSessions(pub Db);
+pub struct DbSessions {
+    pub db: Db,
+    /// Whether a request is a sign of somebody, who may stay signed in.
+    pub keeps_alive: bool,
+}
 
 impl SessionStore for DbSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<HashMap<String, String>>, LoadError> {
         let id = SessionId::of_key(key.as_ref());
-        let user = self
-            .0
+        let found = self
+            .db
             .read(move |conn| sessions::find_of_any_account(conn, id))
             .await
             .map_err(|e| LoadError::Other(e.into()))?;
-        let Some(user) = user else {
+        let Some((user, is_due)) = found else {
             return Ok(None);
         };
+        if self.keeps_alive && is_due {
+            let touched = self.db.write(move |conn| sessions::touch(conn, id)).await;
+            if let Err(error) = touched {
+                // The session may end earlier than it might; the request does not fail over it.
+                tracing::warn!(%error, "the last use of a session could not be written");
+            }
+        }
         let known = || {
             Ok::<_, serde_json::Error>(HashMap::from([
                 (USER.to_owned(), serde_json::to_string(&user)?),
@@ -65,7 +76,7 @@ impl SessionStore for DbSessions {
         let key = token::random();
         let id = SessionId::of_key(&key);
         let is_started = self
-            .0
+            .db
             .write(move |conn| sessions::insert(conn, id, &proven, address, &user_agent))
             .await
             .map_err(|e| SaveError::Other(e.into()))?;
@@ -93,27 +104,14 @@ impl SessionStore for DbSessions {
             .map_err(|_| UpdateError::Other(anyhow::anyhow!("the session key is too long")))
     }
 
-    /// Runs after the handler: an error here would replace its answer, which may show a key that
-    /// is shown only once. So it is logged, and the session ends earlier than it might.
-    async fn update_ttl(&self, key: &SessionKey, _ttl: &Duration) -> Result<(), anyhow::Error> {
-        let id = SessionId::of_key(key.as_ref());
-        let touched: crate::db::Result<()> = async {
-            let due = self.0.read(move |conn| sessions::is_due(conn, id)).await?;
-            if due {
-                self.0.write(move |conn| sessions::touch(conn, id)).await?;
-            }
-            Ok(())
-        }
-        .await;
-        if let Err(error) = touched {
-            tracing::warn!(%error, "the last use of a session could not be written");
-        }
+    /// A cookie lives no longer than its session, and a session is seen when it is loaded.
+    async fn update_ttl(&self, _key: &SessionKey, _ttl: &Duration) -> Result<(), anyhow::Error> {
         Ok(())
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let id = SessionId::of_key(key.as_ref());
-        self.0.write(move |conn| sessions::delete(conn, id)).await?;
+        self.db.write(move |conn| sessions::delete(conn, id)).await?;
         Ok(())
     }
 }

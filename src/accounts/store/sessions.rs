@@ -107,15 +107,19 @@ pub fn insert(
     Ok(true)
 }
 
-/// Whose session this is, unless it has ended: 12 h idle, or 7 days old.
-pub fn find_of_any_account(conn: &mut Connection, id: SessionId) -> db::Result<Option<User>> {
-    let row: Option<UserRow> = live()
+/// Whose session this is, unless it has ended: 12 h idle, or 7 days old; and whether its last use is
+/// old enough to be written again.
+pub fn find_of_any_account(
+    conn: &mut Connection,
+    id: SessionId,
+) -> db::Result<Option<(User, bool)>> {
+    let row: Option<(UserRow, NaiveDateTime)> = live()
         .inner_join(users::table.inner_join(accounts::table))
         .filter(sessions::id_hash.eq(&id.0[..]))
-        .select(user_columns())
+        .select((user_columns(), sessions::last_seen_at))
         .first(conn)
         .optional()?;
-    Ok(row.map(User::from))
+    Ok(row.map(|(user, seen)| (User::from(user), seen < clock::now() - SEEN_STEP)))
 }
 
 /// A person's live sessions, the one seen last first.
@@ -285,11 +289,6 @@ fn record_of_user(
     };
     let actor = Actor::user(user.id, &user.email, address);
     Ok(events::record(conn, user.account, &actor, event)?)
-}
-
-/// Whether the last use of a session is old enough to be written again.
-pub fn is_due(conn: &mut Connection, id: SessionId) -> db::Result<bool> {
-    Ok(diesel::select(diesel::dsl::exists(due(&id.0))).get_result(conn)?)
 }
 
 /// Notes that a session is in use. One that is gone stays gone.
