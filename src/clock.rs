@@ -37,7 +37,12 @@ pub fn rfc3339(instant: &NaiveDateTime) -> String {
 /// What people read on a page: `15 Jan 2026, 10:30 UTC`.
 pub fn for_people(instant: &NaiveDateTime) -> String {
     let time = instant.time();
-    format!("{}, {:02}:{:02} UTC", day(instant), time.hour(), time.minute())
+    format!(
+        "{}, {:02}:{:02} UTC",
+        day(instant),
+        time.hour(),
+        time.minute()
+    )
 }
 
 /// The day alone: `15 Jan 2026`.

@@ -111,7 +111,9 @@ impl SessionStore for DbSessions {
 
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let id = SessionId::of_key(key.as_ref());
-        self.db.write(move |conn| sessions::delete(conn, id)).await?;
+        self.db
+            .write(move |conn| sessions::delete(conn, id))
+            .await?;
         Ok(())
     }
 }
