@@ -65,15 +65,40 @@ diesel::table! {
 }
 
 diesel::table! {
+    email_counts (account_id, hour, api_key_id, domain_id) {
+        account_id -> Int8,
+        api_key_id -> Int8,
+        domain_id -> Int8,
+        hour -> Timestamp,
+        accepted -> Int8,
+    }
+}
+
+diesel::table! {
+    email_counts_frontier (id) {
+        id -> Int8,
+        counted_before -> Timestamp,
+    }
+}
+
+diesel::table! {
     emails (id) {
         id -> Int8,
         account_id -> Int8,
         api_key_id -> Int8,
         domain_id -> Nullable<Int8>,
         message_id -> Text,
-        message -> Text,
+        message -> Nullable<Text>,
         status -> Text,
         created_at -> Timestamp,
+        internet_id -> Text,
+        attempts -> Int8,
+        next_attempt_at -> Timestamp,
+        claim -> Nullable<Text>,
+        ended_at -> Nullable<Timestamp>,
+        remaining -> Nullable<Text>,
+        refused -> Nullable<Text>,
+        reply -> Nullable<Text>,
     }
 }
 
@@ -123,6 +148,16 @@ diesel::table! {
         name -> Text,
         status -> Text,
         created_at -> Timestamp,
+        dkim_public -> Nullable<Text>,
+        dkim_private -> Nullable<Bytea>,
+        dkim_state -> Text,
+        spf_state -> Text,
+        dmarc_state -> Text,
+        checked_at -> Nullable<Timestamp>,
+        next_check_at -> Nullable<Timestamp>,
+        missing_since -> Nullable<Timestamp>,
+        pending_since -> Nullable<Timestamp>,
+        is_attested -> Bool,
     }
 }
 
@@ -154,6 +189,8 @@ diesel::joinable!(api_key_domains -> sending_domains (domain_id));
 diesel::joinable!(api_key_uses -> api_keys (api_key_id));
 diesel::joinable!(api_keys -> accounts (account_id));
 diesel::joinable!(api_keys -> users (created_by));
+diesel::joinable!(email_counts -> accounts (account_id));
+diesel::joinable!(email_counts -> api_keys (api_key_id));
 diesel::joinable!(emails -> accounts (account_id));
 diesel::joinable!(emails -> api_keys (api_key_id));
 diesel::joinable!(emails -> sending_domains (domain_id));
@@ -170,6 +207,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_key_domains,
     api_key_uses,
     api_keys,
+    email_counts,
+    email_counts_frontier,
     emails,
     events,
     form_nonces,

@@ -58,6 +58,15 @@ impl ServerSecret {
         hash.finalize().into()
     }
 
+    /// A key for one purpose: who learns it learns neither the secret nor a key for another purpose.
+    pub fn key_for(&self, purpose: &'static str) -> [u8; 32] {
+        let mut hash = Sha256::new_with_prefix("ToSend: a key for ");
+        hash.update(purpose);
+        hash.update([0]);
+        hash.update(self.0);
+        hash.finalize().into()
+    }
+
     fn read(path: &Path) -> Result<Self, String> {
         let mut bytes = Vec::new();
         std::fs::File::open(path)

@@ -26,6 +26,7 @@ pub fn accept(
     message: &Message,
 ) -> db::Result<String> {
     let message_id = message.message_hash.clone().unwrap_or_else(token::random);
+    let now = clock::now();
     let fields = serde_json::to_string(message).expect("strings, lists and maps of strings");
     diesel::insert_into(emails::table)
         .values((
@@ -35,7 +36,9 @@ pub fn accept(
             emails::message_id.eq(&message_id),
             emails::message.eq(fields),
             emails::status.eq("held"),
-            emails::created_at.eq(clock::now()),
+            emails::created_at.eq(now),
+            emails::internet_id.eq(token::random()),
+            emails::next_attempt_at.eq(now),
         ))
         .execute(conn)?;
     Ok(message_id)

@@ -1,0 +1,16 @@
+DROP INDEX emails_ended_with_message;
+DROP INDEX emails_due;
+DROP INDEX emails_api_key_id_created_at;
+ALTER TABLE emails DROP CONSTRAINT emails_check;
+ALTER TABLE emails DROP COLUMN reply;
+ALTER TABLE emails DROP COLUMN refused;
+ALTER TABLE emails DROP COLUMN remaining;
+ALTER TABLE emails DROP COLUMN ended_at;
+ALTER TABLE emails DROP COLUMN claim;
+ALTER TABLE emails DROP COLUMN next_attempt_at;
+ALTER TABLE emails DROP COLUMN attempts;
+ALTER TABLE emails DROP COLUMN internet_id;
+ALTER TABLE emails DROP CONSTRAINT emails_status_check;
+UPDATE emails SET status = 'held', message = coalesce(message, '');
+ALTER TABLE emails ADD CONSTRAINT emails_status_check CHECK (status IN ('held'));
+ALTER TABLE emails ALTER COLUMN message SET NOT NULL;

@@ -1,0 +1,12 @@
+DROP INDEX sending_domains_next_check_at;
+DROP INDEX sending_domains_verified;
+ALTER TABLE sending_domains DROP COLUMN is_attested;
+ALTER TABLE sending_domains DROP COLUMN pending_since;
+ALTER TABLE sending_domains DROP COLUMN missing_since;
+ALTER TABLE sending_domains DROP COLUMN next_check_at;
+ALTER TABLE sending_domains DROP COLUMN checked_at;
+ALTER TABLE sending_domains DROP COLUMN dmarc_state;
+ALTER TABLE sending_domains DROP COLUMN spf_state;
+ALTER TABLE sending_domains DROP COLUMN dkim_state;
+ALTER TABLE sending_domains DROP COLUMN dkim_private;
+ALTER TABLE sending_domains DROP COLUMN dkim_public;
