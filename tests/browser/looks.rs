@@ -363,6 +363,67 @@ fn what_went_wrong() {
     ]);
 }
 
+/// `docs/api-keys-light.png` and `-dark.png` are these pictures.
+#[test]
+fn the_page_as_the_readme_shows_it() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    let run = |noun: &str, verb: &str, rest: &[&str]| {
+        let arguments = [&[noun, verb, "--account", EMAIL], rest].concat();
+        cli(&app.database, &arguments, "").unwrap();
+    };
+    run("domain", "add", &["acme.com", "--verified"]);
+    run("domain", "add", &["news.acme.com", "--verified"]);
+    for (name, domain, age, used) in [
+        ("Nightly backup", None, "104 days", Some("9 hours")),
+        ("Staging", None, "61 days", Some("40 days")),
+        (
+            "Newsletter",
+            Some("news.acme.com"),
+            "33 days",
+            Some("3 hours"),
+        ),
+        ("Laptop of Ada", None, "12 days", Some("5 days")),
+        (
+            "Production server",
+            Some("acme.com"),
+            "8 days",
+            Some("1 minute"),
+        ),
+        ("Support desk", Some("acme.com"), "0 days", None),
+    ] {
+        let domain = domain.map(|domain| ["--domain", domain]);
+        let named = ["--name", name];
+        run(
+            "key",
+            "create",
+            &[&named[..], domain.as_ref().map_or(&[], |d| d)].concat(),
+        );
+        let ago = |time: &str| format!("strftime('%F %R:%f', 'now', '-{time}')");
+        let newest = "(SELECT max(id) FROM api_keys)";
+        let created = ago(age);
+        app.database.execute(&format!(
+            "UPDATE api_keys SET created_at = {created} WHERE id = {newest}"
+        ));
+        if let Some(used) = used.map(ago) {
+            app.database.execute(&format!(
+                "INSERT INTO api_key_uses VALUES ({newest}, {used}, '::1', '')"
+            ));
+        }
+    }
+    run("key", "pause", &["4"]);
+    for theme in ["light", "dark"] {
+        browser.goto("/settings");
+        browser.click(&format!("[name=theme][value={theme}]"));
+        browser.press("Save");
+        browser.see(&format!("[data-theme={theme}]"));
+        Keys::open(&browser);
+        spread(&browser, DESKTOP);
+        browser.shoot(&format!("readme-{theme}"));
+    }
+}
+
 /// The alarm works.
 #[test]
 fn what_moves_is_noticed() {
