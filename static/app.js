@@ -316,7 +316,9 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   const source = document.getElementById(button.dataset.copy);
   const copied = await copy(source);
-  select(source);
+  // The focus stays where it was, but for text that is to be copied by hand.
+  if (copied) button.focus();
+  else select(source);
   const label = button.dataset.label ?? (button.dataset.label = button.textContent);
   button.textContent = copied ? "Copied" : "Press Ctrl+C";
   say(copied ? "Copied." : "Copying is not possible here. The text is selected: press Ctrl+C.");

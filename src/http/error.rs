@@ -10,6 +10,7 @@ use actix_web::http::{StatusCode, Uri};
 use actix_web::middleware::Next;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use askama::Template;
+use url::form_urlencoded::Serializer;
 
 use super::page;
 use crate::db;
@@ -124,15 +125,18 @@ impl Asker {
     }
 
     /// By way of the login page to where the person was going, or, if one cannot go there again,
-    /// to the page that they were on.
+    /// to the page that they were on. It says so if a form is lost over it.
     fn login_path(&self) -> String {
-        match self.wanted() {
-            None | Some("/") => "/login".to_owned(),
-            Some(wanted) => {
-                let next: String =
-                    url::form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
-                format!("/login?next={next}")
-            }
+        let mut query = Serializer::new(String::new());
+        if let Some(wanted) = self.wanted().filter(|wanted| *wanted != "/") {
+            query.append_pair("next", wanted);
+        }
+        if !self.is_safe {
+            query.append_pair("unsent", "yes");
+        }
+        match query.finish() {
+            query if query.is_empty() => "/login".to_owned(),
+            query => format!("/login?{query}"),
         }
     }
 

@@ -6,22 +6,25 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use thirtyfour::action_chain::ActionChain;
 use thirtyfour::error::{WebDriverErrorInner, WebDriverResult};
 use thirtyfour::prelude::*;
 use thirtyfour::{ChromiumLikeCapabilities, LoggingPrefsLogLevel};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::support::App;
+use crate::support::{App, Proxy};
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// With the pipe Chromium ends when its driver does, however that happens.
-const ARGUMENTS: [&str; 10] = [
+const ARGUMENTS: [&str; 11] = [
     "--headless=new",
     "--remote-debugging-pipe",
     "--no-sandbox",
@@ -32,6 +35,7 @@ const ARGUMENTS: [&str; 10] = [
     "--disable-component-update",
     "--no-first-run",
     "--lang=en",
+    "--window-size=1280,900",
 ];
 
 pub struct Browser {
@@ -57,6 +61,11 @@ impl Browser {
         let rule = format!("--host-resolver-rules=MAP {host} 127.0.0.1");
         let base = format!("http://{host}:{}", app.address.port());
         Self::start(base, &[rule], json!({}))
+    }
+
+    /// Reaches the server over a network that may fail.
+    pub fn through(network: &Proxy) -> Self {
+        Self::start(format!("http://{}", network.address), &[], json!({}))
     }
 
     fn start(base: String, arguments: &[String], preferences: Value) -> Self {
@@ -202,10 +211,20 @@ impl Browser {
     #[track_caller]
     pub fn double_press(&self, name: &str) {
         let button = self.displayed(By::XPath(named(name)));
-        let twice = self
-            .driver
-            .action_chain_with_delay(Some(Duration::ZERO), Some(Duration::ZERO));
-        self.run(twice.double_click_element(&button).perform());
+        self.run(self.at_once().double_click_element(&button).perform());
+    }
+
+    #[track_caller]
+    pub fn triple_press(&self, name: &str) {
+        let button = self.displayed(By::XPath(named(name)));
+        let thrice = self.at_once().double_click_element(&button).click();
+        self.run(thrice.perform());
+    }
+
+    /// What is done without a pause between.
+    fn at_once(&self) -> ActionChain {
+        let none = Some(Duration::ZERO);
+        self.driver.action_chain_with_delay(none, none)
     }
 
     #[track_caller]
@@ -255,6 +274,13 @@ impl Browser {
         self.run(typing.perform());
     }
 
+    /// Goes on by the Tab key until the focus is there, and presses Enter.
+    #[track_caller]
+    pub fn enter(&self, css: &str) {
+        self.tab_to(css);
+        self.press_enter();
+    }
+
     /// Goes on by the Tab key until the focus is there.
     #[track_caller]
     pub fn tab_to(&self, css: &str) {
@@ -272,12 +298,26 @@ impl Browser {
     /// What is on the clipboard, read as a person would: by pasting it.
     #[track_caller]
     pub fn paste(&self) -> String {
-        self.script::<()>(
+        self.paste_into("body")
+    }
+
+    /// The same beside an open dialog, which keeps the focus; it gets it back.
+    #[track_caller]
+    pub fn paste_in_dialog(&self) -> String {
+        self.script::<()>("window.before = document.activeElement");
+        let text = self.paste_into("dialog[open]");
+        self.script::<()>("window.before.focus()");
+        text
+    }
+
+    #[track_caller]
+    fn paste_into(&self, place: &str) -> String {
+        self.script::<()>(&format!(
             "const area = document.createElement('textarea');
              area.id = 'paste-here';
-             document.body.append(area);",
-        );
-        self.click("#paste-here");
+             document.querySelector('{place}').append(area);
+             area.focus();"
+        ));
         let chord = self.driver.action_chain().key_down(Key::Control);
         self.run(chord.send_keys("v").key_up(Key::Control).perform());
         self.wait("something is pasted", || {
@@ -301,8 +341,21 @@ impl Browser {
         self.run(self.driver.cdp().send_raw(method, parameters))
     }
 
+    /// What comes out of the printer, as text.
+    pub fn print(&self) -> String {
+        let printed = self.devtools("Page.printToPDF", json!({}));
+        let pdf = STANDARD.decode(printed["data"].as_str().unwrap()).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, pdf).unwrap();
+        let run = Command::new("pdftotext").arg(file.path()).arg("-").output();
+        let run = run.expect("pdftotext starts: run the tests with tests/run");
+        assert!(run.status.success(), "pdftotext: {run:?}");
+        String::from_utf8(run.stdout).unwrap()
+    }
+
     /// What the console holds that should not be there, and forgets it: errors and refusals of
-    /// the content security policy. A 422 is an answer, which Chromium logs as an error.
+    /// the content security policy. A 422 is an answer, which Chromium logs as an error. Nothing may
+    /// be left of this when the browser is closed.
     pub fn complaints(&self) -> Vec<String> {
         let log = self.run(self.driver.browser_log());
         log.into_iter()
@@ -310,6 +363,15 @@ impl Browser {
             .map(|entry| entry.message)
             .filter(|message| !message.contains("status of 422"))
             .collect()
+    }
+
+    /// Forgets the complaints that a test provoked, each with one of these words in it.
+    #[track_caller]
+    pub fn forgive(&self, provoked: &[&str]) {
+        let complaints = self.complaints();
+        let is_known = |complaint: &&String| provoked.iter().any(|words| complaint.contains(words));
+        let (known, others): (Vec<_>, Vec<_>) = complaints.iter().partition(is_known);
+        assert!(others.is_empty() && !known.is_empty(), "{complaints:?}");
     }
 
     /// Saves what can be seen as `target/screenshots/<name>.png`.
@@ -380,13 +442,17 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        let mut left = Vec::new();
         if std::thread::panicking() {
             let test = std::thread::current();
             let name = test.name().unwrap_or("a test").replace("::", "-");
             let file = screenshots().join(format!("failed-{name}.png"));
             let _ = self.runtime.block_on(self.driver.screenshot(&file));
+        } else {
+            left = self.complaints();
         }
         let _ = self.runtime.block_on(self.driver.clone().quit());
+        assert!(left.is_empty(), "the console: {left:?}");
     }
 }
 

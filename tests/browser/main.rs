@@ -10,8 +10,12 @@ mod axe;
 mod browser;
 mod screens;
 
+mod failures;
 mod form;
+mod keyboard;
 mod life;
+mod list;
 mod looks;
+mod reveal;
 mod safety;
 mod story;

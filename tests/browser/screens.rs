@@ -28,6 +28,14 @@ impl<'a> SignUp<'a> {
         self
     }
 
+    pub fn submit_wrong(self) {
+        self.0.fill("#title", TITLE);
+        self.0.fill("#email", EMAIL);
+        self.0.fill("#password", "short");
+        self.0.press("Create account");
+        self.0.see("#password-error:not(:empty)");
+    }
+
     pub fn submit(self, title: &str) -> Keys<'a> {
         self.0.fill("#title", title);
         self.0.fill("#email", EMAIL);
@@ -50,6 +58,13 @@ impl<'a> SignIn<'a> {
         self.0.fill("#password", PASSWORD);
         self.0.press("Sign in");
         Keys::see(self.0)
+    }
+
+    pub fn submit_wrong(self) {
+        self.0.fill("#email", EMAIL);
+        self.0.fill("#password", "wrong");
+        self.0.press("Sign in");
+        self.0.see(".note.danger");
     }
 }
 

@@ -94,7 +94,6 @@ both! {
         );
         let (status, body) = shell(&curl);
         assert_eq!(status, 403, "{body}");
-        assert_eq!(browser.complaints(), [""; 0]);
     }
 }
 
@@ -128,7 +127,6 @@ fn copy_works_on_plain_http_under_another_host_name() {
         browser.paste() == curl,
         "Copy curl put something else on the clipboard"
     );
-    assert_eq!(browser.complaints(), [""; 0]);
 }
 
 #[test]

@@ -551,17 +551,19 @@ both! {
         let owner = app.owner();
         app.database.execute("UPDATE sessions SET last_seen_at = '2020-01-01 00:00:00.000000'");
         let cookie = owner.cookie();
-        for answer in [
-            owner.htmx_get("/api-keys/new"),
-            owner.htmx_post("/api-keys/1/pause", &[]),
-            owner.htmx_post("/api-keys", &[("name", "x")]),
+        let unsent = "/login?unsent=yes";
+        for (answer, to) in [
+            (owner.htmx_get("/api-keys/new"), LOGIN),
+            (owner.htmx_post("/api-keys/1/pause", &[]), unsent),
+            (owner.htmx_post("/api-keys", &[("name", "x")]), unsent),
         ] {
             assert_eq!((answer.status, answer.body.as_str()), (200, ""));
-            assert_eq!(answer.header("hx-redirect"), Some(LOGIN));
+            assert_eq!(answer.header("hx-redirect"), Some(to));
             assert_eq!(answer.location(), None);
             owner.set_cookie(cookie.clone());
         }
-        assert_eq!(owner.post("/domains", &[("name", "acme.test")]).location(), Some(LOGIN));
+        assert_eq!(owner.post("/domains", &[("name", "acme.test")]).location(), Some(unsent));
+        assert!(owner.get(unsent).body.contains("nothing was changed"));
 
         let wanted = "/api-keys?page=2&notice=gone";
         let answer = owner.get(wanted);

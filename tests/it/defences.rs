@@ -230,7 +230,7 @@ both! {
             assert_eq!(answer.status, 303, "{path}");
         }
         let delete = visitor.same_origin("POST", &format!("/api-keys/{id}/delete"));
-        assert_eq!(visitor.send(delete.bearer_auth(&key)).location(), Some("/login"));
+        assert_eq!(visitor.send(delete.bearer_auth(&key)).location(), Some("/login?unsent=yes"));
         assert_eq!(owner.get("/v2/info").status, 401);
         let sent = owner.same_origin("POST", "/v2/emails").json(&email("ada@acme.test"));
         assert_eq!(owner.send(sent).status, 401);

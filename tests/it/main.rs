@@ -16,6 +16,7 @@ mod failover;
 mod faults;
 mod gateway;
 mod house;
+mod key_list;
 mod keys;
 mod last_used;
 mod life;

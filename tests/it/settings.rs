@@ -23,6 +23,9 @@ const LAPTOP: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 F
 const PHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 \
                      (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1";
 
+/// Where a form leads that nobody who is signed in has sent.
+const SIGNED_OUT: &str = "/login?unsent=yes";
+
 fn log_in(visitor: &Visitor, password: &str) -> Answer {
     visitor.post("/login", &[("email", EMAIL), ("password", password)])
 }
@@ -204,7 +207,7 @@ both! {
         let more = [("title", "Eve Inc"), ("account_id", "1"), ("id", "1"), ("status", "paused")];
         assert_leads(&stranger.post("/settings/title", &more), "/settings?notice=renamed");
         assert_eq!((title(&app, 1), title(&app, 2)), ("Bühne & Söhne".into(), "Eve Inc".into()));
-        assert_leads(&rename(&app.visitor(), "x"), "/login");
+        assert_leads(&rename(&app.visitor(), "x"), SIGNED_OUT);
     }
 
     fn a_name_that_is_none_comes_back_with_its_reason(app: App) {
@@ -338,7 +341,7 @@ both! {
         }
         assert_eq!((password_hash(&app), events(&app), owner.cookie()), (hash, count, cookie));
         assert!(is_signed_in(&owner) && is_signed_in(&other));
-        assert_leads(&change(&app.visitor(), PASSWORD, NEW), "/login");
+        assert_leads(&change(&app.visitor(), PASSWORD, NEW), SIGNED_OUT);
         assert_eq!(log_in(&app.visitor(), PASSWORD).status, 303);
     }
 
@@ -429,7 +432,7 @@ both! {
                         (303, Some("/settings?notice=password")) => Some(n),
                         // Its session ended before it, the password was another one already, or two
                         // counted at the same instant, which shuts the account for a moment.
-                        (303, Some("/login")) | (422 | 429, None) => None,
+                        (303, Some(SIGNED_OUT)) | (422 | 429, None) => None,
                         _ => panic!("{answer:?}"),
                     }
                 });
@@ -490,7 +493,7 @@ both! {
             thread::sleep(Duration::from_millis(wait));
             assert_leads(&owner.post("/logout", &[]), "/login");
             let answer = slow.end(&body).to_ascii_lowercase();
-            assert!(answer.contains("location: /login\r\n"), "{answer}");
+            assert!(answer.contains("location: /login?unsent=yes\r\n"), "{answer}");
             assert_eq!((password_hash(&app), sessions(&app)), (hash.clone(), 0));
             // Only a request that had found its session before the sign-out proves something: it
             // compared and hashed.
@@ -643,7 +646,7 @@ both! {
         assert_eq!((app.database.number(ended), sessions(&app)), (2, 2));
         assert_eq!(owner.cookie(), cookie);
         assert!(is_signed_in(&owner) && is_signed_in(&stranger));
-        assert_leads(&end_others(&app.visitor()), "/login");
+        assert_leads(&end_others(&app.visitor()), SIGNED_OUT);
     }
 
     fn nobody_ends_the_sessions_of_others(app: App) {
@@ -655,7 +658,7 @@ both! {
         assert!(!stranger.get(SETTINGS).session_ids().contains(&id));
         assert!(!stranger.get(SETTINGS).body.contains(EMAIL));
         assert_leads(&end_others(&stranger), "/settings?notice=alone");
-        assert_leads(&end(&app.visitor(), &id), "/login");
+        assert_leads(&end(&app.visitor(), &id), SIGNED_OUT);
         for odd in ["", "x", "-1", "%00", &id[1..], &format!("{id}0"), &"g".repeat(64), "%F0%9F%98%80"] {
             assert_eq!(end(&owner, odd).status, 404, "{odd}");
         }

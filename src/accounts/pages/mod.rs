@@ -49,6 +49,22 @@ struct SignupPage {
     code_error: Option<String>,
 }
 
+impl SignupPage {
+    /// Whether the focus is on a field at first: on the first one that is wrong, or the first of all.
+    fn starts_at(&self, field: &str) -> bool {
+        let mut fields = vec![
+            ("title", &self.title_error),
+            ("email", &self.email_error),
+            ("password", &self.password_error),
+        ];
+        if self.asks_code {
+            fields.insert(0, ("setup_code", &self.code_error));
+        }
+        let wrong = fields.iter().find(|(_, error)| error.is_some());
+        wrong.unwrap_or(&fields[0]).0 == field
+    }
+}
+
 /// `GET /signup`
 pub async fn signup_form(
     state: web::Data<State>,
@@ -154,6 +170,8 @@ async fn signup_page(state: &State, request: &HttpRequest) -> Result<SignupPage,
 struct LoginPage {
     email: String,
     next: String,
+    /// Whether the person was signed out over a form, which is lost.
+    is_unsent: bool,
     error: Option<String>,
     offers_signup: bool,
 }
@@ -161,6 +179,7 @@ struct LoginPage {
 #[derive(Deserialize)]
 pub struct LoginQuery {
     next: Option<String>,
+    unsent: Option<String>,
 }
 
 /// `GET /login`
@@ -181,6 +200,7 @@ pub async fn login_form(
     }
     page::html(&LoginPage {
         next: next.to_owned(),
+        is_unsent: query.unsent.is_some(),
         offers_signup: state.config.signup == Signup::Open,
         ..LoginPage::default()
     })
@@ -216,6 +236,7 @@ pub async fn login(
         None => page::unprocessable(&LoginPage {
             email: form.email,
             next,
+            is_unsent: false,
             error: Some("The email address or the password is wrong.".into()),
             offers_signup: state.config.signup == Signup::Open,
         }),

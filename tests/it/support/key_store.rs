@@ -1,6 +1,8 @@
 //! The first account's keys, changed by the product's own functions on connections of the test's
 //! own: for what has no page, and for what happens by the thousand.
 
+use std::fmt::Debug;
+
 use chrono::DateTime;
 use tosend_dashboard::accounts::email::Email;
 use tosend_dashboard::accounts::event::Actor;
@@ -16,7 +18,7 @@ use tosend_dashboard::keys::store::{
 };
 use tosend_dashboard::keys::view::Which;
 
-use super::{Database, EMAIL};
+use super::{Database, EMAIL, until};
 
 pub struct KeyStore {
     pub db: Db,
@@ -46,8 +48,7 @@ impl KeyStore {
     }
 
     pub fn create(&self, scope: NewScope, expiry: Expiry) -> Result<Made, CreateError> {
-        self.db
-            .write_blocking(|conn| self.insert(conn, scope, expiry))
+        self.write(|conn| self.insert(conn, scope.clone(), expiry))
     }
 
     /// Many alike, all at once.
@@ -57,7 +58,24 @@ impl KeyStore {
                 .map(|_| self.insert(conn, scope.clone(), Expiry::NEVER))
                 .collect::<Result<_, _>>()
         };
-        self.db.write_blocking(create).unwrap()
+        self.write(create).unwrap()
+    }
+
+    /// Where the machine is busy a connection may be long in coming. Nothing is done then, and it is
+    /// asked for again.
+    fn write<T, E: From<db::Error> + Debug>(
+        &self,
+        work: impl Fn(&mut Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut done = None;
+        until("a connection", || {
+            let result = self.db.write_blocking(&work);
+            let is_late = |error: &E| format!("{error:?}").contains("timed out waiting");
+            let is_done = !result.as_ref().err().is_some_and(is_late);
+            done = Some(result);
+            is_done
+        });
+        done.expect("it was tried")
     }
 
     fn insert(
@@ -89,30 +107,28 @@ impl KeyStore {
             rule: Rule::default(),
         };
         let actor = Actor::operator();
-        self.db
-            .write_blocking(|conn| store::edit(conn, self.account, id, None, &edit, &actor))
+        self.write(|conn| store::edit(conn, self.account, id, None, &edit, &actor))
     }
 
     /// Gives the successor.
     pub fn rotate(&self, id: i64, rotation: &Rotation) -> Result<Made, RotateError> {
         let secret = PlainKey::generate();
         let (limit, actor) = (i64::MAX, Actor::operator());
-        let new = self.db.write_blocking(|conn| {
+        let new = self.write(|conn| {
             store::rotate(conn, self.account, id, rotation, &secret, limit, &actor)
         })?;
         Ok(made(&new, &secret))
     }
 
     pub fn change(&self, id: i64, change: Change) -> Found {
-        self.db
-            .write_blocking(|conn| change(conn, self.account, id, &Actor::operator()))
+        self.write(|conn| change(conn, self.account, id, &Actor::operator()))
             .unwrap()
     }
 
     pub fn live_ids(&self) -> Vec<i64> {
         let list =
             |conn: &mut Connection| store::list(conn, self.account, Which::Live, i64::MAX, 0);
-        let keys = self.db.write_blocking(list).unwrap();
+        let keys = self.write(list).unwrap();
         keys.iter().map(|key| key.id).collect()
     }
 
@@ -126,9 +142,7 @@ impl KeyStore {
         keys.as_mut().unwrap().extend(quiet.unwrap());
         let long_ago = DateTime::UNIX_EPOCH.naive_utc();
         let end = |(account, id)| {
-            let ended = self
-                .db
-                .write_blocking(|conn| store::end_if_due(conn, account, id, long_ago));
+            let ended = self.write(|conn| store::end_if_due(conn, account, id, long_ago));
             usize::from(ended.unwrap())
         };
         keys.unwrap().into_iter().map(end).sum()
