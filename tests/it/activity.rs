@@ -107,7 +107,7 @@ fn change<T>(
 fn set_domain(app: &App, name: &str, status: DomainStatus) -> db::Result<()> {
     let name = DomainName::parse(name).unwrap();
     change(app, |conn, account, actor| {
-        domains_store::set_status(conn, account, &name, status, actor)
+        domains_store::set_status(conn, account, &name, status, actor).map(|_| ())
     })
 }
 
