@@ -13,7 +13,7 @@ pub const GRACE: TimeDelta = TimeDelta::hours(24);
 const MINUTE: TimeDelta = TimeDelta::minutes(1);
 const HOUR: TimeDelta = TimeDelta::hours(1);
 const DAY: TimeDelta = TimeDelta::days(1);
-/// After DNS gave no answer.
+/// After DNS gave no answer about a verified domain.
 const RETRY: TimeDelta = TimeDelta::minutes(5);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,17 +56,14 @@ impl Standing {
     /// the end, a failed one an hour and a day.
     pub fn rest(&self, is_answered: bool, now: NaiveDateTime) -> TimeDelta {
         let growing = |since: NaiveDateTime| (now - since) / 10;
-        let rest = match (self.status, self.missing_since) {
+        match (self.status, self.missing_since) {
             (DomainStatus::Pending, _) => growing(self.pending_since).clamp(MINUTE, HOUR),
+            (DomainStatus::Verified, _) if !is_answered => RETRY,
             (DomainStatus::Verified, None) => HOUR,
             (DomainStatus::Verified, Some(since)) => (since + GRACE - now).clamp(MINUTE, HOUR),
             (DomainStatus::Failed, since) => {
                 growing(since.unwrap_or(self.pending_since)).clamp(HOUR, DAY)
             }
-        };
-        match is_answered {
-            true => rest,
-            false => rest.min(RETRY),
         }
     }
 }
@@ -228,6 +225,7 @@ mod tests {
         // It is looked at when its time is over, not up to an hour later.
         assert_eq!(minutes(standing(Verified, Some(100)), 124), 1);
         assert_eq!(standing(Verified, None).rest(false, at(1)), RETRY);
+        assert_eq!(standing(Verified, Some(100)).rest(false, at(200)), RETRY);
         assert_eq!(standing(Pending, None).rest(false, at(0)), MINUTE);
     }
 

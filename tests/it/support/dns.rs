@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
@@ -114,19 +115,17 @@ impl Dns {
         self.zone.by_tcp.load(Ordering::SeqCst)
     }
 
-    /// Gives a domain of the first account the record that its page shows.
+    /// Gives a domain the record that its page shows: the first one of this name.
     pub fn publish(&self, app: &App, domain: &str) {
-        let text = dkim_text(app, domain);
+        let text = dkim_text(app, first(app, domain));
         self.set(&dkim_name(domain), &[&text]);
     }
 
     /// Publishes a domain's record, and waits until the server has found it by itself.
     pub fn verify(&self, app: &App, domain: &str) {
         self.publish(app, domain);
-        check_soon(app, domain);
-        until("the domain is verified", || {
-            status(app, domain) == "verified"
-        });
+        let id = first(app, domain);
+        check_until(app, id, || status(app, id) == "verified");
     }
 }
 
@@ -144,31 +143,40 @@ pub fn dkim_name(domain: &str) -> String {
     format!("tosend._domainkey.{domain}")
 }
 
-/// What is to stand there, for the first account that has the domain. Waits for its key.
-pub fn dkim_text(app: &App, domain: &str) -> String {
-    let of_domain = format!("FROM sending_domains WHERE name = '{domain}'");
-    let earliest = format!("id = (SELECT MIN(id) {of_domain})");
-    let has_key = format!("SELECT COUNT(*) {of_domain} AND {earliest} AND dkim_public IS NOT NULL");
+/// What is to stand there. Waits for the domain's key.
+pub fn dkim_text(app: &App, id: i64) -> String {
+    let has_key =
+        format!("SELECT COUNT(*) FROM sending_domains WHERE id = {id} AND dkim_public IS NOT NULL");
     until("the domain has a key", || {
         app.database.number(&has_key) == 1
     });
-    let public = format!("SELECT dkim_public {of_domain} AND {earliest}");
+    let public = format!("SELECT dkim_public FROM sending_domains WHERE id = {id}");
     format!("v=DKIM1; k=rsa; p={}", app.database.text(&public))
 }
 
-/// Makes the server's own check of a domain due.
-pub fn check_soon(app: &App, domain: &str) {
-    app.database.execute(&format!(
-        "UPDATE sending_domains SET next_check_at = NULL WHERE name = '{domain}'"
-    ));
+/// The id of the first domain of this name.
+pub fn first(app: &App, domain: &str) -> i64 {
+    app.database.number(&format!(
+        "SELECT MIN(id) FROM sending_domains WHERE name = '{domain}'"
+    ))
 }
 
-/// Of the first account's domain.
-pub fn status(app: &App, domain: &str) -> String {
-    let earliest = format!("SELECT MIN(id) FROM sending_domains WHERE name = '{domain}'");
+pub fn status(app: &App, id: i64) -> String {
     app.database.text(&format!(
-        "SELECT status FROM sending_domains WHERE id = ({earliest})"
+        "SELECT status FROM sending_domains WHERE id = {id}"
     ))
+}
+
+/// Makes the server's own check of a domain due, again and again, until something is so: a check
+/// that was under way before says when the next one is.
+pub fn check_until(app: &App, id: i64, mut is_so: impl FnMut() -> bool) {
+    until("the server checks the domain by itself", || {
+        app.database.execute(&format!(
+            "UPDATE sending_domains SET next_check_at = NULL WHERE id = {id}"
+        ));
+        std::thread::sleep(Duration::from_millis(100));
+        is_so()
+    });
 }
 
 /// One port for both.
