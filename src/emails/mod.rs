@@ -2,4 +2,5 @@
 
 pub mod api;
 pub mod message;
+pub mod plain_text;
 pub mod store;
