@@ -13,6 +13,7 @@ use crate::accounts::setup_code::SetupCode;
 use crate::accounts::throttle::PerAddress;
 use crate::config::Config;
 use crate::db::Db;
+use crate::http::body::Room;
 use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
@@ -32,6 +33,7 @@ pub struct State {
     pub db: Db,
     pub verifier: Verifier,
     pub usage: Usage,
+    pub room: Room,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
     pub setup_code: SetupCode,
@@ -46,6 +48,7 @@ impl State {
             config,
             verifier: Verifier::start(&db),
             usage: Usage::default(),
+            room: Room::default(),
             db,
             hasher: Hasher::new(),
             sign_in_limit: PerAddress::new(),
