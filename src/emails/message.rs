@@ -769,6 +769,252 @@ mod tests {
         );
     }
 
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let bad = json!({
+            "from": {"email": "a@acme.test", "name": 7},
+            "to": [{"email": "b@example.org"}, "c", {"email": "zoë@example.org"}],
+            "cc": [{"email": "b@example.org", "name": "x".repeat(256)}],
+            "subject": "",
+            "headers": {"From": "x", "X-A": "a\nb", "X Y": "c", "Bcc": "d", "X-Ok": "e"},
+            "attachments": [
+                {"type": "image/png", "name": "a", "content": "AAAA"},
+                {"type": "image", "name": "a", "content": "AAAA"},
+                {"type": "image/png", "content": "AAAA"},
+                {"type": "image/png", "name": "a", "content": "?"},
+                {"type": "image/png", "name": "a", "content": "AAAA", "content_id": "a b"},
+            ],
+            "tags": {"a\nb": "c"},
+        });
+        assert_eq!(
+            problem(&bad),
+            "from.name_invalid to.invalid cc.invalid subject.required headers.invalid \
+             headers.not_allowed attachments.invalid tags.invalid content.required"
+        );
+        let problems = Message::parse(&bad).unwrap_err();
+        let sentence = |field: &str, code: &str| {
+            let mut problems = problems.iter();
+            let problem = problems.find(|p| (p.field, p.code) == (field, code));
+            problem.unwrap().sentence.clone().into_owned()
+        };
+        let to = sentence("to", "invalid");
+        assert!(
+            to.contains("Entry 2 of to") && to.contains("Entry 3 of to") && to.contains("ASCII")
+        );
+        let invalid = sentence("headers", "invalid");
+        assert!(invalid.contains("X-A") && invalid.contains("X Y") && !invalid.contains("X-Ok"));
+        let reserved = sentence("headers", "not_allowed");
+        assert!(reserved.contains("From") && reserved.contains("Bcc"));
+        let attachments = sentence("attachments", "invalid");
+        for place in 2..=5 {
+            assert!(
+                attachments.contains(&format!("Entry {place} of")),
+                "{attachments}"
+            );
+        }
+        assert!(!attachments.contains("Entry 1 of"));
+    }
+
+    #[test]
+    fn headers_that_others_make_are_refused() {
+        let code = |name: &str| problem(&with("headers", json!({ name: "x" })));
+        for name in [
+            "Sender",
+            "TO",
+            "cc",
+            "Reply-To",
+            "Subject",
+            "Date",
+            "Message-Id",
+            "Return-Path",
+            "Received",
+            "Received-SPF",
+            "Resent-From",
+            "ARC-Seal",
+            "Authentication-Results",
+            "MIME-Version",
+            "content-transfer-encoding",
+            "DKIM-Signature",
+        ] {
+            assert_eq!(code(name), "headers.not_allowed", "{name}");
+        }
+        for name in ["X:A", "X A", "", "Ä", "x\0", &"x".repeat(77)] {
+            assert_eq!(code(name), "headers.invalid", "{name}");
+        }
+        assert_eq!(
+            problem(&with("headers", json!({"X-A": "x".repeat(994)}))),
+            "headers.invalid"
+        );
+        let many: Map<String, Value> = (0..101).map(|n| (format!("X-{n}"), "x".into())).collect();
+        assert_eq!(problem(&with("headers", json!(many))), "headers.max_limit");
+        let fine = json!({
+            "List-Unsubscribe": "<https://acme.test/u>", "In-Reply-To": "<a@b>", "X-Greeting": "Grüße",
+            "X-Long": "x".repeat(990),
+        });
+        assert!(Message::parse(&with("headers", fine)).is_ok());
+    }
+
+    #[test]
+    fn headers_come_as_fluentsmtp_sends_them_too() {
+        let listed = json!([{"X-A": "a"}, {"X-B": "b"}]);
+        let message = Message::parse(&with("headers", listed)).unwrap();
+        assert_eq!(json!(message.headers), json!({"X-A": "a", "X-B": "b"}));
+        let reserved = json!([{"X-A": "a"}, {"Bcc": "x@y.test"}]);
+        assert_eq!(problem(&with("headers", reserved)), "headers.not_allowed");
+        assert_eq!(
+            problem(&with("headers", json!([["X-A", "a"]]))),
+            "headers.invalid"
+        );
+    }
+
+    #[test]
+    fn an_address_is_one_that_mail_servers_take() {
+        let to = |email: &str| {
+            let message = Message::parse(&with("to", json!([{"email": email}])));
+            message.map(|message| message.to[0].email.clone()).ok()
+        };
+        for (email, sent) in [
+            ("b@bücher.test", "b@xn--bcher-kva.test"),
+            (" B@BÜCHER.test ", "B@xn--bcher-kva.test"),
+            ("B@Example.ORG", "B@Example.ORG"),
+            ("\"b c\"@example.org", "\"b c\"@example.org"),
+        ] {
+            assert_eq!(to(email).as_deref(), Some(sent), "{email}");
+        }
+        let long = format!("{}@example.org", "x".repeat(65));
+        for email in [
+            "bü@example.org",
+            "b@exa\tmple.org",
+            "b@\u{202E}example.org",
+            "@",
+            &long,
+        ] {
+            assert_eq!(to(email), None, "{email}");
+        }
+    }
+
+    #[test]
+    fn html_alone_gets_a_text() {
+        let mut message = with("html", json!("<p>Hello <b>you</b></p>"));
+        assert_eq!(
+            Message::parse(&message).unwrap().text.as_deref(),
+            Some("Hello")
+        );
+        message["text"] = Value::Null;
+        let text = Message::parse(&message).unwrap().text.unwrap();
+        assert!(text.contains("Hello") && text.contains("you") && !text.contains('<'));
+        message["html"] = json!("<div>".repeat(5_000));
+        assert_eq!(Message::parse(&message).unwrap().text, None);
+    }
+
+    #[test]
+    fn an_inline_attachment_keeps_its_id_without_brackets() {
+        let id = |id: Value| {
+            let file =
+                json!({"type": "image/png", "name": "a.png", "content": "AAAA", "content_id": id});
+            let message = Message::parse(&with("attachments", json!([file])));
+            message
+                .map(|message| message.attachments[0].content_id.clone())
+                .ok()
+        };
+        assert_eq!(id(json!("logo")), Some(Some("logo".into())));
+        assert_eq!(
+            id(json!("<logo@acme.test>")),
+            Some(Some("logo@acme.test".into()))
+        );
+        assert_eq!(id(json!("")), Some(None));
+        for wrong in [
+            json!("a b"),
+            json!("a>"),
+            json!(7),
+            json!("a\r\nb"),
+            json!("<>"),
+        ] {
+            assert_eq!(id(wrong.clone()), None, "{wrong}");
+        }
+    }
+
+    /// All that becomes a line of a message's head, or of a part's.
+    fn header_texts(message: &Message) -> Vec<&str> {
+        let mailboxes = [&message.to, &message.cc, &message.bcc]
+            .into_iter()
+            .flatten();
+        let mailboxes = mailboxes.chain([&message.from]).chain(&message.reply_to);
+        let mut texts = vec![message.subject.as_str()];
+        for mailbox in mailboxes {
+            texts.push(&mailbox.email);
+            texts.extend(mailbox.name.as_deref());
+        }
+        for (name, value) in message.headers.iter().chain(&message.tags) {
+            texts.extend([name.as_str(), value]);
+        }
+        for attachment in &message.attachments {
+            texts.extend([attachment.media_type.as_str(), &attachment.name]);
+            texts.extend(attachment.content_id.as_deref());
+        }
+        texts.extend(message.message_hash.as_deref());
+        texts
+    }
+
+    /// Often fine, sometimes with what would begin another line.
+    fn any_text(fine: &'static str) -> impl Strategy<Value = String> {
+        let odd = prop_oneof![
+            Just("\r\nBcc: e@evil.test"),
+            Just("\n"),
+            Just("\r"),
+            Just("\0"),
+            Just("\t"),
+            Just("\u{85}"),
+            Just("\u{2028}"),
+            Just("ü"),
+            Just("\""),
+            Just("<"),
+            Just(","),
+            Just(" "),
+        ];
+        prop_oneof![
+            3 => Just(fine.to_owned()),
+            1 => (0..=fine.len(), odd).prop_map(move |(place, odd)| {
+                let (before, after) = fine.split_at(place);
+                format!("{before}{odd}{after}")
+            }),
+        ]
+    }
+
+    fn any_email() -> impl Strategy<Value = Value> {
+        let address = || (any_text("b@example.org"), any_text("Bob"));
+        let mailbox = |(email, name): (String, String)| json!({"email": email, "name": name});
+        let texts = (
+            any_text("Hi"),
+            any_text("X-A"),
+            any_text("a"),
+            any_text("Ada <a@b.test>"),
+        );
+        let parts = (
+            any_text("image/png"),
+            any_text("a.png"),
+            any_text("logo"),
+            any_text("hash"),
+        );
+        (address(), address(), texts, parts).prop_map(move |(from, to, texts, parts)| {
+            let (subject, header, value, reply_to) = texts;
+            let (media_type, name, content_id, hash) = parts;
+            json!({
+                "from": mailbox(from),
+                "to": [mailbox(to)],
+                "reply_to": reply_to,
+                "subject": subject,
+                "text": "Hello",
+                "headers": {header.clone(): value.clone()},
+                "tags": {header: value},
+                "attachments": [
+                    {"type": media_type, "name": name, "content": "AAAA", "content_id": content_id},
+                ],
+                "message_hash": hash,
+            })
+        })
+    }
+
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -802,6 +1048,15 @@ mod tests {
         #[test]
         fn parsing_never_panics(value in any_json()) {
             let _ = Message::parse(&value);
+        }
+
+        #[test]
+        fn what_is_accepted_begins_no_line_of_its_own(email in any_email()) {
+            if let Ok(message) = Message::parse(&email) {
+                for text in header_texts(&message) {
+                    prop_assert!(!text.contains(['\r', '\n', '\0']), "{text:?}");
+                }
+            }
         }
     }
 }
