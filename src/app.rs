@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::db::Db;
 use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
+use crate::http::body::Room;
 use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
@@ -34,6 +35,7 @@ pub struct State {
     pub db: Db,
     pub verifier: Verifier,
     pub usage: Usage,
+    pub room: Room,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
     pub checker: Checker,
@@ -55,6 +57,7 @@ impl State {
                 secret: secret.clone(),
             },
             check_limit: CheckLimit::new(),
+            room: Room::default(),
             db,
             config,
             hasher: Hasher::new(),

@@ -15,8 +15,6 @@ use crate::emails::api as emails;
 use crate::http::{self, api_error, assets, body, csrf, health, preferences};
 use crate::keys::{api as gateway, pages as keys};
 
-/// 10 MB of attachments in base64, and the rest of the message.
-const API_BODY_BYTES: usize = 16 * 1024 * 1024;
 const FORM_BYTES: usize = 64 * 1024;
 
 pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
@@ -28,7 +26,6 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
             // First, since it is asked most.
             .service(
                 scope("/v2")
-                    .app_data(PayloadConfig::new(API_BODY_BYTES))
                     .wrap(from_fn(api_error::shape_errors))
                     .configure(api),
             )
@@ -67,7 +64,8 @@ fn api(config: &mut ServiceConfig) {
         .service(resource("/info").get(emails::info))
         .service(resource("/verify").get(gateway::verify))
         .service(resource("/verify/{original:.*}").to(gateway::verify_for_envoy))
-        .service(resource("/emails").post(emails::create));
+        .service(resource("/emails").post(emails::create))
+        .service(resource("/emails/batch").post(emails::create_batch));
 }
 
 #[rustfmt::skip]

@@ -1,5 +1,5 @@
-//! What the server does by itself: it writes down the end of keys whose time is over, and forgets
-//! what is old. Any number of nodes may do it at once.
+//! What the server does by itself: it writes down the end of keys whose time is over and how many
+//! emails an hour had, and forgets what is old. Any number of nodes may do it at once.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const KEYS: i64 = 1_000;
 /// Rows that go in one transaction: who changes something on a page waits for no more than that.
 const ROWS: i64 = 1_000;
+/// Hours of emails that are counted at a time, of a database in which none ever were.
+const HOURS: usize = 100;
 
 /// Goes on until `stop` is dropped.
 pub fn run(db: &Db, activity_days: i64, stop: &Receiver<()>) {
@@ -27,13 +29,21 @@ pub fn run(db: &Db, activity_days: i64, stop: &Receiver<()>) {
         since: clock::now(),
         stop,
     };
-    let (mut quiet_at, mut forget_at) = (Instant::now(), Instant::now());
+    let (mut quiet_at, mut count_at, mut forget_at) =
+        (Instant::now(), Instant::now(), Instant::now());
     let mut is_failing = false;
     loop {
         let mut done = upkeep.end_due();
         if done.is_ok() && Instant::now() >= quiet_at {
             quiet_at = Instant::now() + MINUTE;
             done = upkeep.end_quiet();
+        }
+        if done.is_ok() && Instant::now() >= count_at {
+            let counted = upkeep.count_emails();
+            if !matches!(counted, Ok(HOURS)) {
+                count_at = Instant::now() + MINUTE;
+            }
+            done = counted.map(drop);
         }
         if done.is_ok() && Instant::now() >= forget_at {
             forget_at = Instant::now() + HOUR;
@@ -87,6 +97,22 @@ impl Upkeep<'_> {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Gives how many hours were counted.
+    fn count_emails(&self) -> db::Result<usize> {
+        for counted in 0..HOURS {
+            let hour = match self.is_told() {
+                true => None,
+                false => self.db.read_blocking(store::find_hour_of_any_account)?,
+            };
+            let Some(hour) = hour else {
+                return Ok(counted);
+            };
+            let write = |conn: &mut _| store::write_hour_of_any_account(conn, &hour);
+            self.db.write_blocking(write)?;
+        }
+        Ok(HOURS)
     }
 
     fn forget(&self) -> db::Result<()> {

@@ -1,28 +1,40 @@
-//! `GET /v2/info` and `POST /v2/emails`.
+//! `GET /v2/info`, `POST /v2/emails` and `POST /v2/emails/batch`.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::batch::{self, NoBatch};
 use super::message::{Mailbox, Message, Problems};
-use super::store;
-use crate::accounts::store as accounts_store;
+use super::store::{self, NewEmail};
+use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::app::State;
 use crate::clock;
+use crate::db;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self as domains_store, Domain};
-use crate::http::ApiError;
 use crate::http::api_error::FieldErrors;
+use crate::http::body::Place;
+use crate::http::{ApiError, json};
 use crate::keys::bearer::{BearerOrQuery, BearerWithBody, Body};
 use crate::keys::rule::Rule;
-use crate::keys::store::LiveKey;
+use crate::keys::store::{self as keys_store, LiveKey};
 
 #[derive(Serialize)]
 struct Accepted {
     message_id: String,
+}
+
+/// What became of an email of a batch.
+#[derive(Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+enum Entry {
+    Success(Accepted),
+    Error(ApiError),
 }
 
 /// `GET /v2/info`: the account behind a key, and its domains, all of them even for a key that is
@@ -36,20 +48,26 @@ pub async fn info(
 
 async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError> {
     let account_id = key.account;
-    let (account, domains, usage) = state
+    let key_id = key.id;
+    let (account, domains, sent, of_account, of_key) = state
         .db
         .read(move |conn| {
-            Ok::<_, crate::db::Error>((
+            Ok::<_, db::Error>((
                 accounts_store::find(conn, account_id)?,
                 domains_store::list(conn, account_id)?,
-                store::usage(conn, account_id)?,
+                keys_store::count_emails_of_domains(conn, account_id)?,
+                keys_store::volume_of_account(conn, account_id)?,
+                keys_store::volume_of_key(conn, account_id, key_id)?,
             ))
         })
         .await?;
     let default_id = domains.iter().map(|d| d.id).min();
     let domains: Vec<Value> = domains
         .iter()
-        .map(|domain| domain_json(domain, Some(domain.id) == default_id))
+        .map(|domain| {
+            let sent = sent.get(&domain.id).copied().unwrap_or_default();
+            domain_json(domain, Some(domain.id) == default_id, sent)
+        })
         .collect();
     Ok(HttpResponse::Ok().json(json!({
         "account": {
@@ -64,14 +82,16 @@ async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError
             "bounce_rate": 0.0,
             "complaint_rate": 0.0,
             "ses_status": "healthy",
-            "emails_usage_this_month": usage.this_month,
-            "emails_sent_last_24hrs": usage.last_24_hours,
+            "emails_usage_this_month": of_account.this_month,
+            "emails_sent_last_24hrs": of_account.last_24_hours,
         },
         "domains": domains,
         "key": {
             "name": key.name,
             "truncated": key.truncated.to_string(),
             "scope": &key.scope,
+            "emails_usage_this_month": of_key.this_month,
+            "emails_sent_last_24hrs": of_key.last_24_hours,
         },
     })))
 }
@@ -81,37 +101,140 @@ pub async fn create(
     state: web::Data<State>,
     BearerWithBody { key, call, body }: BearerWithBody,
 ) -> Result<HttpResponse, ApiError> {
-    call.end(accept(&state, key, body).await)
+    let accepted = call.end(accept_one(&state, key, body).await)?;
+    Ok(HttpResponse::Ok().json(accepted))
 }
 
-async fn accept(state: &State, key: LiveKey, body: Body) -> Result<HttpResponse, ApiError> {
-    let message = Message::parse(&body.json()?)?;
-    let domain = sending_domain(state, &key, &message).await?;
-    obey(&key.rule, &message)?;
-    let message_id = state
-        .db
-        .write(move |conn| store::accept(conn, &key, domain.id, &message))
-        .await?;
-    Ok(HttpResponse::Ok().json(Accepted { message_id }))
+async fn accept_one(state: &State, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
+    let (text, place) = body.json()?;
+    let parse = move || Ok(vec![Ok(Message::parse(&json::parse(&text)?)?)]);
+    let messages = off_the_async_threads(place.clone(), parse).await?;
+    accept_all(state, key, place, messages).await?.remove(0)
 }
 
-/// The domain that a message is sent from: found, then verified, then allowed for the key.
-async fn sending_domain(
-    state: &State,
-    key: &LiveKey,
-    message: &Message,
-) -> Result<Domain, ApiError> {
-    let account = key.account;
-    let domain = match DomainName::of_address(message.from_domain()) {
-        Some(name) => {
-            state
-                .db
-                .read(move |conn| domains_store::find_by_name(conn, account, &name))
-                .await?
-        }
-        None => None,
+/// `POST /v2/emails/batch`: what can be accepted is stored, all of it or, if the database fails,
+/// nothing. As one call it is accepted if any email is, else refused for the first one's reason.
+pub async fn create_batch(
+    state: web::Data<State>,
+    BearerWithBody { key, call, body }: BearerWithBody,
+) -> Result<HttpResponse, ApiError> {
+    let results = match accept_batch(&state, key, body).await {
+        Ok(results) => results,
+        Err(error) => return call.end(Err(error)),
     };
-    let Some(domain) = domain else {
+    let refused = results.iter().find_map(|result| result.as_ref().err());
+    let is_any_accepted = results.iter().any(Result::is_ok);
+    call.end_for(refused.filter(|_| !is_any_accepted));
+    let mut response = match refused {
+        None => HttpResponse::Ok(),
+        Some(_) => HttpResponse::MultiStatus(),
+    };
+    let entries = results.into_iter().map(|result| match result {
+        Ok(accepted) => Entry::Success(accepted),
+        Err(error) => Entry::Error(error),
+    });
+    Ok(response.json(json!({ "results": entries.collect::<Vec<_>>() })))
+}
+
+async fn accept_batch(state: &State, key: LiveKey, body: Body) -> Result<Results, ApiError> {
+    let (text, place) = body.json()?;
+    let parse = move || {
+        let emails = batch::split(&text)?.into_iter();
+        // One after the other: as values they take many times as much memory.
+        let parse = |email: &str| {
+            let fields = json::parse(email.as_bytes())?;
+            Ok(Message::parse(&fields).map_err(ApiError::from))
+        };
+        emails.map(parse).collect()
+    };
+    let messages = off_the_async_threads(place.clone(), parse).await?;
+    accept_all(state, key, place, messages).await
+}
+
+type Messages = Vec<Result<Message, ApiError>>;
+type Results = Vec<Result<Accepted, ApiError>>;
+
+/// Parses: a big body or its HTML may take a while.
+async fn off_the_async_threads(
+    place: Place,
+    parse: impl FnOnce() -> Result<Messages, ApiError> + Send + 'static,
+) -> Result<Messages, ApiError> {
+    let parsed = web::block(move || {
+        // Kept even when nobody waits for the answer any more.
+        let _place = place;
+        parse()
+    });
+    parsed.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an email could not be parsed");
+        Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))
+    })
+}
+
+/// Stores what the key allows, in one transaction. Gives a result for each, in their order.
+async fn accept_all(
+    state: &State,
+    key: LiveKey,
+    place: Place,
+    messages: Messages,
+) -> Result<Results, ApiError> {
+    let domains = sending_domains(state, key.account, &messages).await?;
+    let mut emails = Vec::new();
+    let results = messages.into_iter().map(|message| {
+        let message = message?;
+        let domain_id = sending_domain(&key, &domains, &message)?;
+        obey(&key.rule, &message)?;
+        let email = NewEmail::new(domain_id, &message);
+        let message_id = email.message_id.clone();
+        emails.push(email);
+        Ok(Accepted { message_id })
+    });
+    let results: Results = results.collect();
+    if !emails.is_empty() {
+        let store = move |conn: &mut db::Connection| {
+            let _place = place;
+            store::accept(conn, &key, &emails)
+        };
+        state.db.write(store).await?;
+    }
+    Ok(results)
+}
+
+/// The account's domains that these messages are sent from, by name; each is looked up once.
+async fn sending_domains(
+    state: &State,
+    account: AccountId,
+    messages: &Messages,
+) -> Result<HashMap<String, Domain>, ApiError> {
+    let mut names: Vec<DomainName> = Vec::new();
+    for message in messages.iter().flatten() {
+        match DomainName::of_address(message.from_domain()) {
+            Some(name) if !names.contains(&name) => names.push(name),
+            _ => {}
+        }
+    }
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let find = move |conn: &mut db::Connection| {
+        let mut found = HashMap::new();
+        for name in names {
+            if let Some(domain) = domains_store::find_by_name(conn, account, &name)? {
+                found.insert(name.to_string(), domain);
+            }
+        }
+        Ok::<_, db::Error>(found)
+    };
+    Ok(state.db.read(find).await?)
+}
+
+/// The id of the domain that a message is sent from: found, then verified, then allowed for the key.
+fn sending_domain(
+    key: &LiveKey,
+    domains: &HashMap<String, Domain>,
+    message: &Message,
+) -> Result<i64, ApiError> {
+    let name = DomainName::of_address(message.from_domain());
+    let Some(domain) = name.and_then(|name| domains.get(name.as_ref())) else {
         return Err(refused(
             "The from email domain is not found.",
             "domain_not_found",
@@ -126,7 +249,7 @@ async fn sending_domain(
         let sentence = "The from email domain is not allowed for this API key.";
         return Err(refused(sentence, "domain_not_allowed", sentence));
     }
-    Ok(domain)
+    Ok(domain.id)
 }
 
 /// Refuses what the key's rule does not allow: the sender first, then all that is wrong with the
@@ -186,13 +309,28 @@ impl From<Problems> for ApiError {
     }
 }
 
-fn domain_json(domain: &Domain, is_default: bool) -> Value {
+impl From<NoBatch> for ApiError {
+    fn from(error: NoBatch) -> Self {
+        let (message, code) = match error {
+            NoBatch::Unreadable => return json::unreadable(),
+            NoBatch::NoList => (
+                "Emails data is required and must be an array".into(),
+                "required",
+            ),
+            NoBatch::TooMany => (Cow::from(error.to_string()), "max_limit"),
+        };
+        let codes = [(code, error.to_string().into())].into();
+        Self::unprocessable(message, [("emails".to_owned(), codes)].into())
+    }
+}
+
+fn domain_json(domain: &Domain, is_default: bool, sent: i64) -> Value {
     json!({
         "id": domain.id,
         "domain_name": domain.name,
         "verification_status": domain.status.as_str(),
         "is_default": i32::from(is_default),
-        "total_sent": 0,
+        "total_sent": sent,
         "total_delivered": 0,
         "total_bounced": 0,
         "total_complained": 0,

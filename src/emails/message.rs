@@ -7,31 +7,53 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lettre::Address;
 use lettre::message::Mailbox as RfcMailbox;
+use lettre::message::header::ContentType;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::plain_text;
+use crate::domains::name::DomainName;
+
 const MAX_RECIPIENTS: usize = 50;
+/// RFC 5321, 4.5.3.1.1.
+const MAX_LOCAL_PART_BYTES: usize = 64;
+/// RFC 5321, 4.5.3.1.3: a path has 256 with its brackets.
+const MAX_ADDRESS_BYTES: usize = 254;
+/// Of a person, of a file, and of an attachment's id.
+const MAX_NAME_CHARS: usize = 255;
 /// RFC 5322, 2.1.1, for the line that the subject becomes.
 const MAX_SUBJECT_CHARS: usize = 998;
+const MAX_HEADERS: usize = 100;
+const MAX_HEADER_NAME_BYTES: usize = 76;
+/// RFC 5322, 2.1.1: servers refuse longer lines, and not every value can be folded.
+const MAX_HEADER_BYTES: usize = 998;
 const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
+const MAX_TAGS: usize = 100;
 const MAX_TAG_KEY_CHARS: usize = 128;
 const MAX_TAG_VALUE_CHARS: usize = 256;
 const MAX_MESSAGE_HASH_CHARS: usize = 255;
 
-/// Headers that the other fields, the relay or the signature make.
-const RESERVED_HEADERS: [&str; 11] = [
+/// Headers that the other fields make, or that servers add on the way (RFC 5322, 3.6; RFC 8601).
+const RESERVED_HEADERS: [&str; 16] = [
     "from",
     "sender",
     "to",
     "cc",
     "bcc",
+    "apparently-to",
+    "delivered-to",
     "reply-to",
     "subject",
     "date",
     "message-id",
-    "dkim-signature",
     "return-path",
+    "received",
+    "received-spf",
+    "authentication-results",
+    "domainkey-signature",
 ];
+/// MIME (RFC 2045), resending (RFC 5322, 3.6.6), and what signs (RFC 6376, RFC 8617).
+const RESERVED_PREFIXES: [&str; 5] = ["content-", "mime-", "resent-", "dkim-", "arc-"];
 
 /// A valid email. Serialized, it is what is stored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -115,7 +137,7 @@ impl Message {
         let no_fields = Map::new();
         let fields = value.as_object().unwrap_or(&no_fields);
         let mut problems = Problems::default();
-        let message = Self {
+        let mut message = Self {
             from: sender(fields, &mut problems),
             to: recipients(fields, "to", &mut problems),
             cc: recipients(fields, "cc", &mut problems),
@@ -137,11 +159,13 @@ impl Message {
                 "Either html or text content is required.",
             );
         }
-        if problems.0.is_empty() {
-            Ok(message)
-        } else {
-            Err(problems)
+        if !problems.0.is_empty() {
+            return Err(problems);
         }
+        if message.text.is_none() {
+            message.text = message.html.as_deref().and_then(plain_text::of_html);
+        }
+        Ok(message)
     }
 
     /// The part of the sender's address behind the `@`.
@@ -170,12 +194,19 @@ fn sender(fields: &Map<String, Value>, problems: &mut Problems) -> Mailbox {
         problems.tell("from", "email_required", "From email is required.");
         return nobody;
     }
-    mailbox(value).unwrap_or_else(|| {
-        let (code, sentence) = match address(value) {
-            None => ("email_invalid", "From email is not a valid email address."),
-            Some(_) => (
+    mailbox(value).unwrap_or_else(|wrong| {
+        let (code, sentence) = match wrong {
+            Wrong::NoAddress => (
+                "email_invalid",
+                "From email is not a valid email address.",
+            ),
+            Wrong::NotAscii => (
+                "email_invalid",
+                "From email may hold only ASCII characters before the @: few mail servers take others.",
+            ),
+            Wrong::Name => (
                 "name_invalid",
-                "From name must be text without line breaks.",
+                "From name must be text of 255 characters at most, without line breaks.",
             ),
         };
         problems.tell("from", code, sentence);
@@ -211,47 +242,110 @@ fn recipients(
         );
         return Vec::new();
     }
-    let mailboxes: Vec<Mailbox> = list.iter().filter_map(mailbox).collect();
-    if mailboxes.len() < list.len() {
-        problems.tell(
-            field,
-            "invalid",
-            format!("The {field} field holds an invalid email address or name."),
-        );
+    let mut mailboxes = Vec::with_capacity(list.len());
+    let mut wrong = Vec::new();
+    for (place, value) in (1..).zip(list) {
+        match mailbox(value) {
+            Ok(mailbox) => mailboxes.push(mailbox),
+            Err(why) => wrong.push(format!("{} of {field} {}", nth(place), why.of_recipient())),
+        }
+    }
+    if !wrong.is_empty() {
+        problems.tell(field, "invalid", wrong.join(" "));
     }
     mailboxes
 }
 
-/// `{"email": …, "name"?: …}`
-fn mailbox(value: &Value) -> Option<Mailbox> {
-    let address = address(value)?;
-    let name = match value.get("name") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(name)) if !has_control(name) => Some(name.trim().to_owned()),
-        Some(_) => return None,
-    };
-    Some(Mailbox {
-        email: address.to_string(),
-        name: name.filter(|name| !name.is_empty()),
-    })
+/// As a person counts the entries of a list, from 1.
+fn nth(place: usize) -> String {
+    format!("Entry {place}")
 }
 
-fn address(value: &Value) -> Option<Address> {
-    value.get("email")?.as_str()?.trim().parse().ok()
+/// What is wrong with a mailbox.
+#[derive(Debug, PartialEq)]
+enum Wrong {
+    NoAddress,
+    /// RFC 6531 allows it, and few servers do.
+    NotAscii,
+    Name,
+}
+
+impl Wrong {
+    fn of_recipient(&self) -> &'static str {
+        match self {
+            Self::NoAddress => "has no valid email address.",
+            Self::NotAscii => {
+                "has an email with other than ASCII characters before the @, which few mail servers take."
+            }
+            Self::Name => {
+                "has a name that is not text, has line breaks, or more than 255 characters."
+            }
+        }
+    }
+}
+
+/// `{"email": …, "name"?: …}`
+fn mailbox(value: &Value) -> Result<Mailbox, Wrong> {
+    let email = value.get("email").and_then(Value::as_str);
+    let email = address(email.ok_or(Wrong::NoAddress)?)?;
+    let name = match value.get("name") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => display_name(name)?,
+        Some(_) => return Err(Wrong::Name),
+    };
+    Ok(Mailbox { email, name })
+}
+
+fn display_name(text: &str) -> Result<Option<String>, Wrong> {
+    let name = text.trim();
+    if has_control(text) || name.chars().count() > MAX_NAME_CHARS {
+        return Err(Wrong::Name);
+    }
+    Ok((!name.is_empty()).then(|| name.to_owned()))
+}
+
+/// An address as mail servers take it: its domain in A-labels (RFC 5890).
+fn address(text: &str) -> Result<String, Wrong> {
+    let text = text.trim();
+    let (local_part, domain) = text.rsplit_once('@').ok_or(Wrong::NoAddress)?;
+    if !local_part.is_ascii() {
+        return Err(Wrong::NotAscii);
+    }
+    let email = match domain.is_ascii() {
+        true => text.to_owned(),
+        false => {
+            let domain = DomainName::of_address(domain).ok_or(Wrong::NoAddress)?;
+            format!("{local_part}@{domain}")
+        }
+    };
+    let is_address = email.parse::<Address>().is_ok()
+        && !email.contains(char::is_control)
+        && local_part.len() <= MAX_LOCAL_PART_BYTES
+        && email.len() <= MAX_ADDRESS_BYTES;
+    is_address.then_some(email).ok_or(Wrong::NoAddress)
 }
 
 /// An object, or a mailbox in the form of RFC 5322; an invalid one is dropped.
 fn reply_to(fields: &Map<String, Value>) -> Option<Mailbox> {
-    match present(fields, "reply_to")? {
-        Value::String(text) if !has_control(text) => {
-            let parsed: RfcMailbox = text.parse().ok()?;
-            Some(Mailbox {
-                email: parsed.email.to_string(),
-                name: parsed.name,
-            })
-        }
-        object => mailbox(object),
-    }
+    let Value::String(text) = present(fields, "reply_to")? else {
+        return mailbox(present(fields, "reply_to")?).ok();
+    };
+    let (name, email) = match text.parse::<RfcMailbox>() {
+        Ok(parsed) => (parsed.name.unwrap_or_default(), parsed.email.to_string()),
+        // Without the quotes that some names need, as FluentSMTP writes it; or of another alphabet.
+        Err(_) => match text.rsplit_once('<') {
+            Some((name, rest)) => (
+                name.to_owned(),
+                rest.trim_end().strip_suffix('>')?.to_owned(),
+            ),
+            None => (String::new(), text.clone()),
+        },
+    };
+    let is_one_line = !has_control(text);
+    is_one_line.then_some(Mailbox {
+        email: address(&email).ok()?,
+        name: display_name(&name).ok()?,
+    })
 }
 
 fn subject(fields: &Map<String, Value>, problems: &mut Problems) -> String {
@@ -299,32 +393,53 @@ fn headers(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<Str
     let Some(pairs) = strings(fields, "headers", problems) else {
         return BTreeMap::new();
     };
-    for (name, value) in &pairs {
-        let lower = name.to_ascii_lowercase();
-        // RFC 5322, 2.2: printable ASCII but for the colon.
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        if !is_name || has_control(value) {
-            problems.tell(
-                "headers",
-                "invalid",
-                "A custom header has an invalid name or a line break in its value.",
-            );
-            break;
-        }
-        let is_reserved = RESERVED_HEADERS.contains(&lower.as_str())
-            || lower.starts_with("content-")
-            || lower.starts_with("mime-")
-            || lower.starts_with("resent-");
-        if is_reserved {
-            problems.tell(
-                "headers",
-                "not_allowed",
-                format!("The header {name} cannot be set here."),
-            );
-            break;
-        }
+    if pairs.len() > MAX_HEADERS {
+        let sentence = format!("An email may have {MAX_HEADERS} headers of its own at most.");
+        problems.tell("headers", "max_limit", sentence);
+        return BTreeMap::new();
+    }
+    let names = |is_wrong: &dyn Fn(&str, &str) -> bool| {
+        let wrong = pairs.iter().filter(|(name, value)| is_wrong(name, value));
+        let names: Vec<String> = wrong.map(|(name, _)| shortened(name)).collect();
+        names.join(", ")
+    };
+    let invalid = names(&|name, value| !is_header(name, value));
+    if !invalid.is_empty() {
+        problems.tell(
+            "headers",
+            "invalid",
+            format!("Not valid as headers: {invalid}. A name has letters, digits and hyphens; a value has no line breaks; both together have {MAX_HEADER_BYTES} bytes at most."),
+        );
+    }
+    let reserved = names(&|name, value| is_header(name, value) && is_reserved(name));
+    if !reserved.is_empty() {
+        let sentence = format!("These headers cannot be set here: {reserved}.");
+        problems.tell("headers", "not_allowed", sentence);
     }
     pairs
+}
+
+/// Of the characters that RFC 5322, 2.2, allows in a name, those that no server stumbles over.
+fn is_header(name: &str, value: &str) -> bool {
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=MAX_HEADER_NAME_BYTES).contains(&name.len())
+        && name.bytes().all(is_name)
+        && !has_control(value)
+        && name.len() + ": ".len() + value.len() <= MAX_HEADER_BYTES
+}
+
+fn is_reserved(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let has_prefix = RESERVED_PREFIXES
+        .iter()
+        .any(|prefix| name.starts_with(prefix));
+    has_prefix || RESERVED_HEADERS.contains(&name.as_str())
+}
+
+/// What an answer quotes of something that was sent.
+fn shortened(text: &str) -> String {
+    let shown: String = text.chars().take(40).collect();
+    format!("“{}”", shown.escape_debug())
 }
 
 fn attachments(fields: &Map<String, Value>, problems: &mut Problems) -> Vec<Attachment> {
@@ -342,50 +457,74 @@ fn attachments(fields: &Map<String, Value>, problems: &mut Problems) -> Vec<Atta
     };
     let mut decoded_bytes = 0;
     let mut attachments = Vec::new();
-    for value in list {
-        let Some((attachment, bytes)) = attachment(value) else {
-            problems.tell(
-                "attachments",
-                "invalid",
-                "Each attachment needs a type, a name and its content in base64.",
-            );
-            return Vec::new();
-        };
-        decoded_bytes += bytes;
-        attachments.push(attachment);
+    let mut wrong = Vec::new();
+    for (place, value) in (1..).zip(list) {
+        match attachment(value) {
+            Ok((attachment, bytes)) => {
+                decoded_bytes += bytes;
+                attachments.push(attachment);
+            }
+            Err(_) if wrong.len() == MAX_RECIPIENTS => {}
+            Err(what) => wrong.push(format!("{} of attachments {what}", nth(place))),
+        }
+    }
+    if !wrong.is_empty() {
+        problems.tell("attachments", "invalid", wrong.join(" "));
     }
     if decoded_bytes > MAX_ATTACHMENTS_BYTES {
-        problems.tell(
-            "attachments",
-            "max_size",
-            "Attachments may have 10 MB in all.",
-        );
-        return Vec::new();
+        let sentence = "Attachments may have 10 MB in all.";
+        problems.tell("attachments", "max_size", sentence);
     }
     attachments
 }
 
-/// With the number of bytes that the content decodes to.
-fn attachment(value: &Value) -> Option<(Attachment, usize)> {
+/// With the number of bytes that the content decodes to; else what it needs.
+fn attachment(value: &Value) -> Result<(Attachment, usize), &'static str> {
     let line = |field: &str| {
         let text = value.get(field)?.as_str()?.trim();
-        (!text.is_empty() && !has_control(text)).then(|| text.to_owned())
+        let is_line = (1..=MAX_NAME_CHARS).contains(&text.chars().count()) && !has_control(text);
+        is_line.then_some(text)
     };
-    let mut content = value.get("content")?.as_str()?.to_owned();
-    // PHP's chunk_split and Python's encodebytes break lines.
-    content.retain(|c| !c.is_ascii_whitespace());
-    let bytes = STANDARD.decode(&content).ok()?.len();
+    let media_type = line("type").filter(|text| is_media_type(text));
+    let media_type = media_type.ok_or("needs a type such as image/png.")?;
+    let name = line("name").ok_or("needs a name of 255 characters at most.")?;
     let content_id = match value.get("content_id") {
         None | Some(Value::Null) => None,
-        Some(_) => Some(line("content_id")?),
+        Some(Value::String(text)) if text.is_empty() => None,
+        Some(_) => {
+            let id = line("content_id").and_then(content_id);
+            Some(id.ok_or("has a content_id with spaces or other special characters.")?)
+        }
     };
+    let content = value.get("content").and_then(Value::as_str);
+    let needs_content = "needs its content in base64.";
+    let mut content = content.ok_or(needs_content)?.to_owned();
+    // PHP's chunk_split and Python's encodebytes break lines.
+    content.retain(|c| !c.is_ascii_whitespace());
+    let bytes = STANDARD.decode(&content).map_err(|_| needs_content)?.len();
     let attachment = Attachment {
-        media_type: line("type")?,
-        name: line("name")?,
+        media_type: media_type.to_owned(),
+        name: name.to_owned(),
         content,
         content_id,
     };
-    Some((attachment, bytes))
+    Ok((attachment, bytes))
+}
+
+/// One that may be sent in base64, which no part that has parts may be (RFC 2045, 6.4).
+fn is_media_type(text: &str) -> bool {
+    let has_parts = text.to_ascii_lowercase().starts_with("multipart/");
+    text.is_ascii() && ContentType::parse(text).is_ok() && !has_parts
+}
+
+/// What stands between the brackets of a Content-ID (RFC 2392), which some clients send with it.
+fn content_id(text: &str) -> Option<String> {
+    let inner = text
+        .strip_prefix('<')
+        .and_then(|rest| rest.strip_suffix('>'));
+    let id = inner.unwrap_or(text);
+    let is_id = |b: u8| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"' | b'\\');
+    (!id.is_empty() && id.bytes().all(is_id)).then(|| id.to_owned())
 }
 
 fn tags(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<String, String> {
@@ -395,26 +534,40 @@ fn tags(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<String
     let is_short = |(key, value): (&String, &String)| {
         key.chars().count() <= MAX_TAG_KEY_CHARS && value.chars().count() <= MAX_TAG_VALUE_CHARS
     };
-    if !pairs.iter().all(is_short) {
+    if pairs.len() > MAX_TAGS {
+        let sentence = format!("An email may have {MAX_TAGS} tags at most.");
+        problems.tell("tags", "max_limit", sentence);
+    } else if pairs
+        .iter()
+        .any(|(key, value)| has_control(key) || has_control(value))
+    {
+        problems.tell("tags", "invalid", "A tag must not hold line breaks.");
+    } else if !pairs.iter().all(is_short) {
         problems.tell("tags", "max_length", format!("A tag may have {MAX_TAG_KEY_CHARS} characters in its key and {MAX_TAG_VALUE_CHARS} in its value."));
     }
     pairs
 }
 
-/// An object of strings. PHP encodes an empty one as `[]`.
+/// An object of strings. PHP encodes an empty one as `[]`, and FluentSMTP sends its headers as a list
+/// of objects with one string each.
 fn strings(
     fields: &Map<String, Value>,
     field: &'static str,
     problems: &mut Problems,
 ) -> Option<BTreeMap<String, String>> {
-    let pairs: Option<BTreeMap<String, String>> = match present(fields, field)? {
-        Value::Array(list) if list.is_empty() => return None,
-        Value::Object(object) => object
-            .iter()
-            .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect(),
-        _ => None,
-    };
+    let value = present(fields, field)?;
+    let objects = value
+        .as_array()
+        .map_or(std::slice::from_ref(value), Vec::as_slice);
+    let mut pairs = Some(BTreeMap::new());
+    for object in objects {
+        pairs = pairs.and_then(|mut pairs| {
+            for (key, value) in object.as_object()? {
+                pairs.insert(key.clone(), value.as_str()?.to_owned());
+            }
+            Some(pairs)
+        });
+    }
     if pairs.is_none() {
         problems.tell(
             field,
@@ -616,6 +769,252 @@ mod tests {
         );
     }
 
+    #[test]
+    fn all_that_is_wrong_is_told_at_once() {
+        let bad = json!({
+            "from": {"email": "a@acme.test", "name": 7},
+            "to": [{"email": "b@example.org"}, "c", {"email": "zoë@example.org"}],
+            "cc": [{"email": "b@example.org", "name": "x".repeat(256)}],
+            "subject": "",
+            "headers": {"From": "x", "X-A": "a\nb", "X Y": "c", "Bcc": "d", "X-Ok": "e"},
+            "attachments": [
+                {"type": "image/png", "name": "a", "content": "AAAA"},
+                {"type": "image", "name": "a", "content": "AAAA"},
+                {"type": "image/png", "content": "AAAA"},
+                {"type": "image/png", "name": "a", "content": "?"},
+                {"type": "image/png", "name": "a", "content": "AAAA", "content_id": "a b"},
+            ],
+            "tags": {"a\nb": "c"},
+        });
+        assert_eq!(
+            problem(&bad),
+            "from.name_invalid to.invalid cc.invalid subject.required headers.invalid \
+             headers.not_allowed attachments.invalid tags.invalid content.required"
+        );
+        let problems = Message::parse(&bad).unwrap_err();
+        let sentence = |field: &str, code: &str| {
+            let mut problems = problems.iter();
+            let problem = problems.find(|p| (p.field, p.code) == (field, code));
+            problem.unwrap().sentence.clone().into_owned()
+        };
+        let to = sentence("to", "invalid");
+        assert!(
+            to.contains("Entry 2 of to") && to.contains("Entry 3 of to") && to.contains("ASCII")
+        );
+        let invalid = sentence("headers", "invalid");
+        assert!(invalid.contains("X-A") && invalid.contains("X Y") && !invalid.contains("X-Ok"));
+        let reserved = sentence("headers", "not_allowed");
+        assert!(reserved.contains("From") && reserved.contains("Bcc"));
+        let attachments = sentence("attachments", "invalid");
+        for place in 2..=5 {
+            assert!(
+                attachments.contains(&format!("Entry {place} of")),
+                "{attachments}"
+            );
+        }
+        assert!(!attachments.contains("Entry 1 of"));
+    }
+
+    #[test]
+    fn headers_that_others_make_are_refused() {
+        let code = |name: &str| problem(&with("headers", json!({ name: "x" })));
+        for name in [
+            "Sender",
+            "TO",
+            "cc",
+            "Reply-To",
+            "Subject",
+            "Date",
+            "Message-Id",
+            "Return-Path",
+            "Received",
+            "Received-SPF",
+            "Resent-From",
+            "ARC-Seal",
+            "Authentication-Results",
+            "MIME-Version",
+            "content-transfer-encoding",
+            "DKIM-Signature",
+        ] {
+            assert_eq!(code(name), "headers.not_allowed", "{name}");
+        }
+        for name in ["X:A", "X A", "", "Ä", "x\0", &"x".repeat(77)] {
+            assert_eq!(code(name), "headers.invalid", "{name}");
+        }
+        assert_eq!(
+            problem(&with("headers", json!({"X-A": "x".repeat(994)}))),
+            "headers.invalid"
+        );
+        let many: Map<String, Value> = (0..101).map(|n| (format!("X-{n}"), "x".into())).collect();
+        assert_eq!(problem(&with("headers", json!(many))), "headers.max_limit");
+        let fine = json!({
+            "List-Unsubscribe": "<https://acme.test/u>", "In-Reply-To": "<a@b>", "X-Greeting": "Grüße",
+            "X-Long": "x".repeat(990),
+        });
+        assert!(Message::parse(&with("headers", fine)).is_ok());
+    }
+
+    #[test]
+    fn headers_come_as_fluentsmtp_sends_them_too() {
+        let listed = json!([{"X-A": "a"}, {"X-B": "b"}]);
+        let message = Message::parse(&with("headers", listed)).unwrap();
+        assert_eq!(json!(message.headers), json!({"X-A": "a", "X-B": "b"}));
+        let reserved = json!([{"X-A": "a"}, {"Bcc": "x@y.test"}]);
+        assert_eq!(problem(&with("headers", reserved)), "headers.not_allowed");
+        assert_eq!(
+            problem(&with("headers", json!([["X-A", "a"]]))),
+            "headers.invalid"
+        );
+    }
+
+    #[test]
+    fn an_address_is_one_that_mail_servers_take() {
+        let to = |email: &str| {
+            let message = Message::parse(&with("to", json!([{"email": email}])));
+            message.map(|message| message.to[0].email.clone()).ok()
+        };
+        for (email, sent) in [
+            ("b@bücher.test", "b@xn--bcher-kva.test"),
+            (" B@BÜCHER.test ", "B@xn--bcher-kva.test"),
+            ("B@Example.ORG", "B@Example.ORG"),
+            ("\"b c\"@example.org", "\"b c\"@example.org"),
+        ] {
+            assert_eq!(to(email).as_deref(), Some(sent), "{email}");
+        }
+        let long = format!("{}@example.org", "x".repeat(65));
+        for email in [
+            "bü@example.org",
+            "b@exa\tmple.org",
+            "b@\u{202E}example.org",
+            "@",
+            &long,
+        ] {
+            assert_eq!(to(email), None, "{email}");
+        }
+    }
+
+    #[test]
+    fn html_alone_gets_a_text() {
+        let mut message = with("html", json!("<p>Hello <b>you</b></p>"));
+        assert_eq!(
+            Message::parse(&message).unwrap().text.as_deref(),
+            Some("Hello")
+        );
+        message["text"] = Value::Null;
+        let text = Message::parse(&message).unwrap().text.unwrap();
+        assert!(text.contains("Hello") && text.contains("you") && !text.contains('<'));
+        message["html"] = json!("<div>".repeat(5_000));
+        assert_eq!(Message::parse(&message).unwrap().text, None);
+    }
+
+    #[test]
+    fn an_inline_attachment_keeps_its_id_without_brackets() {
+        let id = |id: Value| {
+            let file =
+                json!({"type": "image/png", "name": "a.png", "content": "AAAA", "content_id": id});
+            let message = Message::parse(&with("attachments", json!([file])));
+            message
+                .map(|message| message.attachments[0].content_id.clone())
+                .ok()
+        };
+        assert_eq!(id(json!("logo")), Some(Some("logo".into())));
+        assert_eq!(
+            id(json!("<logo@acme.test>")),
+            Some(Some("logo@acme.test".into()))
+        );
+        assert_eq!(id(json!("")), Some(None));
+        for wrong in [
+            json!("a b"),
+            json!("a>"),
+            json!(7),
+            json!("a\r\nb"),
+            json!("<>"),
+        ] {
+            assert_eq!(id(wrong.clone()), None, "{wrong}");
+        }
+    }
+
+    /// All that becomes a line of a message's head, or of a part's.
+    fn header_texts(message: &Message) -> Vec<&str> {
+        let mailboxes = [&message.to, &message.cc, &message.bcc]
+            .into_iter()
+            .flatten();
+        let mailboxes = mailboxes.chain([&message.from]).chain(&message.reply_to);
+        let mut texts = vec![message.subject.as_str()];
+        for mailbox in mailboxes {
+            texts.push(&mailbox.email);
+            texts.extend(mailbox.name.as_deref());
+        }
+        for (name, value) in message.headers.iter().chain(&message.tags) {
+            texts.extend([name.as_str(), value]);
+        }
+        for attachment in &message.attachments {
+            texts.extend([attachment.media_type.as_str(), &attachment.name]);
+            texts.extend(attachment.content_id.as_deref());
+        }
+        texts.extend(message.message_hash.as_deref());
+        texts
+    }
+
+    /// Often fine, sometimes with what would begin another line.
+    fn any_text(fine: &'static str) -> impl Strategy<Value = String> {
+        let odd = prop_oneof![
+            Just("\r\nBcc: e@evil.test"),
+            Just("\n"),
+            Just("\r"),
+            Just("\0"),
+            Just("\t"),
+            Just("\u{85}"),
+            Just("\u{2028}"),
+            Just("ü"),
+            Just("\""),
+            Just("<"),
+            Just(","),
+            Just(" "),
+        ];
+        prop_oneof![
+            3 => Just(fine.to_owned()),
+            1 => (0..=fine.len(), odd).prop_map(move |(place, odd)| {
+                let (before, after) = fine.split_at(place);
+                format!("{before}{odd}{after}")
+            }),
+        ]
+    }
+
+    fn any_email() -> impl Strategy<Value = Value> {
+        let address = || (any_text("b@example.org"), any_text("Bob"));
+        let mailbox = |(email, name): (String, String)| json!({"email": email, "name": name});
+        let texts = (
+            any_text("Hi"),
+            any_text("X-A"),
+            any_text("a"),
+            any_text("Ada <a@b.test>"),
+        );
+        let parts = (
+            any_text("image/png"),
+            any_text("a.png"),
+            any_text("logo"),
+            any_text("hash"),
+        );
+        (address(), address(), texts, parts).prop_map(move |(from, to, texts, parts)| {
+            let (subject, header, value, reply_to) = texts;
+            let (media_type, name, content_id, hash) = parts;
+            json!({
+                "from": mailbox(from),
+                "to": [mailbox(to)],
+                "reply_to": reply_to,
+                "subject": subject,
+                "text": "Hello",
+                "headers": {header.clone(): value.clone()},
+                "tags": {header: value},
+                "attachments": [
+                    {"type": media_type, "name": name, "content": "AAAA", "content_id": content_id},
+                ],
+                "message_hash": hash,
+            })
+        })
+    }
+
     fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -649,6 +1048,15 @@ mod tests {
         #[test]
         fn parsing_never_panics(value in any_json()) {
             let _ = Message::parse(&value);
+        }
+
+        #[test]
+        fn what_is_accepted_begins_no_line_of_its_own(email in any_email()) {
+            if let Ok(message) = Message::parse(&email) {
+                for text in header_texts(&message) {
+                    prop_assert!(!text.contains(['\r', '\n', '\0']), "{text:?}");
+                }
+            }
         }
     }
 }

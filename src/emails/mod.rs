@@ -1,5 +1,7 @@
 //! Emails as programs hand them in: `POST /v2/emails`, and `GET /v2/info` beside it.
 
 pub mod api;
+pub mod batch;
 pub mod message;
+pub mod plain_text;
 pub mod store;

@@ -1,63 +1,55 @@
 //! Accepted emails in the database.
 
-use chrono::{Datelike, NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::message::Message;
-use crate::accounts::store::AccountId;
 use crate::clock;
-use crate::db::{self, Connection};
+use crate::db::{self, Connection, is_foreign_key_violation};
 use crate::keys::store::LiveKey;
 use crate::schema::emails;
 use crate::token;
 
-/// How many emails an account handed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    pub this_month: i64,
-    pub last_24_hours: i64,
-}
-
-/// Stores an email, held for delivery. Returns its message id.
-pub fn accept(
-    conn: &mut Connection,
-    key: &LiveKey,
+/// An email to store.
+pub struct NewEmail {
+    /// What the program knows it by.
+    pub message_id: String,
     domain_id: i64,
-    message: &Message,
-) -> db::Result<String> {
-    let message_id = message.message_hash.clone().unwrap_or_else(token::random);
-    let now = clock::now();
-    let fields = serde_json::to_string(message).expect("strings, lists and maps of strings");
-    diesel::insert_into(emails::table)
-        .values((
-            emails::account_id.eq(key.account.0),
-            emails::api_key_id.eq(key.id),
-            emails::domain_id.eq(domain_id),
-            emails::message_id.eq(&message_id),
-            emails::message.eq(fields),
-            emails::status.eq("held"),
-            emails::created_at.eq(now),
-            emails::internet_id.eq(token::random()),
-            emails::next_attempt_at.eq(now),
-        ))
-        .execute(conn)?;
-    Ok(message_id)
+    /// The message as it is stored.
+    fields: String,
 }
 
-/// Months and hours are UTC's.
-pub fn usage(conn: &mut Connection, account: AccountId) -> db::Result<Usage> {
-    let now = clock::now();
-    let month = now.date().with_day(1).unwrap_or(now.date());
-    Ok(Usage {
-        this_month: count_since(conn, account, month.and_time(Default::default()))?,
-        last_24_hours: count_since(conn, account, now - TimeDelta::hours(24))?,
-    })
+impl NewEmail {
+    pub fn new(domain_id: i64, message: &Message) -> Self {
+        Self {
+            message_id: message.message_hash.clone().unwrap_or_else(token::random),
+            domain_id,
+            fields: serde_json::to_string(message).expect("strings, lists and maps of strings"),
+        }
+    }
 }
 
-fn count_since(conn: &mut Connection, account: AccountId, since: NaiveDateTime) -> db::Result<i64> {
-    Ok(emails::table
-        .filter(emails::account_id.eq(account.0))
-        .filter(emails::created_at.ge(since))
-        .count()
-        .get_result(conn)?)
+/// Stores emails, held for delivery.
+pub fn accept(conn: &mut Connection, key: &LiveKey, accepted: &[NewEmail]) -> db::Result<()> {
+    let now = clock::now();
+    for email in accepted {
+        let stored = diesel::insert_into(emails::table)
+            .values((
+                emails::account_id.eq(key.account.0),
+                emails::api_key_id.eq(key.id),
+                emails::domain_id.eq(email.domain_id),
+                emails::message_id.eq(&email.message_id),
+                emails::message.eq(&email.fields),
+                emails::status.eq("held"),
+                emails::created_at.eq(now),
+                emails::internet_id.eq(token::random()),
+                emails::next_attempt_at.eq(now),
+            ))
+            .execute(conn);
+        stored.map_err(|error| match is_foreign_key_violation(&error) {
+            // Whoever tries again is told that it is not found.
+            true => db::Error::Unavailable("the domain was deleted meanwhile".to_owned()),
+            false => error.into(),
+        })?;
+    }
+    Ok(())
 }

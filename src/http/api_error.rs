@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::db;
 
@@ -141,6 +141,19 @@ impl ApiError {
     }
 }
 
+/// The envelope.
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let envelope = Envelope {
+            status_code: self.status.as_u16(),
+            error_type: self.error_type(),
+            message: &self.message,
+            errors: &self.errors,
+        };
+        envelope.serialize(serializer)
+    }
+}
+
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.status.as_u16(), self.message)
@@ -174,12 +187,7 @@ impl ResponseError for ApiError {
             }
             _ => {}
         }
-        response.json(Envelope {
-            status_code: self.status.as_u16(),
-            error_type: self.error_type(),
-            message: &self.message,
-            errors: &self.errors,
-        })
+        response.json(self)
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 pub mod head;
 pub mod headers;
 pub mod health;
+pub mod json;
 pub mod log;
 pub mod page;
 pub mod preferences;

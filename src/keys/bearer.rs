@@ -10,7 +10,6 @@ use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest, ResponseError};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::outcome::Outcome;
@@ -18,7 +17,8 @@ use super::secret::PlainKey;
 use super::store::LiveKey;
 use super::verify::Unavailable;
 use crate::app::State;
-use crate::http::{ApiError, body, client_address, user_agent};
+use crate::http::body::Place;
+use crate::http::{ApiError, client_address, user_agent};
 
 /// A working key from the header.
 pub struct Bearer(pub LiveKey, pub Call);
@@ -43,19 +43,20 @@ pub struct Call {
 
 impl Call {
     /// Gives the answer back.
-    pub fn end<T>(mut self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
-        self.outcome = match &answer {
-            Ok(_) => Some(Outcome::Accepted),
-            Err(error) => refusal(error),
-        };
+    pub fn end<T>(self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
+        self.end_for(answer.as_ref().err());
         answer
     }
-}
 
-/// `None`: the server failed, which says nothing about the call.
-fn refusal(error: &ApiError) -> Option<Outcome> {
-    let is_ours = error.status_code().is_server_error();
-    (!is_ours).then(|| Outcome::of_refusal(error.codes()))
+    /// Accepted, or refused for this reason.
+    pub fn end_for(mut self, refusal: Option<&ApiError>) {
+        self.outcome = match refusal {
+            None => Some(Outcome::Accepted),
+            // The server failed, which says nothing about the call.
+            Some(error) if error.status_code().is_server_error() => None,
+            Some(error) => Some(Outcome::of_refusal(error.codes())),
+        };
+    }
 }
 
 impl Drop for Call {
@@ -73,18 +74,19 @@ impl Drop for Call {
 /// make the server build 16 MiB of JSON values.
 pub struct Body {
     bytes: Bytes,
+    place: Place,
     is_json: bool,
 }
 
 impl Body {
-    pub fn json(self) -> Result<Value, ApiError> {
+    /// What should be JSON, and the place that it takes; no body at all is as `{}`.
+    pub fn json(self) -> Result<(Bytes, Place), ApiError> {
         if self.bytes.is_empty() {
-            Ok(Value::Object(Default::default()))
+            Ok((Bytes::from_static(b"{}"), self.place))
         } else if !self.is_json {
             Err(ApiError::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
         } else {
-            serde_json::from_slice(&self.bytes)
-                .map_err(|_| ApiError::bad_request("The request body is not valid JSON."))
+            Ok((self.bytes, self.place))
         }
     }
 
@@ -186,11 +188,14 @@ impl FromRequest for BearerWithBody {
         let request = request.clone();
         let mut payload = payload.take();
         Box::pin(async move {
-            let bytes = body::read(&request, &mut payload)
+            let room = &State::of(&request).room;
+            let (bytes, place) = room
+                .read(&request, &mut payload)
                 .await
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
             let body = Body {
                 bytes,
+                place,
                 is_json: is_json(request.headers()),
             };
             let presented = from_header(request.headers())?.or_else(|| body.key());

@@ -19,3 +19,4 @@ pub mod store;
 pub mod usage;
 pub mod verify;
 pub mod view;
+pub mod volume;

@@ -86,6 +86,11 @@ fn email_with(field: &str, value: Value) -> Value {
     email
 }
 
+fn last_message(app: &App) -> String {
+    app.database
+        .text("SELECT message FROM emails ORDER BY id DESC LIMIT 1")
+}
+
 fn count_emails(app: &App) -> i64 {
     app.database.number("SELECT count(*) FROM emails")
 }
@@ -554,6 +559,10 @@ both! {
             ("headers", json!({"Bcc": "eve@evil.test"}), "headers.not_allowed"),
             ("headers", json!({"FROM": "eve@evil.test"}), "headers.not_allowed"),
             ("headers", json!({"dkim-Signature": "v=1"}), "headers.not_allowed"),
+            ("headers", json!({"Return-Path": "a", "X-A": "a\nb"}),
+                "headers.invalid headers.not_allowed"),
+            ("headers", json!({"X-A": "x".repeat(998)}), "headers.invalid"),
+            ("from", json!({"email": FROM, "name": "x".repeat(256)}), "from.name_invalid"),
             ("attachments", json!("a.txt"), "attachments.invalid"),
             ("attachments", json!(["a.txt"]), "attachments.invalid"),
             ("attachments", file("no base64!"), "attachments.invalid"),
@@ -561,6 +570,7 @@ both! {
             ("attachments", file(&STANDARD.encode(vec![0; 11_000_000])), "attachments.max_size"),
             ("tags", json!({"k": "v".repeat(257)}), "tags.max_length"),
             ("tags", json!(["k"]), "tags.invalid"),
+            ("tags", json!({"k": inject}), "tags.invalid"),
             ("message_hash", json!("h".repeat(256)), "message_hash.invalid"),
             ("message_hash", json!(inject), "message_hash.invalid"),
         ] {
@@ -658,6 +668,163 @@ both! {
         }
     }
 
+    fn requests_of_fluentsmtp_are_taken_as_it_makes_them(app: App) {
+        let (_, key) = ready(&app);
+        let anyone = app.program("");
+        let send = |request: RequestBuilder| {
+            anyone.send(request.header("accept", JSON).header("content-type", JSON))
+        };
+        // How it finds out whether a key works.
+        let checked = send(anyone.bare("GET", &format!("/v2/info?api_key={key}")));
+        assert_eq!(checked.status, 200);
+        assert_eq!(checked.json()["account"]["title"], TITLE);
+        let wrong = send(anyone.bare("GET", &format!("/v2/info?api_key={UNKNOWN}")));
+        assert_eq!((wrong.status, &*wrong.body), (403, INVALID));
+
+        let body = json!({
+            "from": {"name": "", "email": FROM},
+            "to": [{"name": "", "email": "bob@example.org"}],
+            "subject": "[Shop] Your order",
+            "api_key": key,
+            "reply_to": "Müller, Zoë <zoe@example.org>",
+            "cc": [{"name": "Carol", "email": "carol@example.org"}],
+            "html": "<p>It is on its way.</p>",
+            "attachments": [
+                {"type": "text/plain", "name": "a.txt", "content": "SGVs\nbG8="},
+            ],
+            "headers": [{"X-Auto-Response-Suppress": "All"}, {"List-Unsubscribe": "<https://a.test>"}],
+        });
+        let sent = send(anyone.bare("POST", "/v2/emails").body(body.to_string()));
+        assert_eq!(sent.status, 200, "{sent:?}");
+        assert!(!sent.json()["message_id"].as_str().unwrap().is_empty());
+        let stored: Value = serde_json::from_str(&last_message(&app)).unwrap();
+        assert_eq!(stored["reply_to"], json!({"email": "zoe@example.org", "name": "Müller, Zoë"}));
+        assert_eq!(stored["headers"]["List-Unsubscribe"], "<https://a.test>");
+        assert!(!last_message(&app).contains(&key));
+        // What it shows when it failed.
+        let mut refused = body.clone();
+        refused["from"]["email"] = json!("a@nowhere.test");
+        let refused = send(anyone.bare("POST", "/v2/emails").body(refused.to_string()));
+        assert_eq!(refused.json()["message"], "The from email domain is not found.");
+    }
+
+    fn requests_of_the_php_sdk_are_taken_as_it_makes_them(app: App) {
+        let (_, key) = ready(&app);
+        let program = app.program(&key);
+        let email = json!({
+            "from": {"email": FROM, "name": "Your App"},
+            "to": [{"email": "user@example.com"}, {"email": "another@example.com", "name": "John"}],
+            "reply_to": {"email": "support@acme.test", "name": "Support"},
+            "subject": "Welcome!",
+            "html": "<h1>Hello</h1>",
+            "headers": [],
+        });
+        let post = |path: &str, body: &Value| {
+            let request = program.with_key("POST", path).header("content-type", JSON);
+            program.send(request.header("accept", JSON).body(body.to_string()))
+        };
+        assert_eq!(told(&post("/v2/emails", &email)), "200");
+        assert_eq!(told(&post("/v2/emails/batch", &json!({"emails": [email, email]}))), "200");
+        let typed = program.with_key("GET", "/v2/info").header("content-type", JSON);
+        assert_eq!(program.send(typed).json()["account"]["emails_usage_this_month"], 3);
+    }
+
+    fn an_email_of_html_alone_gets_a_text(app: App) {
+        let (_, key) = ready(&app);
+        let mut email = email_with("html", json!("<h1>Hello</h1><p>It <b>works</b> &amp; runs.</p>"));
+        email["text"] = Value::Null;
+        assert_eq!(told(&app.program(&key).post(&email)), "200");
+        let stored: Value = serde_json::from_str(&last_message(&app)).unwrap();
+        assert_eq!(stored["html"], email["html"]);
+        let text = stored["text"].as_str().unwrap();
+        assert!(text.contains("Hello") && text.contains("& runs.") && !text.contains('<'), "{text}");
+    }
+
+    fn addresses_are_stored_as_mail_servers_take_them(app: App) {
+        let (_, key) = ready(&app);
+        verify(&app, "bücher.test");
+        let mut email = email("a@bücher.test");
+        email["to"] = json!([{"email": "b@müller.example"}]);
+        email["reply_to"] = json!("Zoë <c@müller.example>");
+        assert_eq!(told(&app.program(&key).post(&email)), "200");
+        let stored: Value = serde_json::from_str(&last_message(&app)).unwrap();
+        assert_eq!(stored["from"]["email"], "a@xn--bcher-kva.test");
+        assert_eq!(stored["to"][0]["email"], "b@xn--mller-kva.example");
+        assert_eq!(stored["reply_to"]["email"], "c@xn--mller-kva.example");
+        for (field, code, value) in [
+            ("from", "email_invalid", json!({"email": "zoë@bücher.test"})),
+            ("to", "invalid", json!([{"email": "zoë@example.org"}])),
+        ] {
+            let answer = app.program(&key).post(&email_with(field, value));
+            assert_eq!(told(&answer), format!("422 {field}.{code}"));
+            let sentence = answer.json()["errors"][field][code].as_str().unwrap().to_owned();
+            assert!(sentence.contains("ASCII"), "{sentence}");
+        }
+    }
+
+    fn few_big_bodies_are_held_at_a_time(app: App) {
+        let (_, key) = ready(&app);
+        let mut big = email(FROM);
+        big["text"] = json!("x".repeat(3 * 1024 * 1024));
+        let body = big.to_string();
+        let (first, rest) = body.split_at(2 * 1024 * 1024);
+        let begin = || {
+            let head = format!(
+                "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+                 Content-Type: {JSON}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            Slow::begin(app.address, &(head + first))
+        };
+        // Without a length, as it comes.
+        let begin_chunked = || {
+            let head = format!(
+                "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+                 Content-Type: {JSON}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 {:x}\r\n{first}\r\n",
+                first.len()
+            );
+            Slow::begin(app.address, &head)
+        };
+        let program = app.program(&key);
+        let mut held: Vec<Slow> = (0..7).map(|_| begin()).collect();
+        for _ in 0..3 {
+            assert_eq!(program.post(&big).status, 200, "there is a place left");
+        }
+        let mut last = begin_chunked();
+        let mut refused = program.post(&big);
+        until("all places are taken", || {
+            refused = program.post(&big);
+            refused.status != 200
+        });
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+        assert_eq!(refused.json()["error_type"], "service_unavailable");
+        // Whoever sends little is not concerned.
+        assert_eq!(told(&program.email_from(FROM)), "200");
+        assert_eq!(told(&program.info()), "200");
+
+        let end = last.end(&format!("{:x}\r\n{rest}\r\n0\r\n\r\n", rest.len()));
+        assert!(end.starts_with("HTTP/1.1 200 "), "{end}");
+        until("a place is free again", || program.post(&big).status == 200);
+        for slow in &mut held {
+            let end = slow.end(rest);
+            assert!(end.starts_with("HTTP/1.1 200 "), "{end}");
+        }
+    }
+
+    fn a_body_that_would_grow_in_memory_is_refused(app: App) {
+        let (_, key) = ready(&app);
+        let many = format!(r#"{{"x": [{}0]}}"#, "0,".repeat(20_000));
+        assert_eq!(told(&post_raw(&app, &key, JSON, many.clone())), "400");
+        assert_missing(&post_raw(&app, "", JSON, many), "without a key");
+        let program = app.program(&key);
+        let body = serde_json::to_vec(&email(FROM)).unwrap();
+        let packed = program.with_key("POST", "/v2/emails").header("content-type", JSON);
+        let packed = packed.header("content-encoding", "gzip").body(body);
+        assert_eq!(told(&program.send(packed)), "415");
+        assert_eq!(count_emails(&app), 0);
+    }
+
     fn what_clients_get_slightly_wrong_is_tolerated(app: App) {
         let (_, key) = ready(&app);
         let program = app.program(&key);
@@ -690,7 +857,7 @@ both! {
         let (_, restricted) = owner.create_key("Restricted", &acme.to_string());
         app.stranger().add_domain("evil.test");
 
-        let domain = |name: &str, status: &str| {
+        let domain = |name: &str, status: &str, sent: i64| {
             let column = |column: &str| {
                 format!("SELECT {column} FROM sending_domains WHERE name = '{name}'")
             };
@@ -699,7 +866,7 @@ both! {
                 "domain_name": name,
                 "verification_status": status,
                 "is_default": i32::from(name == "acme.test"),
-                "total_sent": 0,
+                "total_sent": sent,
                 "total_delivered": 0,
                 "total_bounced": 0,
                 "total_complained": 0,
@@ -709,7 +876,7 @@ both! {
         let account_id = app.database.number(&format!(
             "SELECT account_id FROM users WHERE email = '{EMAIL}'"
         ));
-        let expected = |sent: i64, name: &str, key: &str, scope: Value| {
+        let expected = |sent: i64, of_key: i64, name: &str, key: &str, scope: Value| {
             json!({
                 "account": {
                     "id": account_id,
@@ -727,41 +894,43 @@ both! {
                     "emails_sent_last_24hrs": sent,
                 },
                 "domains": [
-                    domain("acme.test", "verified"),
-                    domain("failed.test", "failed"),
-                    domain("pending.test", "pending"),
+                    domain("acme.test", "verified", sent),
+                    domain("failed.test", "failed", 0),
+                    domain("pending.test", "pending", 0),
                 ],
                 "key": {
                     "name": name,
                     "truncated": format!("{}…{}", &key[..8], &key[40..]),
                     "scope": scope,
+                    "emails_usage_this_month": of_key,
+                    "emails_sent_last_24hrs": of_key,
                 },
             })
         };
-        let all = |sent: i64| expected(sent, "Production server", &key, json!("all"));
+        let all = |sent: i64, of_key: i64| {
+            expected(sent, of_key, "Production server", &key, json!("all"))
+        };
         let program = app.program(&key);
         assert_eq!(told(&program.info()), "200");
-        assert_eq!(program.info().json(), all(0));
+        assert_eq!(program.info().json(), all(0, 0));
         assert_eq!(
             app.program(&restricted).info().json(),
-            expected(0, "Restricted", &restricted, json!(["acme.test"]))
+            expected(0, 0, "Restricted", &restricted, json!(["acme.test"]))
         );
         // As PHP clients ask: a type, and no body.
         let typed = program.bare("GET", "/v2/info").bearer_auth(&key).header("content-type", JSON);
-        assert_eq!(program.send(typed).json(), all(0));
-        assert_eq!(info_by_query(&app, &key).json(), all(0));
+        assert_eq!(program.send(typed).json(), all(0, 0));
+        assert_eq!(info_by_query(&app, &key).json(), all(0, 0));
 
-        // Usage is the account's, of accepted emails, by whichever key.
-        for (program, from, sent) in [
-            (&program, FROM, 1),
-            (&app.program(&restricted), FROM, 2),
-            (&program, "a@pending.test", 2),
+        // Of accepted emails: the account's by whichever key, and the key's own.
+        for (sender, from, sent, of_key) in [
+            (&program, FROM, 1, 1),
+            (&app.program(&restricted), FROM, 2, 1),
+            (&program, "a@pending.test", 2, 1),
         ] {
-            program.email_from(from);
-            assert_eq!(program.info().json()["account"], all(sent)["account"]);
+            sender.email_from(from);
+            assert_eq!(program.info().json(), all(sent, of_key));
         }
-        app.database.execute("UPDATE emails SET created_at = '2020-01-01 00:00:00'");
-        assert_eq!(program.info().json(), all(0));
     }
 
     fn a_key_sends_from_verified_domains_of_its_account_and_scope(app: App) {
@@ -834,7 +1003,7 @@ both! {
             ("GET", "/v2/", "404"),
             ("GET", "/v2/nothing", "404"),
             ("POST", "/v2/nothing", "404"),
-            ("POST", "/v2/emails/batch", "404"),
+            ("GET", "/v2/emails/batch", "405"),
             ("GET", "/v2/info/", "404"),
             ("GET", "/v2//info", "404"),
             ("GET", "/v2/INFO", "404"),

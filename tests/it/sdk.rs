@@ -19,6 +19,6 @@ both! {
             .output()
             .unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        assert_eq!(app.database.number("SELECT count(*) FROM emails"), 1);
+        assert_eq!(app.database.number("SELECT count(*) FROM emails"), 6);
     }
 }

@@ -5,7 +5,7 @@ use askama::Template;
 use serde::Deserialize;
 
 use super::super::store::{self, Found, Key};
-use super::{KeyList, find_live, fresh_list, live, path_of, shown_list, to_ended};
+use super::{KeyList, find_live, fresh_list, live, path_of, sent, shown_list, to_ended};
 use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::{AccountId, AccountStatus, User};
@@ -196,6 +196,8 @@ async fn changed(
 #[template(path = "keys/_row.html")]
 struct RowFragment {
     key: Key,
+    /// How many emails it had, as people read it.
+    sent: String,
     account_status: AccountStatus,
 }
 
@@ -211,6 +213,7 @@ pub async fn resume(
     match live(found)? {
         None => Ok(to_ended(&request, id)),
         Some(key) if shown_list(&request).is_some() => page::html(&RowFragment {
+            sent: sent(&state, &user, id).await?,
             key,
             account_status: user.account_status,
         }),

@@ -10,12 +10,15 @@ mod show;
 mod snippets;
 mod waiting;
 
+use std::collections::HashMap;
+
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
 use super::store::{self, Found, Key};
 use super::view::{Sort, View, Which};
+use super::volume::{Volume, daily_label};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
 use crate::app::State;
@@ -35,6 +38,10 @@ const PER_PAGE: i64 = 25;
 /// The list, on its page and in answers that change it.
 struct KeyList {
     keys: Vec<Key>,
+    /// How many emails each of them had in the last 24 hours, if any.
+    sent: HashMap<i64, i64>,
+    /// Of the whole account.
+    volume: Volume,
     account_status: AccountStatus,
     view: View,
     /// For the filter by domain.
@@ -58,6 +65,11 @@ impl KeyList {
     /// The orders that it can have.
     fn orders(&self) -> Vec<(Sort, &'static str)> {
         Sort::all(self.view.which)
+    }
+
+    /// How many emails a key had, as people read it.
+    fn sent(&self, id: &i64) -> String {
+        daily_label(self.sent.get(id).copied().unwrap_or_default())
     }
 
     /// How many there are, as people read it.
@@ -146,7 +158,10 @@ async fn key_list(state: &State, user: &User, view: View, page: i64) -> Result<K
                 }
                 None => store::list(conn, account, view.which, PER_PAGE, first)?,
             };
+            let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
             Ok::<_, Error>(KeyList {
+                sent: store::count_emails_of_keys(conn, account, &ids)?,
+                volume: store::volume_of_account(conn, account)?,
                 keys,
                 account_status: status,
                 view,
@@ -218,6 +233,14 @@ async fn find_key(state: &State, user: &User, id: i64) -> Result<Key, Error> {
         Found::Live(key) | Found::Ended(key) => Ok(key),
         Found::Nothing => Err(Error::NotFound),
     }
+}
+
+/// How many emails a key had in the last 24 hours, as people read it.
+async fn sent(state: &State, user: &User, id: i64) -> Result<String, Error> {
+    let account = user.account;
+    let count = move |conn: &mut _| store::count_emails_of_keys(conn, account, &[id]);
+    let sent = state.db.read(count).await?;
+    Ok(daily_label(sent.get(&id).copied().unwrap_or_default()))
 }
 
 /// One key, if it has not ended.

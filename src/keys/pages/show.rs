@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::super::chart::Usage;
 use super::super::store::{self, Found, Key, Standing};
+use super::super::volume::Volume;
 use crate::accounts::event::Filter;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
@@ -23,6 +24,7 @@ struct ShowPage {
     /// Who made it.
     creator: String,
     usage: Usage,
+    volume: Volume,
     events: Vec<Event>,
     user: User,
     key: Key,
@@ -54,19 +56,21 @@ pub async fn show(
                 None => None,
             };
             let usage = Usage::from(&store::history(conn, account, id)?);
+            let volume = store::volume_of_key(conn, account, id)?;
             let of_key = Filter {
                 key_id: Some(id),
                 ..Filter::default()
             };
             let events = events::list(conn, account, &of_key, None, EVENTS)?;
-            Ok::<_, db::Error>(Some((key, creator, usage, events)))
+            Ok::<_, db::Error>(Some((key, creator, usage, volume, events)))
         })
         .await?;
-    let (key, creator, usage, events) = found.ok_or(Error::NotFound)?;
+    let (key, creator, usage, volume, events) = found.ok_or(Error::NotFound)?;
     page::html(&ShowPage {
         standing: key.standing(&user.account_status),
         creator: creator.unwrap_or_else(|| "the operator".to_owned()),
         usage,
+        volume,
         events,
         notice: match query.notice.as_deref() {
             Some("saved") => Some("The changes are saved. They hold from now on."),

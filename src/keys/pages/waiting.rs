@@ -5,7 +5,7 @@ use actix_web::{HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 
 use super::super::store::{Found, Key};
-use super::find;
+use super::{find, sent};
 use crate::accounts::session::SignedIn;
 use crate::app::State;
 use crate::http::{Error, page};
@@ -15,6 +15,8 @@ use crate::http::{Error, page};
 #[template(path = "keys/_use.html")]
 struct UseFragment {
     key: Key,
+    /// How many emails it had, as people read it.
+    sent: String,
     /// What is read aloud.
     said: Option<String>,
 }
@@ -38,7 +40,12 @@ pub async fn first_use(
         )),
         None => None,
     };
-    page::html(&UseFragment { key, said })
+    // Asked again and again while there are none.
+    let sent = match key.last_use {
+        Some(_) => sent(&state, &user, key.id).await?,
+        None => String::new(),
+    };
+    page::html(&UseFragment { key, sent, said })
 }
 
 /// htmx ends asking by this status of its own.

@@ -9,6 +9,7 @@ mod nonces;
 mod rotation;
 mod uses;
 mod verification;
+mod volume;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -37,6 +38,10 @@ pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
 pub use uses::record_uses_of_any_account;
 pub use verification::{LiveKey, find_live_by_hashes_of_any_account};
+pub use volume::{
+    HourOfEmails, count_emails_of_domains, count_emails_of_keys, find_hour_of_any_account,
+    volume_of_account, volume_of_key, write_hour_of_any_account,
+};
 
 /// How the status column spells a key that is not paused, and one that is.
 const ACTIVE: &str = "active";
