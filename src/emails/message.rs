@@ -7,12 +7,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lettre::Address;
 use lettre::message::Mailbox as RfcMailbox;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 const MAX_RECIPIENTS: usize = 50;
 /// RFC 5322, 2.1.1, for the line that the subject becomes.
 const MAX_SUBJECT_CHARS: usize = 998;
+/// What fits a line with some of its value (RFC 5322, 2.1.1).
+const MAX_HEADER_NAME_CHARS: usize = 76;
 const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
 const MAX_TAG_KEY_CHARS: usize = 128;
 const MAX_TAG_VALUE_CHARS: usize = 256;
@@ -34,7 +36,7 @@ const RESERVED_HEADERS: [&str; 11] = [
 ];
 
 /// A valid email. Serialized, it is what is stored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub from: Mailbox,
     pub to: Vec<Mailbox>,
@@ -50,13 +52,13 @@ pub struct Message {
     pub message_hash: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mailbox {
     pub email: String,
     pub name: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attachment {
     #[serde(rename = "type")]
     pub media_type: String,
@@ -142,6 +144,11 @@ impl Message {
         } else {
             Err(problems)
         }
+    }
+
+    /// How many were named, each as often as they were.
+    pub fn count_recipients(&self) -> usize {
+        self.to.len() + self.cc.len() + self.bcc.len()
     }
 
     /// The part of the sender's address behind the `@`.
@@ -302,7 +309,8 @@ fn headers(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<Str
     for (name, value) in &pairs {
         let lower = name.to_ascii_lowercase();
         // RFC 5322, 2.2: printable ASCII but for the colon.
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        let is_name = (1..=MAX_HEADER_NAME_CHARS).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
         if !is_name || has_control(value) {
             problems.tell(
                 "headers",

@@ -39,6 +39,9 @@ pub fn accept(
             emails::created_at.eq(now),
             emails::internet_id.eq(token::random()),
             emails::next_attempt_at.eq(now),
+            emails::sender.eq(&message.from.email),
+            emails::recipient.eq(message.to.first().map(|to| &to.email)),
+            emails::recipients.eq(message.count_recipients() as i64),
         ))
         .execute(conn)?;
     Ok(message_id)
