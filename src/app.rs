@@ -1,12 +1,14 @@
 //! Builds the server on a listener: the one way in, for `main` and for tests.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
+use tokio::sync::Notify;
 
 use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
@@ -16,6 +18,7 @@ use crate::db::Db;
 use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
+use crate::mail::worker;
 use crate::routes;
 use crate::secret::ServerSecret;
 use crate::upkeep;
@@ -32,6 +35,8 @@ pub struct State {
     pub db: Db,
     pub verifier: Verifier,
     pub usage: Usage,
+    /// Told when there is an email to deliver.
+    pub accepted: Arc<Notify>,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
     pub setup_code: SetupCode,
@@ -46,6 +51,7 @@ impl State {
             config,
             verifier: Verifier::start(&db),
             usage: Usage::default(),
+            accepted: Arc::default(),
             db,
             hasher: Hasher::new(),
             sign_in_limit: PerAddress::new(),
@@ -118,15 +124,23 @@ impl Server {
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, state } = self;
-        let (of_usage, of_upkeep) = (state.clone(), state);
-        let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, stop));
+        let (of_usage, of_upkeep) = (state.clone(), state.clone());
+        let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, &stop));
         let upkeep = Beside::start(move |stop| {
-            upkeep::run(&of_upkeep.db, of_upkeep.config.activity_days, stop);
+            upkeep::run(&of_upkeep.db, &of_upkeep.config, &stop);
+        });
+        let delivery = state.config.relay.clone().map(|url| {
+            Beside::start(move |stop| {
+                worker::run(&state.db, &state.secret, &url, &state.accepted, stop);
+            })
         });
         let ended = http.await;
         // What it is at is undone, and done again after the next start.
         drop(upkeep);
-        if !usage.end() {
+        if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
+            tracing::warn!("emails were still under way at the end, and are sent again");
+        }
+        if !usage.end(LAST_WRITE) {
             tracing::warn!("how keys were used could not be written before the end");
         }
         ended
@@ -141,19 +155,19 @@ struct Beside {
 }
 
 impl Beside {
-    fn start(work: impl FnOnce(&Receiver<()>) + Send + 'static) -> Self {
+    fn start(work: impl FnOnce(Receiver<()>) + Send + 'static) -> Self {
         let (stop, stopped) = mpsc::channel();
         let (finish, finished) = mpsc::channel();
         std::thread::spawn(move || {
-            work(&stopped);
+            work(stopped);
             let _ = finish.send(());
         });
         Self { stop, finished }
     }
 
-    /// Tells it to stop. Returns whether it did, in the time that the end may take.
-    fn end(self) -> bool {
+    /// Tells it to stop. Returns whether it did, in the time that its end may take.
+    fn end(self, limit: Duration) -> bool {
         drop(self.stop);
-        self.finished.recv_timeout(LAST_WRITE).is_ok()
+        self.finished.recv_timeout(limit).is_ok()
     }
 }

@@ -76,7 +76,7 @@ async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError
     })))
 }
 
-/// `POST /v2/emails`: durably stored before it is answered, and held: nothing is delivered yet.
+/// `POST /v2/emails`: durably stored before it is answered, and delivered after that.
 pub async fn create(
     state: web::Data<State>,
     BearerWithBody { key, call, body }: BearerWithBody,
@@ -92,6 +92,7 @@ async fn accept(state: &State, key: LiveKey, body: Body) -> Result<HttpResponse,
         .db
         .write(move |conn| store::accept(conn, &key, domain.id, &message))
         .await?;
+    state.accepted.notify_one();
     Ok(HttpResponse::Ok().json(Accepted { message_id }))
 }
 

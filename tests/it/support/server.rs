@@ -57,6 +57,9 @@ impl App {
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
             key_limit: "1000".into(),
             activity_days: "365".into(),
+            smtp_url: None,
+            smtp_credentials_file: None,
+            retention_days: "30".into(),
             log: "trace".into(),
         };
         change(&mut settings);
