@@ -248,14 +248,10 @@ fn part(message: &Message) -> Result<Part, Unsendable> {
         .attachments
         .iter()
         .partition(|attachment| attachment.content_id.is_some());
-    let text = message
-        .text
-        .as_deref()
-        .map(|text| SinglePart::plain(crlf(text)));
-    let html = message
-        .html
-        .as_deref()
-        .map(|html| SinglePart::html(crlf(html)));
+    let text = message.text.as_deref();
+    let text = text.map(|text| text_part(ContentType::TEXT_PLAIN, text));
+    let html = message.html.as_deref();
+    let html = html.map(|html| text_part(ContentType::TEXT_HTML, html));
     let (first, last) = match (text, html) {
         (Some(text), Some(html)) => (Some(text), html),
         (Some(only), None) | (None, Some(only)) => (None, only),
@@ -272,6 +268,16 @@ fn part(message: &Message) -> Result<Part, Unsendable> {
         whole = Part::Many(with(whole.into(MultiPart::mixed().build()), &attached)?);
     }
     Ok(whole)
+}
+
+fn text_part(kind: ContentType, text: &str) -> SinglePart {
+    let part = SinglePart::builder().header(kind);
+    // lettre would leave it as it is, which RFC 5321, 4.5.2 and RFC 2045, 2.7 do not.
+    let part = match text.contains('\0') {
+        true => part.header(ContentTransferEncoding::QuotedPrintable),
+        false => part,
+    };
+    part.body(crlf(text))
 }
 
 fn with(mut whole: MultiPart, attachments: &[&Attachment]) -> Result<MultiPart, Unsendable> {

@@ -10,6 +10,7 @@ mod api;
 mod apply;
 mod command_line;
 mod defences;
+mod delivery;
 mod domains;
 mod durability;
 mod failover;
