@@ -1,12 +1,14 @@
 //! Builds the server on a listener: the one way in, for `main` and for tests.
 
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
+use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpRequest, HttpServer, web};
 use tokio::sync::Notify;
 
@@ -129,12 +131,22 @@ impl Server {
         let upkeep = Beside::start(move |stop| {
             upkeep::run(&of_upkeep.db, &of_upkeep.config, &stop);
         });
-        let delivery = state.config.relay.clone().map(|url| {
+        let mut delivery = state.config.relay.clone().map(|url| {
             Beside::start(move |stop| {
                 worker::run(&state.db, &state.secret, &url, &state.accepted, stop);
             })
         });
-        let ended = http.await;
+        let mut http = pin!(http);
+        let ended = tokio::select! {
+            ended = &mut http => ended,
+            () = told_to_end() => {
+                // While requests end, emails do too.
+                if let Some(delivery) = &mut delivery {
+                    delivery.tell();
+                }
+                http.await
+            }
+        };
         // What it is at is undone, and done again after the next start.
         drop(upkeep);
         if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
@@ -147,10 +159,24 @@ impl Server {
     }
 }
 
+/// Until one of the signals comes by which the server ends, too.
+async fn told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 /// A thread beside the server, told to stop when this is dropped. It is none of the runtime's,
 /// which waits for its own: while a database hangs, only this one does.
 struct Beside {
-    stop: Sender<()>,
+    stop: Option<Sender<()>>,
     finished: Receiver<()>,
 }
 
@@ -162,12 +188,20 @@ impl Beside {
             work(stopped);
             let _ = finish.send(());
         });
-        Self { stop, finished }
+        Self {
+            stop: Some(stop),
+            finished,
+        }
+    }
+
+    /// Tells it to stop.
+    fn tell(&mut self) {
+        self.stop = None;
     }
 
     /// Tells it to stop. Returns whether it did, in the time that its end may take.
-    fn end(self, limit: Duration) -> bool {
-        drop(self.stop);
+    fn end(mut self, limit: Duration) -> bool {
+        self.tell();
         self.finished.recv_timeout(limit).is_ok()
     }
 }

@@ -63,6 +63,9 @@ pub enum Unsendable {
     Header,
     #[error("It cannot be made a message.")]
     Message(#[from] lettre::error::Error),
+    /// An error of ours, that it should not come back to.
+    #[error("It cannot be made a message.")]
+    Panic,
 }
 
 /// How the emails of a domain are signed.

@@ -182,8 +182,15 @@ impl Worker {
             Ok(Some(outcome)) => self.settle(id, &claim, &outcome, until).await,
             // Another node has it.
             Ok(None) => {}
-            // It is tried again when the lease ends.
-            Err(error) => tracing::error!(email = id, %error, "an email cannot be delivered"),
+            Err(error) => {
+                tracing::error!(email = id, %error, "an email cannot be read for delivery");
+                sleep(FIRST_REST).await;
+                let ours = claim.clone();
+                let give_back =
+                    move |conn: &mut _| store::give_back_of_any_account(conn, id, &ours);
+                // Else its lease ends.
+                let _ = self.db.write(give_back).await;
+            }
         }
         self.under_way().remove(&(id, claim));
     }
@@ -207,7 +214,7 @@ impl Worker {
         let prepare = move || Prepared::from(&email, signature.as_ref());
         let prepared = tokio::task::spawn_blocking(prepare)
             .await
-            .map_err(|panic| db::Error::Unavailable(panic.to_string()))?;
+            .unwrap_or(Err(Unsendable::Panic));
         let Prepared {
             mail,
             recipients,

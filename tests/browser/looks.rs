@@ -268,6 +268,7 @@ fn activity_settings_and_errors() {
     furnish(&app);
     visit(&browser, "/activity", "activity");
     visit(&browser, "/activity?who=nobody", "activity-no-match");
+    visit(&browser, "/activity/emails", "emails-none");
     visit(&browser, "/settings", "settings");
     assert_eq!(browser.complaints(), [""; 0]);
     visit(&browser, "/nothing", "not-found");

@@ -51,8 +51,15 @@ fn until_all(database: &Database, condition: &str) {
     });
 }
 
-/// As if the time for the next attempt, or the end of a lease, had come.
+/// As if the time for the next attempt had come. Those under way are left alone.
 fn hasten(database: &Database) {
+    database.execute(&format!(
+        "UPDATE emails SET next_attempt_at = '{LONG_AGO}' WHERE ended_at IS NULL AND claim IS NULL"
+    ));
+}
+
+/// As if the leases had ended of a node that is gone.
+fn end_leases(database: &Database) {
     database.execute(&format!(
         "UPDATE emails SET next_attempt_at = '{LONG_AGO}' WHERE ended_at IS NULL"
     ));
@@ -147,6 +154,22 @@ both! {
         assert_eq!(parts[3]["name"], "Größe.txt");
         assert_eq!(parts[3]["disposition"], "attachment");
         assert_eq!(parts[3]["bytes"], json!(b"a\nb\r\n"));
+    }
+
+    fn the_signature_holds_whatever_the_spaces_are(app: App) {
+        let (_, program) = sender(&app);
+        let record = publish_key(&app.database);
+        let mut spaces = email("ada@acme.test");
+        spaces["subject"] = format!("Two  spaces   {}  and an end", "word  ".repeat(30)).into();
+        spaces["to"][0]["name"] = "Bob  of  the \\ Shop".into();
+        spaces["text"] = "\na  \n\n b\t \n\n\n".into();
+        accept(&program, &spaces);
+        let relay = Relay::start();
+        let _node = delivering(&app, &relay);
+        until_all(&app.database, "status = 'delivered'");
+        let mail = read_mail(&relay.got()[0].content, "tosend._domainkey.acme.test", &record);
+        assert_eq!(mail["structure"], json!(["text/plain"]));
+        assert_eq!((&mail["defects"], &mail["signature_holds"]), (&json!([]), &json!(true)));
     }
 
     fn an_email_whose_record_is_not_published_is_not_signed(app: App) {
@@ -448,8 +471,7 @@ fn a_node_that_is_killed_loses_no_email(backend: Backend) {
     for kill in 1..=kills {
         until("some are delivered", || relay.got().len() >= kill * 6);
         dashboard.kill();
-        // The lease of what was under way ends.
-        hasten(&database);
+        end_leases(&database);
         dashboard = Dashboard::start(&database, &["--smtp-url", &relay.url()]);
     }
     until_all(&database, "status = 'delivered' AND claim IS NULL");
