@@ -101,6 +101,7 @@ impl Worker {
         let mut attempts = JoinSet::new();
         let mut is_failing = false;
         while !stopped.is_finished() {
+            while attempts.try_join_next().is_some() {}
             let free = self.room().saturating_sub(attempts.len());
             let claimed = self.claim(free).await;
             match (&claimed, is_failing) {

@@ -380,6 +380,17 @@ both! {
         assert_eq!(relay.got().len(), 0);
     }
 
+    fn a_relay_without_the_tls_that_is_asked_for_gets_nothing(app: App) {
+        let (_, program) = sender(&app);
+        let relay = Relay::start();
+        let _node = App::on(app.database.again(), |settings| {
+            settings.smtp_url = Some(format!("{}?tls=required", relay.url()));
+        });
+        accept(&program, &email("ada@acme.test"));
+        until_all(&app.database, "status = 'deferred' AND attempts = 0");
+        assert_eq!(relay.got().len(), 0);
+    }
+
     fn contents_go_some_time_after_the_end(app: App) {
         let (owner, program) = sender(&app);
         for _ in 0..3 {
