@@ -1,12 +1,16 @@
 //! Builds the server on a listener: the one way in, for `main` and for tests.
 
 use std::net::TcpListener;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
+use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpRequest, HttpServer, web};
+use tokio::sync::Notify;
 
 use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
@@ -19,6 +23,7 @@ use crate::http::body::Room;
 use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
+use crate::mail::worker;
 use crate::routes;
 use crate::secret::ServerSecret;
 use crate::upkeep;
@@ -36,6 +41,8 @@ pub struct State {
     pub verifier: Verifier,
     pub usage: Usage,
     pub room: Room,
+    /// Told when there is an email to deliver.
+    pub accepted: Arc<Notify>,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
     pub checker: Checker,
@@ -58,6 +65,7 @@ impl State {
             },
             check_limit: CheckLimit::new(),
             room: Room::default(),
+            accepted: Arc::default(),
             db,
             config,
             hasher: Hasher::new(),
@@ -131,43 +139,83 @@ impl Server {
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, state } = self;
-        let (of_usage, of_domains, of_upkeep) = (state.clone(), state.clone(), state);
-        let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, stop));
+        let (of_usage, of_domains, of_upkeep) = (state.clone(), state.clone(), state.clone());
+        let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, &stop));
         let upkeep = Beside::start(move |stop| {
-            upkeep::run(&of_upkeep.db, of_upkeep.config.activity_days, stop);
+            upkeep::run(&of_upkeep.db, &of_upkeep.config, &stop);
         });
-        let domains = Beside::start(move |stop| of_domains.checker.keep_checking(stop));
-        let ended = http.await;
+        let domains = Beside::start(move |stop| of_domains.checker.keep_checking(&stop));
+        let mut delivery = state.config.relay.clone().map(|url| {
+            Beside::start(move |stop| {
+                worker::run(&state.db, &state.secret, &url, &state.accepted, stop);
+            })
+        });
+        let mut http = pin!(http);
+        let ended = tokio::select! {
+            ended = &mut http => ended,
+            () = told_to_end() => {
+                // While requests end, emails do too.
+                if let Some(delivery) = &mut delivery {
+                    delivery.tell();
+                }
+                http.await
+            }
+        };
         // What they are at is undone, and done again after the next start.
         drop((upkeep, domains));
-        if !usage.end() {
+        if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
+            tracing::warn!("emails were still under way at the end, and are sent again");
+        }
+        if !usage.end(LAST_WRITE) {
             tracing::warn!("how keys were used could not be written before the end");
         }
         ended
     }
 }
 
+/// Until one of the signals comes by which the server ends, too.
+async fn told_to_end() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 /// A thread beside the server, told to stop when this is dropped. It is none of the runtime's,
 /// which waits for its own: while a database hangs, only this one does.
 struct Beside {
-    stop: Sender<()>,
+    stop: Option<Sender<()>>,
     finished: Receiver<()>,
 }
 
 impl Beside {
-    fn start(work: impl FnOnce(&Receiver<()>) + Send + 'static) -> Self {
+    fn start(work: impl FnOnce(Receiver<()>) + Send + 'static) -> Self {
         let (stop, stopped) = mpsc::channel();
         let (finish, finished) = mpsc::channel();
         std::thread::spawn(move || {
-            work(&stopped);
+            work(stopped);
             let _ = finish.send(());
         });
-        Self { stop, finished }
+        Self {
+            stop: Some(stop),
+            finished,
+        }
     }
 
-    /// Tells it to stop. Returns whether it did, in the time that the end may take.
-    fn end(self) -> bool {
-        drop(self.stop);
-        self.finished.recv_timeout(LAST_WRITE).is_ok()
+    /// Tells it to stop.
+    fn tell(&mut self) {
+        self.stop = None;
+    }
+
+    /// Tells it to stop. Returns whether it did, in the time that its end may take.
+    fn end(mut self, limit: Duration) -> bool {
+        self.tell();
+        self.finished.recv_timeout(limit).is_ok()
     }
 }

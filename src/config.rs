@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
+use crate::mail::relay_url::{Login, RelayUrl};
 
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
 const DEFAULT_FOLDER: &str = "data";
@@ -76,6 +77,23 @@ pub struct Settings {
     )]
     pub activity_days: String,
 
+    /// Relay that delivers emails: smtp://HOST:25, smtp://HOST:587?tls=required or smtps://HOST:465
+    #[arg(long, global = true, env = "TOSEND_SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<String>,
+
+    /// File with the user for the relay on its first line and the password on its second
+    #[arg(long, global = true, env = "TOSEND_SMTP_CREDENTIALS_FILE")]
+    pub smtp_credentials_file: Option<String>,
+
+    /// For how many days the content of an email is kept after it was delivered or failed
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_RETENTION_DAYS",
+        default_value = "30"
+    )]
+    pub retention_days: String,
+
     /// What is logged: error, warn, info, debug, trace, or a tracing filter
     #[arg(
         long,
@@ -98,6 +116,9 @@ pub struct Config {
     pub dns_servers: Vec<SocketAddr>,
     pub key_limit: i64,
     pub activity_days: i64,
+    /// `None`: emails are held.
+    pub relay: Option<RelayUrl>,
+    pub retention_days: i64,
     pub log: String,
 }
 
@@ -150,6 +171,26 @@ impl Config {
         let activity_days = parse_days(&settings.activity_days)
             .map_err(|why| told("TOSEND_ACTIVITY_DAYS", why))
             .ok();
+        let login = given(&settings.smtp_credentials_file)
+            .map(Login::read)
+            .transpose()
+            .map_err(|why| told("TOSEND_SMTP_CREDENTIALS_FILE", why))
+            .ok();
+        let relay = match (given(&settings.smtp_url), login) {
+            (Some(url), login) => RelayUrl::parse(url, login.flatten())
+                .map_err(|why| told("TOSEND_SMTP_URL", why))
+                .ok()
+                .map(Some),
+            (None, Some(Some(_))) => {
+                let why = "is of no use without TOSEND_SMTP_URL".to_owned();
+                told("TOSEND_SMTP_CREDENTIALS_FILE", why);
+                None
+            }
+            (None, _) => Some(None),
+        };
+        let retention_days = parse_days(&settings.retention_days)
+            .map_err(|why| told("TOSEND_RETENTION_DAYS", why))
+            .ok();
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&settings.log) {
             told("TOSEND_LOG", format!("not a level or filter: {why}"));
         }
@@ -163,6 +204,8 @@ impl Config {
             dns_servers,
             key_limit,
             activity_days,
+            relay,
+            retention_days,
         ) {
             (
                 Some(database),
@@ -173,6 +216,8 @@ impl Config {
                 Some(dns_servers),
                 Some(key_limit),
                 Some(activity_days),
+                Some(relay),
+                Some(retention_days),
             ) if problems.is_empty() => Ok(Self {
                 secret_file: secret_file(given(&settings.secret_file), &database),
                 database,
@@ -183,6 +228,8 @@ impl Config {
                 dns_servers,
                 key_limit,
                 activity_days,
+                relay,
+                retention_days,
                 log: settings.log.clone(),
             }),
             _ => Err(problems),
@@ -338,6 +385,9 @@ mod tests {
             dns_servers: String::new(),
             key_limit: "1000".into(),
             activity_days: "365".into(),
+            smtp_url: None,
+            smtp_credentials_file: None,
+            retention_days: "30".into(),
             log: "info".into(),
         }
     }
@@ -362,9 +412,14 @@ mod tests {
             dns_servers: "192.0.2.53, dns.acme.com".into(),
             key_limit: "0".into(),
             activity_days: "0".into(),
+            smtp_url: Some("smtp://ada:hunter2@relay.test".into()),
+            smtp_credentials_file: Some("/nowhere/at/all".into()),
+            retention_days: "0".into(),
             log: "a=b=c".into(),
         };
-        assert_eq!(Config::parse(&wrong).unwrap_err().len(), 9);
+        let problems = Config::parse(&wrong).unwrap_err();
+        assert_eq!(problems.len(), 12);
+        assert!(!problems.join(" ").contains("hunter2"));
     }
 
     #[test]

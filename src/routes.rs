@@ -14,6 +14,7 @@ use crate::domains::pages as domains;
 use crate::emails::api as emails;
 use crate::http::{self, api_error, assets, body, csrf, health, preferences};
 use crate::keys::{api as gateway, pages as keys};
+use crate::mail::pages as mail;
 
 const FORM_BYTES: usize = 64 * 1024;
 
@@ -92,6 +93,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/domains/{id}/check").post(domains::check))
         .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
         .service(resource("/activity").get(activity::index))
+        .service(resource("/activity/emails").get(mail::index))
         .service(resource("/activity.csv").get(activity::csv))
         .service(resource("/settings").get(settings::show))
         .service(resource("/settings/title").post(settings::rename))

@@ -99,6 +99,10 @@ diesel::table! {
         remaining -> Nullable<Text>,
         refused -> Nullable<Text>,
         reply -> Nullable<Text>,
+        first_attempt_at -> Nullable<Timestamp>,
+        sender -> Nullable<Text>,
+        recipient -> Nullable<Text>,
+        recipients -> Nullable<Int8>,
     }
 }
 

@@ -8,8 +8,10 @@ use chrono::{NaiveDateTime, TimeDelta};
 
 use crate::accounts::store::{AccountId, events};
 use crate::clock;
+use crate::config::Config;
 use crate::db::{self, Db};
 use crate::keys::store;
+use crate::mail::store as mail_store;
 
 const TICK: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -20,12 +22,14 @@ const KEYS: i64 = 1_000;
 const ROWS: i64 = 1_000;
 /// Hours of emails that are counted at a time, of a database in which none ever were.
 const HOURS: usize = 100;
+/// Contents of emails that go in one transaction: each may have 16 MB.
+const CONTENTS: i64 = 50;
 
 /// Goes on until `stop` is dropped.
-pub fn run(db: &Db, activity_days: i64, stop: &Receiver<()>) {
+pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     let upkeep = Upkeep {
         db,
-        activity_days,
+        config,
         since: clock::now(),
         stop,
     };
@@ -63,7 +67,7 @@ pub fn run(db: &Db, activity_days: i64, stop: &Receiver<()>) {
 
 struct Upkeep<'a> {
     db: &'a Db,
-    activity_days: i64,
+    config: &'a Config,
     /// When this server began: before, nobody may have been able to call.
     since: NaiveDateTime,
     stop: &'a Receiver<()>,
@@ -116,11 +120,14 @@ impl Upkeep<'_> {
     }
 
     fn forget(&self) -> db::Result<()> {
-        let before = clock::now() - TimeDelta::days(self.activity_days);
+        let before = clock::now() - TimeDelta::days(self.config.activity_days);
+        let ended_before = clock::now() - TimeDelta::days(self.config.retention_days);
         let hashes = self.repeat(|conn| store::forget_ended_of_any_account(conn, ROWS));
         let calls = self.repeat(|conn| store::forget_calls_of_any_account(conn, ROWS));
         let events = self.repeat(|conn| events::forget_of_any_account(conn, before, ROWS));
-        hashes.and(calls).and(events)
+        let contents = self
+            .repeat(|conn| mail_store::forget_content_of_any_account(conn, ended_before, CONTENTS));
+        hashes.and(calls).and(events).and(contents)
     }
 
     /// Until nothing is left to forget.

@@ -78,5 +78,10 @@ fn warn(config: &Config) {
             "served without https: cookies and keys travel in clear. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"
         );
     }
-    tracing::info!("emails are accepted and held: nothing is delivered yet");
+    match &config.relay {
+        Some(relay) => tracing::info!("emails are delivered through the relay {relay}"),
+        None => tracing::warn!(
+            "emails are accepted and held: nothing is delivered until TOSEND_SMTP_URL names a relay"
+        ),
+    }
 }

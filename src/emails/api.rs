@@ -96,7 +96,7 @@ async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError
     })))
 }
 
-/// `POST /v2/emails`: durably stored before it is answered, and held: nothing is delivered yet.
+/// `POST /v2/emails`: durably stored before it is answered, and delivered after that.
 pub async fn create(
     state: web::Data<State>,
     BearerWithBody { key, call, body }: BearerWithBody,
@@ -195,6 +195,7 @@ async fn accept_all(
             store::accept(conn, &key, &emails)
         };
         state.db.write(store).await?;
+        state.accepted.notify_one();
     }
     Ok(results)
 }

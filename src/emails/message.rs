@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use lettre::Address;
 use lettre::message::Mailbox as RfcMailbox;
 use lettre::message::header::ContentType;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::plain_text;
@@ -56,7 +56,7 @@ const RESERVED_HEADERS: [&str; 16] = [
 const RESERVED_PREFIXES: [&str; 5] = ["content-", "mime-", "resent-", "dkim-", "arc-"];
 
 /// A valid email. Serialized, it is what is stored.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub from: Mailbox,
     pub to: Vec<Mailbox>,
@@ -72,13 +72,13 @@ pub struct Message {
     pub message_hash: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mailbox {
     pub email: String,
     pub name: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attachment {
     #[serde(rename = "type")]
     pub media_type: String,
@@ -166,6 +166,11 @@ impl Message {
             message.text = message.html.as_deref().and_then(plain_text::of_html);
         }
         Ok(message)
+    }
+
+    /// How many were named, each as often as they were.
+    pub fn count_recipients(&self) -> usize {
+        self.to.len() + self.cc.len() + self.bcc.len()
     }
 
     /// The part of the sender's address behind the `@`.

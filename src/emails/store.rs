@@ -16,6 +16,10 @@ pub struct NewEmail {
     domain_id: i64,
     /// The message as it is stored.
     fields: String,
+    sender: String,
+    /// The first one.
+    recipient: Option<String>,
+    recipients: i64,
 }
 
 impl NewEmail {
@@ -24,6 +28,9 @@ impl NewEmail {
             message_id: message.message_hash.clone().unwrap_or_else(token::random),
             domain_id,
             fields: serde_json::to_string(message).expect("strings, lists and maps of strings"),
+            sender: message.from.email.clone(),
+            recipient: message.to.first().map(|to| to.email.clone()),
+            recipients: message.count_recipients() as i64,
         }
     }
 }
@@ -43,6 +50,9 @@ pub fn accept(conn: &mut Connection, key: &LiveKey, accepted: &[NewEmail]) -> db
                 emails::created_at.eq(now),
                 emails::internet_id.eq(token::random()),
                 emails::next_attempt_at.eq(now),
+                emails::sender.eq(&email.sender),
+                emails::recipient.eq(&email.recipient),
+                emails::recipients.eq(email.recipients),
             ))
             .execute(conn);
         stored.map_err(|error| match is_foreign_key_violation(&error) {

@@ -178,6 +178,39 @@ fn delete_two(app: &App) {
     }
 }
 
+/// In each state, from and to addresses as long as they may be.
+fn emails(app: &App) {
+    let long = format!("{}@{LONG_DOMAIN}", "w".repeat(64));
+    let words = "550 5.1.1 The email account that you tried to reach does not exist. ".repeat(3);
+    let refused = format!("[{{\"email\": \"{long}\", \"reply\": \"{words}\"}}]");
+    for (status, ended_at, refused, reply) in [
+        ("held", "NULL", "NULL".to_owned(), ""),
+        (
+            "deferred",
+            "NULL",
+            "NULL".to_owned(),
+            "451 4.7.1 Greylisted",
+        ),
+        (
+            "delivered",
+            "created_at",
+            format!("'{refused}'"),
+            "250 Queued",
+        ),
+        ("failed", "created_at", "NULL".to_owned(), &*words),
+    ] {
+        app.database.execute(&format!(
+            "INSERT INTO emails (account_id, api_key_id, message_id, status, created_at, internet_id,
+                 next_attempt_at, sender, recipient, recipients)
+             VALUES (1, 3, '', 'held', '2026-01-15 10:30:00', '', '2026-01-15 10:35:00',
+                 'ada@acme.test', '{long}', 3);
+             UPDATE emails SET status = '{status}', ended_at = {ended_at}, refused = {refused},
+                 reply = '{reply}'
+             WHERE id = (SELECT max(id) FROM emails)"
+        ));
+    }
+}
+
 #[test]
 fn signing_up_and_domains() {
     let app = App::start(Backend::Sqlite, |_| {});
@@ -321,6 +354,9 @@ fn activity_and_settings() {
     visit(&browser, "/activity", "activity");
     visit(&browser, "/activity?who=nobody", "activity-no-match");
     visit(&browser, "/activity?key=1", "activity-key");
+    visit(&browser, "/activity/emails", "emails-none");
+    emails(&app);
+    visit(&browser, "/activity/emails", "emails");
     visit(&browser, "/settings", "settings");
     browser.fill("#current-password", PASSWORD);
     browser.fill("#new-password", "short");

@@ -553,7 +553,7 @@ fn it_tells_the_first_visitor_what_the_server_is_set_up_for() {
     assert_eq!(code.split('-').map(str::len).collect::<Vec<_>>(), [4; 4]);
     assert_eq!(greeting(&public), asked);
     assert!(read_log().contains("served without https"));
-    assert!(read_log().contains("nothing is delivered yet"));
+    assert!(read_log().contains("nothing is delivered until"));
     assert!(!read_log().contains(code));
 }
 

@@ -81,7 +81,7 @@ fn actix_stands_at_the_edge_only() {
 
 #[test]
 fn nouns_use_each_other_in_one_direction_and_never_their_pages() {
-    let nouns = ["emails", "keys", "domains", "accounts"];
+    let nouns = ["mail", "emails", "keys", "domains", "accounts"];
     for (path, text) in sources() {
         let noun = path.split('/').next().unwrap();
         let rank = nouns.iter().position(|n| *n == noun);

@@ -11,6 +11,8 @@ mod apply;
 mod batch;
 mod command_line;
 mod defences;
+
+mod delivery;
 mod domain_life;
 mod domains;
 mod durability;

@@ -1,7 +1,12 @@
+DROP INDEX emails_account_id_status_created_at;
 DROP INDEX emails_ended_with_message;
 DROP INDEX emails_due;
 DROP INDEX emails_api_key_id_created_at;
 ALTER TABLE emails DROP CONSTRAINT emails_check;
+ALTER TABLE emails DROP COLUMN recipients;
+ALTER TABLE emails DROP COLUMN recipient;
+ALTER TABLE emails DROP COLUMN sender;
+ALTER TABLE emails DROP COLUMN first_attempt_at;
 ALTER TABLE emails DROP COLUMN reply;
 ALTER TABLE emails DROP COLUMN refused;
 ALTER TABLE emails DROP COLUMN remaining;

@@ -19,7 +19,18 @@ ALTER TABLE emails ADD COLUMN remaining TEXT;
 ALTER TABLE emails ADD COLUMN refused TEXT;
 -- The relay's last words, or what stands in the way.
 ALTER TABLE emails ADD COLUMN reply TEXT;
+-- From when on it counts how long the relay puts it off.
+ALTER TABLE emails ADD COLUMN first_attempt_at TIMESTAMP;
+-- What is shown of it, also when the message is gone: from, the first of to, and how many in all.
+ALTER TABLE emails ADD COLUMN sender TEXT;
+ALTER TABLE emails ADD COLUMN recipient TEXT;
+ALTER TABLE emails ADD COLUMN recipients BIGINT;
+UPDATE emails SET
+    sender = message::json #>> '{from,email}',
+    recipient = message::json #>> '{to,0,email}',
+    recipients = json_array_length(message::json -> 'to') + json_array_length(message::json -> 'cc') + json_array_length(message::json -> 'bcc');
 ALTER TABLE emails ADD CHECK ((status IN ('delivered', 'failed')) = (ended_at IS NOT NULL));
 CREATE INDEX emails_api_key_id_created_at ON emails (api_key_id, created_at);
 CREATE INDEX emails_due ON emails (next_attempt_at) WHERE ended_at IS NULL;
 CREATE INDEX emails_ended_with_message ON emails (ended_at) WHERE ended_at IS NOT NULL AND message IS NOT NULL;
+CREATE INDEX emails_account_id_status_created_at ON emails (account_id, status, created_at);

@@ -34,6 +34,8 @@ pub use show::show;
 pub use waiting::first_use;
 
 const PER_PAGE: i64 = 25;
+/// To count more would take long, and tell nothing more.
+const MOST_WAITING: usize = 1_000;
 
 /// The list, on its page and in answers that change it.
 struct KeyList {
@@ -96,6 +98,23 @@ struct IndexPage {
     list: KeyList,
     notice: Option<&'static str>,
     shows_tips: bool,
+    /// Whether emails are delivered.
+    has_relay: bool,
+    /// How many are not delivered yet, counted up to `MOST_WAITING`.
+    waiting: usize,
+}
+
+impl IndexPage {
+    /// As people read it, if there are any.
+    fn waiting(&self) -> Option<String> {
+        let verb = if self.has_relay { "waiting" } else { "held" };
+        match self.waiting {
+            0 => None,
+            1 => Some(format!("1 email is {verb}.")),
+            MOST_WAITING.. => Some(format!("{MOST_WAITING} emails or more are {verb}.")),
+            count => Some(format!("{count} emails are {verb}.")),
+        }
+    }
 }
 
 /// `GET /api-keys`; for htmx the list alone.
@@ -119,11 +138,18 @@ pub async fn index(
         page::replace_url(&mut answer, &path);
         return Ok(answer);
     }
+    let account = user.account;
+    let waiting = state
+        .db
+        .read(move |conn| store::count_waiting_emails(conn, account, MOST_WAITING as i64))
+        .await?;
     page::html(&IndexPage {
         user,
         list,
         notice,
         shows_tips: !preferences::current().hides_tips,
+        has_relay: state.config.relay.is_some(),
+        waiting,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::keys::advice::{Advice, OLD};
 use crate::keys::scope::ScopedDomain;
 use crate::keys::secret::Truncated;
 use crate::keys::view::{Column, DomainFilter, StatusFilter, View, Which};
-use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
+use crate::schema::{api_key_domains, api_key_uses, api_keys, emails, sending_domains};
 
 /// All keys of a kind, the latest first, in as many queries however many there are.
 pub fn list(
@@ -50,6 +50,22 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
         .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
         .count()
         .get_result(conn)?)
+}
+
+/// How many emails are still to be delivered, counted up to a number. Read here, since keys know
+/// nothing of emails but this.
+pub fn count_waiting_emails(
+    conn: &mut Connection,
+    account: AccountId,
+    most: i64,
+) -> db::Result<usize> {
+    let ids: Vec<i64> = emails::table
+        .filter(emails::account_id.eq(account.0))
+        .filter(emails::status.eq_any(["held", "deferred"]))
+        .limit(most)
+        .select(emails::id)
+        .load(conn)?;
+    Ok(ids.len())
 }
 
 /// The keys with these ids, in their order.

@@ -33,7 +33,7 @@ pub use end::{
     forget_ended_of_any_account, has_expired,
 };
 pub use life::{Edit, EditError, changes, edit, pause, resume};
-pub use list::{count_ended, in_order, list, search};
+pub use list::{count_ended, count_waiting_emails, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
 pub use uses::record_uses_of_any_account;

@@ -32,6 +32,7 @@ fn every_page_and_fragment_is_valid_html() {
     finding(&mut walk, &app, &owner);
     furnish(&app, &owner);
     walk.every_page(&owner, 1..=18);
+    emails(&mut walk, &app, &owner);
     wrong_name(&mut walk, &owner);
     longer_lists(&mut walk, &owner);
     a_paused_account(&mut walk, &app, &owner);
@@ -296,6 +297,39 @@ fn furnish(app: &App, owner: &Visitor) {
             ));
         }
     }
+}
+
+/// Emails in each of their states, and more than a page has.
+fn emails(walk: &mut Walk, app: &App, owner: &Visitor) {
+    let program = app.program(&owner.create_key("<i>Shop", "").1);
+    for _ in 0..52 {
+        let mut email = email("ada@acme.test");
+        email["to"] = serde_json::json!([{"email": "a&b@example.org"}, {"email": "b@example.org"}]);
+        assert_eq!(program.post(&email).status, 200);
+    }
+    let refused = "[{\"email\": \"a&b@example.org\", \"reply\": \"550 <b>No\"}]";
+    app.database.execute(&format!(
+        "UPDATE emails SET status = 'deferred', reply = '451 <i>\"Later' WHERE id % 4 = 1;
+         UPDATE emails SET status = 'delivered', ended_at = created_at, refused = '{refused}'
+         WHERE id % 4 = 2;
+         UPDATE emails SET status = 'failed', ended_at = created_at, reply = '550 <b>No', message = NULL
+         WHERE id % 4 = 3"
+    ));
+    walk.get(owner, "/activity/emails?status=failed");
+    walk.get(owner, "/activity/emails?status=held&before=1");
+    let newest = walk.get(owner, "/activity/emails").body;
+    let (_, older) = newest.split_once("rel=\"next\" href=\"").unwrap();
+    walk.get(owner, older.split('"').next().unwrap());
+    walk.get(owner, "/api-keys");
+    let relay = Relay::stopped();
+    let url = relay.url();
+    let node = App::on(app.database.again(), |settings| {
+        settings.smtp_url = Some(url)
+    });
+    owner.move_to(&node.url(""));
+    walk.get(owner, "/activity/emails");
+    walk.get(owner, "/api-keys");
+    owner.move_to(&app.url(""));
 }
 
 /// A key in use is not deleted by a name that is not its own.

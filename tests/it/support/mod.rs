@@ -14,6 +14,7 @@ mod nginx;
 mod probers;
 mod process;
 mod proxy;
+mod relay;
 mod server;
 mod wire;
 
@@ -26,6 +27,7 @@ pub use nginx::{Nginx, Seen, Upstream};
 pub use probers::{Key, Probers};
 pub use process::{Dashboard, attest, cli, command, create_account};
 pub use proxy::Proxy;
+pub use relay::{Got, Relay, read_mail};
 pub use server::{App, Backend};
 pub use wire::{Answered, Wire};
 

@@ -63,6 +63,11 @@ pub struct Dashboard {
 impl Dashboard {
     /// Starts on a free port and waits until it says that it serves.
     pub fn start(database: &Database, args: &[&str]) -> Self {
+        Self::start_with(database, args, &[])
+    }
+
+    /// As `start`, with more in its environment.
+    pub fn start_with(database: &Database, args: &[&str], env: &[(&str, &str)]) -> Self {
         let log = database.folder.path().join("log");
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -72,6 +77,7 @@ impl Dashboard {
         let mut child = command(database)
             .args(["--listen", "127.0.0.1:0"])
             .args(args)
+            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)

@@ -58,6 +58,9 @@ impl App {
             dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
             activity_days: "365".into(),
+            smtp_url: None,
+            smtp_credentials_file: None,
+            retention_days: "30".into(),
             log: "trace".into(),
         };
         change(&mut settings);

@@ -1,0 +1,269 @@
+//! What follows from an attempt to deliver: when it is tried again, and when it ends.
+
+use std::time::Duration;
+
+use chrono::{NaiveDateTime, TimeDelta};
+use lettre::Address;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use super::mime::Unsendable;
+use super::relay::{Fate, Trouble};
+
+/// Minutes after the first attempt, the second, and so on; then as long as the last.
+const DELAYS: [i64; 7] = [1, 5, 15, 30, 60, 120, 240];
+/// How much longer a delay may be, in percent, so that what failed together does not come back
+/// together.
+const JITTER: i64 = 20;
+/// For how long after the first attempt it is tried: RFC 5321, 4.5.4.1 says four or five days, but
+/// what is sent by programs is stale by then.
+const PATIENCE: TimeDelta = TimeDelta::hours(48);
+
+/// How far an email is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Not tried yet.
+    Held,
+    /// To be tried again.
+    Deferred,
+    /// The relay has it, for one recipient at least.
+    Delivered,
+    Failed,
+}
+
+impl Status {
+    pub const ALL: [Self; 4] = [Self::Held, Self::Deferred, Self::Delivered, Self::Failed];
+
+    /// As the column and addresses of pages spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Deferred => "deferred",
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// As a page says it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Held => "Held",
+            Self::Deferred => "Deferred",
+            Self::Delivered => "Delivered",
+            Self::Failed => "Failed",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// Someone who will not get it, and the relay's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub email: String,
+    pub reply: String,
+}
+
+/// What came of the attempts before.
+#[derive(Debug, Clone)]
+pub struct Before {
+    pub attempts: i64,
+    pub first_attempt_at: NaiveDateTime,
+    pub refused: Vec<Refused>,
+    /// How many have it already.
+    pub delivered: usize,
+}
+
+/// What an attempt comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub status: Status,
+    pub attempts: i64,
+    pub first_attempt_at: NaiveDateTime,
+    /// In how long it is tried again, if it is.
+    pub retry_in: Option<TimeDelta>,
+    /// Who is still to get it.
+    pub remaining: Vec<String>,
+    pub refused: Vec<Refused>,
+    pub reply: String,
+}
+
+impl Before {
+    /// After the relay told the fate of each recipient.
+    pub fn then(self, now: NaiveDateTime, recipients: &[Address], fates: &[Fate]) -> Outcome {
+        let is_over = self.is_over(now);
+        let (mut refused, mut remaining, mut delivered) =
+            (self.refused, Vec::new(), self.delivered);
+        let mut reply = String::new();
+        for (recipient, fate) in recipients.iter().zip(fates) {
+            let email = recipient.to_string();
+            match fate {
+                Fate::Delivered(words) => {
+                    delivered += 1;
+                    reply.clone_from(words);
+                }
+                Fate::Deferred(words) if !is_over => {
+                    remaining.push(email);
+                    reply.clone_from(words);
+                }
+                Fate::Deferred(words) | Fate::Refused(words) => {
+                    reply.clone_from(words);
+                    refused.push(Refused {
+                        email,
+                        reply: words.clone(),
+                    });
+                }
+            }
+        }
+        let status = match (remaining.is_empty(), delivered) {
+            (false, _) => Status::Deferred,
+            (true, 0) => Status::Failed,
+            (true, _) => Status::Delivered,
+        };
+        Outcome {
+            status,
+            attempts: self.attempts + 1,
+            first_attempt_at: self.first_attempt_at,
+            retry_in: (!remaining.is_empty()).then(|| delay(self.attempts)),
+            remaining,
+            refused,
+            reply,
+        }
+    }
+
+    /// After the relay could not be used: no attempt is counted, and nothing ends for a login that
+    /// is wrong.
+    pub fn then_trouble(
+        self,
+        now: NaiveDateTime,
+        recipients: &[Address],
+        trouble: &Trouble,
+        retry_in: Duration,
+    ) -> Outcome {
+        let words = trouble.sentence().to_owned();
+        let is_over = matches!(trouble, Trouble::Unreachable(_)) && self.is_over(now);
+        if is_over {
+            let fates = vec![Fate::Deferred(words); recipients.len()];
+            return self.then(now, recipients, &fates);
+        }
+        Outcome {
+            status: Status::Deferred,
+            attempts: self.attempts,
+            first_attempt_at: self.first_attempt_at,
+            retry_in: Some(TimeDelta::from_std(retry_in).unwrap_or(TimeDelta::minutes(1))),
+            remaining: recipients.iter().map(ToString::to_string).collect(),
+            refused: self.refused,
+            reply: words,
+        }
+    }
+
+    /// When it cannot become a message at all.
+    pub fn then_never(self, why: &Unsendable) -> Outcome {
+        Outcome {
+            status: Status::Failed,
+            attempts: self.attempts,
+            first_attempt_at: self.first_attempt_at,
+            retry_in: None,
+            remaining: Vec::new(),
+            refused: self.refused,
+            reply: why.to_string(),
+        }
+    }
+
+    fn is_over(&self, now: NaiveDateTime) -> bool {
+        now - self.first_attempt_at >= PATIENCE
+    }
+}
+
+/// How long it is until the next attempt, after that many before this one.
+fn delay(attempts: i64) -> TimeDelta {
+    let at = usize::try_from(attempts).map_or(0, |at| at.min(DELAYS.len() - 1));
+    let usual = TimeDelta::minutes(DELAYS[at]);
+    usual + usual * rand::rng().random_range(0..=JITTER as i32) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn before(attempts: i64, hours: i64) -> Before {
+        Before {
+            attempts,
+            first_attempt_at: clock::now() - TimeDelta::hours(hours),
+            refused: Vec::new(),
+            delivered: 0,
+        }
+    }
+
+    fn addresses<const N: usize>() -> [Address; N] {
+        std::array::from_fn(|n| format!("bob{n}@example.org").parse().unwrap())
+    }
+
+    #[test]
+    fn delays_grow_and_are_not_all_the_same() {
+        let mut sum = TimeDelta::zero();
+        for attempts in 0..40 {
+            let delay = delay(attempts);
+            let usual = TimeDelta::minutes(DELAYS[(attempts as usize).min(6)]);
+            assert!(delay >= usual && delay <= usual * 6 / 5, "{delay}");
+            sum += delay;
+        }
+        assert!(sum > PATIENCE);
+    }
+
+    #[test]
+    fn a_recipient_that_is_put_off_is_the_only_one_tried_again() {
+        let to: [Address; 3] = addresses();
+        let fates = [
+            Fate::Delivered("250 ok".into()),
+            Fate::Refused("550 no such user".into()),
+            Fate::Deferred("450 later".into()),
+        ];
+        let outcome = before(2, 1).then(clock::now(), &to, &fates);
+        assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+        assert_eq!(outcome.remaining, ["bob2@example.org"]);
+        assert_eq!(outcome.refused.len(), 1);
+        assert_eq!(outcome.reply, "450 later");
+        assert!(outcome.retry_in.unwrap() >= TimeDelta::minutes(15));
+    }
+
+    #[test]
+    fn after_two_days_it_ends_with_the_reason() {
+        let to: [Address; 1] = addresses();
+        let fates = [Fate::Deferred("450 later".into())];
+        let outcome = before(3, 47).then(clock::now(), &to, &fates);
+        assert_eq!(outcome.status, Status::Deferred);
+        let outcome = before(3, 48).then(clock::now(), &to, &fates);
+        assert_eq!((outcome.status, outcome.retry_in), (Status::Failed, None));
+        assert_eq!(outcome.reply, "450 later");
+        assert_eq!(outcome.refused[0].reply, "450 later");
+
+        // Others have it.
+        let late = Before {
+            delivered: 1,
+            ..before(3, 48)
+        };
+        assert_eq!(
+            late.then(clock::now(), &to, &fates).status,
+            Status::Delivered
+        );
+    }
+
+    #[test]
+    fn a_relay_that_is_away_costs_no_attempt_and_a_wrong_login_ends_nothing() {
+        let to: [Address; 1] = addresses();
+        let wait = Duration::from_secs(30);
+        let away = Trouble::Unreachable("no connection".into());
+        let outcome = before(3, 1).then_trouble(clock::now(), &to, &away, wait);
+        assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+        assert_eq!(outcome.retry_in, Some(TimeDelta::seconds(30)));
+        let outcome = before(3, 48).then_trouble(clock::now(), &to, &away, wait);
+        assert_eq!(outcome.status, Status::Failed);
+        let wrong = Trouble::NotLetIn;
+        let outcome = before(3, 1_000).then_trouble(clock::now(), &to, &wrong, wait);
+        assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+    }
+}

@@ -1,0 +1,554 @@
+//! The message that the relay gets (RFC 5322), made and signed from a stored email.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::NaiveDateTime;
+use lettre::Address;
+use lettre::address::Envelope;
+use lettre::message::header::{
+    Cc, ContentDisposition, ContentId, ContentTransferEncoding, ContentType, Date, From, Header,
+    HeaderName, HeaderValue, MIME_VERSION_1_0, MessageId, ReplyTo, Subject, To,
+};
+use lettre::message::{
+    Body, DkimCanonicalization, DkimCanonicalizationType, DkimConfig, DkimSigningAlgorithm,
+    DkimSigningKey, Mailbox as RfcMailbox, Mailboxes, Message as RfcMessage, MultiPart, SinglePart,
+};
+use secrecy::ExposeSecret;
+
+use crate::domains::dkim::{self, DkimKey};
+use crate::domains::name::DomainName;
+use crate::emails::message::{Attachment, Mailbox, Message};
+
+/// What signing a message needs of the stack: lettre reads headers by a call for each character.
+pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// Relays take no more: Postfix's `header_size_limit` is 100 KiB.
+const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// RFC 5322, 2.1.1.
+const MAX_LINE_BYTES: usize = 998;
+
+/// RFC 6376, 5.4.1. One that a message does not have cannot be added on the way either.
+const SIGNED: [HeaderName; 10] = [
+    HeaderName::new_from_ascii_str("From"),
+    HeaderName::new_from_ascii_str("To"),
+    HeaderName::new_from_ascii_str("Cc"),
+    HeaderName::new_from_ascii_str("Reply-To"),
+    HeaderName::new_from_ascii_str("Subject"),
+    HeaderName::new_from_ascii_str("Date"),
+    HeaderName::new_from_ascii_str("Message-ID"),
+    HeaderName::new_from_ascii_str("MIME-Version"),
+    HeaderName::new_from_ascii_str("Content-Type"),
+    HeaderName::new_from_ascii_str("Content-Transfer-Encoding"),
+];
+
+/// What goes to the relay.
+pub struct Mail {
+    pub sender: Address,
+    pub content: Vec<u8>,
+    /// An address is not ASCII: only a relay with SMTPUTF8 (RFC 6531) can take it.
+    pub needs_utf8: bool,
+}
+
+/// Why an email cannot become a message, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsendable {
+    #[error("It was stored in a form that cannot be read.")]
+    Stored,
+    #[error("An address cannot be written in a message.")]
+    Address,
+    #[error("The header {0} cannot be written in a message.")]
+    HeaderName(String),
+    #[error("An attachment is not base64.")]
+    Attachment,
+    #[error("Its headers are too long, or one has a word that is (RFC 5322, 2.1.1).")]
+    Header,
+    #[error("It cannot be made a message.")]
+    Message(#[from] lettre::error::Error),
+    /// An error of ours, that it should not come back to.
+    #[error("It cannot be made a message.")]
+    Panic,
+}
+
+/// How the emails of a domain are signed.
+///
+/// # Errors
+/// If the key is none that lettre can use.
+pub fn signature(key: &DkimKey, domain: &DomainName) -> Result<DkimConfig, String> {
+    let pem = key.private_pem().map_err(|e| e.to_string())?;
+    let key = DkimSigningKey::new(pem.expose_secret(), DkimSigningAlgorithm::Rsa)
+        .map_err(|e| e.to_string())?;
+    Ok(DkimConfig::new(
+        dkim::SELECTOR.to_owned(),
+        domain.to_string(),
+        key,
+        SIGNED.to_vec(),
+        DkimCanonicalization {
+            header: DkimCanonicalizationType::Relaxed,
+            body: DkimCanonicalizationType::Relaxed,
+        },
+    ))
+}
+
+/// Everyone who is to get it, each once, as the relay is told.
+///
+/// # Errors
+/// If an address cannot be told.
+pub fn recipients(message: &Message) -> Result<Vec<Address>, Unsendable> {
+    let mut found = Vec::new();
+    for mailbox in [&message.to, &message.cc, &message.bcc]
+        .into_iter()
+        .flatten()
+    {
+        let address = address(&mailbox.email)?;
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    Ok(found)
+}
+
+/// Makes the message. Those in bcc stand nowhere in it. Needs `STACK_BYTES` if it is signed.
+///
+/// # Errors
+/// If it could not be sent as it should be.
+pub fn build(
+    message: &Message,
+    internet_id: &str,
+    created_at: NaiveDateTime,
+    signature: Option<&DkimConfig>,
+) -> Result<Mail, Unsendable> {
+    let sender = address(&message.from.email)?;
+    let (content_type, encoding, body) = body(message)?;
+    // lettre reads some headers again, and does not understand each that it writes: it gets these
+    // when it has the rest.
+    let nobody = Address::new_dangerous("nobody", "invalid.invalid");
+    let mut built = RfcMessage::builder()
+        .envelope(Envelope::new(Some(nobody.clone()), vec![nobody.clone()])?)
+        .header(From::from(Mailboxes::from(RfcMailbox::from(nobody))))
+        .header(Date::new(created_at.and_utc().into()))
+        .body(Body::dangerous_pre_encoded(body, encoding))?;
+    let headers = built.headers_mut();
+    headers.set(From::from(mailboxes([&message.from])?));
+    headers.set(To::from(mailboxes(&message.to)?));
+    if !message.cc.is_empty() {
+        headers.set(Cc::from(mailboxes(&message.cc)?));
+    }
+    if let Some(mailbox) = &message.reply_to {
+        headers.set(ReplyTo::from(mailboxes([mailbox])?));
+    }
+    headers.insert_raw(text_header(Subject::name(), &message.subject));
+    headers.set(MessageId::from(format!(
+        "<{internet_id}@{}>",
+        sender.domain()
+    )));
+    for (name, value) in &message.headers {
+        let name = HeaderName::new_from_ascii(name.clone())
+            .map_err(|_| Unsendable::HeaderName(name.clone()))?;
+        headers.insert_raw(text_header(name, value));
+    }
+    headers.set(MIME_VERSION_1_0);
+    headers.set(content_type);
+    let text = headers.to_string();
+    if text.len() > MAX_HEADER_BYTES || text.lines().any(|line| line.len() > MAX_LINE_BYTES) {
+        return Err(Unsendable::Header);
+    }
+    if let Some(signature) = signature {
+        built.sign(signature);
+    }
+    Ok(Mail {
+        sender,
+        needs_utf8: !text.is_ascii(),
+        content: built.formatted(),
+    })
+}
+
+/// An address as it is told: the domain in A-labels (RFC 5890).
+fn address(email: &str) -> Result<Address, Unsendable> {
+    let (user, domain) = email.rsplit_once('@').ok_or(Unsendable::Address)?;
+    let domain = match domain.is_ascii() {
+        true => domain.to_owned(),
+        false => idna::domain_to_ascii(domain).map_err(|_| Unsendable::Address)?,
+    };
+    let is_line = |text: &str| !text.contains(|c: char| c.is_control() || "<>".contains(c));
+    match is_line(user) && is_line(&domain) {
+        true => Address::new(user, domain).map_err(|_| Unsendable::Address),
+        false => Err(Unsendable::Address),
+    }
+}
+
+fn mailboxes<'a>(
+    mailboxes: impl IntoIterator<Item = &'a Mailbox>,
+) -> Result<Mailboxes, Unsendable> {
+    let mailbox = |mailbox: &Mailbox| {
+        Ok(RfcMailbox::new(
+            mailbox.name.clone(),
+            address(&mailbox.email)?,
+        ))
+    };
+    mailboxes.into_iter().map(mailbox).collect()
+}
+
+/// A header of plain text. One with a word that fits no line is written in encoded words (RFC 2047),
+/// which lettre does for what is not ASCII alone.
+fn text_header(name: HeaderName, text: &str) -> HeaderValue {
+    /// Bytes of text in an encoded word, which has at most 75 characters.
+    const WORD_BYTES: usize = 45;
+    let room = MAX_LINE_BYTES - name.len() - ": ".len();
+    if text.split(' ').all(|word| word.len() < room) {
+        return HeaderValue::new(name, text.to_owned());
+    }
+    let mut words = vec![String::new()];
+    for c in text.chars() {
+        match words.last_mut() {
+            Some(word) if word.len() + c.len_utf8() <= WORD_BYTES => word.push(c),
+            _ => words.push(c.into()),
+        }
+    }
+    let encoded: Vec<String> = words
+        .iter()
+        .map(|word| format!("=?utf-8?b?{}?=", STANDARD.encode(word)))
+        .collect();
+    HeaderValue::dangerous_new_pre_encoded(name, text.to_owned(), encoded.join("\r\n "))
+}
+
+/// A part of a message: lettre's two kinds.
+enum Part {
+    One(SinglePart),
+    Many(MultiPart),
+}
+
+impl Part {
+    fn into(self, whole: MultiPart) -> MultiPart {
+        match self {
+            Self::One(part) => whole.singlepart(part),
+            Self::Many(part) => whole.multipart(part),
+        }
+    }
+}
+
+/// The body with what the message's own headers say of it, so that the signature has them.
+fn body(message: &Message) -> Result<(ContentType, ContentTransferEncoding, Vec<u8>), Unsendable> {
+    let (headers, formatted) = match part(message)? {
+        Part::One(part) => (part.headers().clone(), part.formatted()),
+        Part::Many(part) => (part.headers().clone(), part.formatted()),
+    };
+    let end = b"\r\n\r\n";
+    let begin = formatted
+        .windows(end.len())
+        .position(|window| window == end)
+        .map_or(0, |at| at + end.len());
+    Ok((
+        headers.get().ok_or(Unsendable::Header)?,
+        // Of several parts each is encoded by itself.
+        headers.get().unwrap_or(ContentTransferEncoding::SevenBit),
+        formatted[begin..].to_vec(),
+    ))
+}
+
+/// `mixed(alternative(text, related(html, inline …)), attachment …)` (RFC 2046, 5.1), of which only
+/// what is needed is there.
+fn part(message: &Message) -> Result<Part, Unsendable> {
+    let (inline, attached): (Vec<_>, Vec<_>) = message
+        .attachments
+        .iter()
+        .partition(|attachment| attachment.content_id.is_some());
+    let text = message.text.as_deref();
+    let text = text.map(|text| text_part(ContentType::TEXT_PLAIN, text));
+    let html = message.html.as_deref();
+    let html = html.map(|html| text_part(ContentType::TEXT_HTML, html));
+    let (first, last) = match (text, html) {
+        (Some(text), Some(html)) => (Some(text), html),
+        (Some(only), None) | (None, Some(only)) => (None, only),
+        (None, None) => (None, SinglePart::plain(String::new())),
+    };
+    let mut whole = Part::One(last);
+    if !inline.is_empty() {
+        whole = Part::Many(with(whole.into(MultiPart::related().build()), &inline)?);
+    }
+    if let Some(text) = first {
+        whole = Part::Many(whole.into(MultiPart::alternative().singlepart(text)));
+    }
+    if !attached.is_empty() {
+        whole = Part::Many(with(whole.into(MultiPart::mixed().build()), &attached)?);
+    }
+    Ok(whole)
+}
+
+fn text_part(kind: ContentType, text: &str) -> SinglePart {
+    let part = SinglePart::builder().header(kind);
+    // lettre would leave it as it is, which RFC 5321, 4.5.2 and RFC 2045, 2.7 do not.
+    let part = match text.contains('\0') {
+        true => part.header(ContentTransferEncoding::QuotedPrintable),
+        false => part,
+    };
+    part.body(crlf(text))
+}
+
+fn with(mut whole: MultiPart, attachments: &[&Attachment]) -> Result<MultiPart, Unsendable> {
+    for attachment in attachments {
+        whole = whole.singlepart(attachment_part(attachment)?);
+    }
+    Ok(whole)
+}
+
+fn attachment_part(attachment: &Attachment) -> Result<SinglePart, Unsendable> {
+    let content = STANDARD
+        .decode(&attachment.content)
+        .map_err(|_| Unsendable::Attachment)?;
+    // What is made of parts must not be in base64 (RFC 2045, 6.4).
+    let is_of_parts = |kind: &str| {
+        let kind = kind.trim_start().to_ascii_lowercase();
+        kind.starts_with("multipart/") || kind.starts_with("message/")
+    };
+    let kind = Some(attachment.media_type.as_str())
+        .filter(|kind| !is_of_parts(kind))
+        .and_then(|kind| ContentType::parse(kind).ok())
+        .unwrap_or_else(octets);
+    let part = SinglePart::builder().header(kind);
+    let part = match &attachment.content_id {
+        Some(id) => part
+            .header(ContentId::from(format!(
+                "<{}>",
+                id.trim_matches(['<', '>'])
+            )))
+            .header(ContentDisposition::inline_with_name(&attachment.name)),
+        None => part.header(ContentDisposition::attachment(&attachment.name)),
+    };
+    Ok(part.header(ContentTransferEncoding::Base64).body(content))
+}
+
+fn octets() -> ContentType {
+    ContentType::parse("application/octet-stream").expect("a media type")
+}
+
+/// Text with the line ends of messages. (lettre's own way to them takes minutes for a long text.)
+fn crlf(text: &str) -> String {
+    text.replace("\r\n", "\n")
+        .replace('\r', "\n")
+        .replace('\n', "\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::clock;
+    use crate::secret::ServerSecret;
+
+    const ID: &str = "0123456789abcdef";
+
+    fn parse(value: &Value) -> Message {
+        let message = Message::parse(value).expect("a valid email");
+        let stored = serde_json::to_string(&message).unwrap();
+        assert_eq!(serde_json::from_str::<Message>(&stored).unwrap(), message);
+        message
+    }
+
+    fn email(more: Value) -> Message {
+        let mut email = json!({
+            "from": {"email": "ada@acme.test", "name": "Ada"},
+            "to": [{"email": "bob@example.org"}],
+            "subject": "Hello",
+            "text": "It works.",
+        });
+        for (name, value) in more.as_object().unwrap() {
+            email[name] = value.clone();
+        }
+        parse(&email)
+    }
+
+    fn built(message: &Message) -> String {
+        let mail = build(message, ID, clock::now(), None).unwrap();
+        String::from_utf8(mail.content).unwrap()
+    }
+
+    /// The names of the headers before the first empty line, in lower case.
+    fn header_names(content: &str) -> Vec<String> {
+        let (head, _) = content
+            .split_once("\r\n\r\n")
+            .expect("an end of the headers");
+        let is_begin = |line: &&str| !line.starts_with([' ', '\t']);
+        head.split("\r\n")
+            .filter(is_begin)
+            .map(|line| {
+                line.split_once(':')
+                    .expect("a header")
+                    .0
+                    .to_ascii_lowercase()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn bcc_is_for_the_relay_alone() {
+        let message = email(json!({
+            "cc": [{"email": "cy@example.org", "name": "Cy"}, {"email": "bob@example.org"}],
+            "bcc": [{"email": "dan@bücher.example", "name": "Dan"}],
+        }));
+        let all: Vec<String> = recipients(&message)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            all,
+            [
+                "bob@example.org",
+                "cy@example.org",
+                "dan@xn--bcher-kva.example"
+            ]
+        );
+        let content = built(&message).to_lowercase();
+        assert!(
+            !content.contains("dan") && !content.contains("bcc"),
+            "{content}"
+        );
+        assert!(content.contains(&format!("message-id: <{ID}@acme.test>\r\n")));
+    }
+
+    #[test]
+    fn every_line_fits_whatever_the_text_is() {
+        let long = "x".repeat(998);
+        for (subject, text) in [
+            (long.as_str(), "y".repeat(5_000)),
+            ("Grüße", "ä".repeat(5_000)),
+            ("Hello", "a\0b\rc\n.\n\n..\n".to_owned()),
+        ] {
+            let content = built(&email(json!({"subject": subject, "text": text})));
+            assert!(content.lines().all(|line| line.len() <= MAX_LINE_BYTES));
+            assert!(content.is_ascii() && !content.contains('\0'));
+            assert_eq!(content.replace("\r\n", "").find(['\r', '\n']), None);
+        }
+        let long = email(json!({"headers": {"X-Long": "x ".repeat(40_000)}}));
+        let failed = build(&long, ID, clock::now(), None);
+        assert!(matches!(failed, Err(Unsendable::Header)));
+    }
+
+    #[test]
+    fn a_text_of_very_many_lines_is_no_trouble() {
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let message = email(json!({"text": "\n".repeat(2_000_000) + "x"}));
+            send.send(built(&message).len()).unwrap();
+        });
+        // With lettre's own line ends it would take hours.
+        let bytes = receive.recv_timeout(Duration::from_secs(120)).unwrap();
+        assert!(bytes > 4_000_000);
+    }
+
+    #[test]
+    fn the_longest_headers_can_be_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = ServerSecret::read_or_make(&folder.path().join("secret")).unwrap();
+        let domain = DomainName::parse("acme.test").unwrap();
+        let key = DkimKey::generate().unwrap();
+        let key = DkimKey::open(&key.seal(&secret, &domain).unwrap(), &secret, &domain).unwrap();
+        let name = "x ".repeat(30_000);
+        let message = email(json!({"to": [{"email": "bob@example.org", "name": name}]}));
+        let signed = move || {
+            let signature = signature(&key, &domain).unwrap();
+            build(&message, ID, clock::now(), Some(&signature)).unwrap()
+        };
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let mail = thread.spawn(signed).unwrap().join().unwrap();
+        let content = String::from_utf8(mail.content).unwrap();
+        assert!(header_names(&content).contains(&"dkim-signature".to_owned()));
+        for name in &SIGNED {
+            assert!(content.contains(&name.to_lowercase()));
+        }
+    }
+
+    fn hostile() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            "\\PC{0,8}",
+            "[ -~]{0,80}",
+            Just("\r\nBcc: eve@evil.test".to_owned()),
+            Just("\n".to_owned()),
+            Just("\"; x=\"\r\n\r\n".to_owned()),
+            Just("=?utf-8?q?=0D=0ABcc:_x?=".to_owned()),
+            Just("\\\"<>,;:@()".to_owned()),
+            Just("\t \u{a0}\u{2028}\u{85}".to_owned()),
+            Just("é😀".to_owned()),
+        ];
+        proptest::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
+    }
+
+    fn local_part() -> impl Strategy<Value = String> {
+        prop_oneof![
+            3 => Just("bob".to_owned()),
+            1 => "[a-z!#$%&'*+/=?^_`{|}~.-]{1,10}",
+            1 => "\"[ -~]{0,10}\"",
+            1 => "\\PC{1,5}",
+        ]
+    }
+
+    prop_compose! {
+        fn hostile_email()(
+            user in local_part(),
+            texts in proptest::collection::vec(hostile(), 9),
+            header in prop_oneof!["[!-~]{1,20}", Just("X-Tag".to_owned())],
+            has_text in any::<bool>(),
+        ) -> Value {
+            let [from, to, cc, subject, header_value, file, id, kind, body] = &texts[..] else {
+                unreachable!()
+            };
+            let mailbox = |name| json!({"email": format!("{user}@example.org"), "name": name});
+            json!({
+                "from": {"email": "ada@acme.test", "name": from},
+                "to": [mailbox(to), {"email": "bob@bücher.example"}],
+                "cc": [mailbox(cc)],
+                "bcc": [{"email": "hidden@secret.test", "name": "Hidden"}],
+                "reply_to": {"email": "ada@acme.test", "name": to},
+                "subject": subject,
+                "headers": {header: header_value},
+                "attachments": [
+                    {"type": kind, "name": file, "content": "AAAA", "content_id": id},
+                    {"type": "text/plain", "name": file, "content": "AAAA"},
+                ],
+                (if has_text { "text" } else { "html" }): format!("x{body}"),
+            })
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_accepted_can_add_a_header(value in hostile_email()) {
+            let Ok(message) = Message::parse(&value) else { return Ok(()) };
+            let Ok(mail) = build(&message, ID, clock::now(), None) else { return Ok(()) };
+            recipients(&message).expect("what was built can be told");
+            let content = String::from_utf8(mail.content).unwrap();
+            let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+            for name in [
+                "from", "to", "cc", "subject", "date", "message-id", "mime-version",
+                "content-type", "content-transfer-encoding",
+            ] {
+                expected.insert(name.to_owned(), 1);
+            }
+            if message.reply_to.is_some() {
+                expected.insert("reply-to".to_owned(), 1);
+            }
+            for name in message.headers.keys() {
+                expected.insert(name.to_ascii_lowercase(), 1);
+            }
+            let mut found: BTreeMap<String, usize> = BTreeMap::new();
+            for name in header_names(&content) {
+                *found.entry(name).or_default() += 1;
+            }
+            prop_assert_eq!(found, expected);
+            // Those of the parts.
+            for part in content.split("\r\n--").skip(1).filter(|part| !part.starts_with("--")) {
+                let (_, part) = part.split_once("\r\n").unwrap();
+                for name in header_names(part) {
+                    prop_assert!(name.starts_with("content-"), "{name} in {part}");
+                }
+            }
+            prop_assert!(!content.contains("secret.test"));
+            prop_assert!(content.lines().all(|line| line.len() <= MAX_LINE_BYTES));
+            prop_assert_eq!(content.replace("\r\n", "").find(['\r', '\n', '\0']), None);
+        }
+    }
+}

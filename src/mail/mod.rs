@@ -1,0 +1,9 @@
+//! Delivery: accepted emails become messages, and go to the relay.
+
+pub mod attempt;
+pub mod mime;
+pub mod pages;
+pub mod relay;
+pub mod relay_url;
+pub mod store;
+pub mod worker;

@@ -1,0 +1,76 @@
+//! What became of an account's emails: a page beside its activity.
+
+use actix_web::{HttpResponse, web};
+use askama::Template;
+use serde::Deserialize;
+
+use super::attempt::Status;
+use super::store::{self, Sent};
+use crate::accounts::session::SignedIn;
+use crate::accounts::store::User;
+use crate::app::State;
+use crate::http::{Error, page};
+
+const PER_PAGE: usize = 50;
+
+#[derive(Deserialize)]
+pub struct Query {
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    before: String,
+}
+
+#[derive(Template)]
+#[template(path = "mail/index.html")]
+struct IndexPage {
+    user: User,
+    emails: Vec<Sent>,
+    status: Option<Status>,
+    has_relay: bool,
+    /// Whether there are newer emails than these.
+    is_continued: bool,
+    older: Option<String>,
+}
+
+impl IndexPage {
+    fn newest(&self) -> String {
+        path(self.status, None)
+    }
+}
+
+/// `GET /activity/emails`
+pub async fn index(
+    state: web::Data<State>,
+    SignedIn(user): SignedIn,
+    query: web::Query<Query>,
+) -> Result<HttpResponse, Error> {
+    let (status, before) = (Status::parse(&query.status), query.before.parse().ok());
+    let account = user.account;
+    let mut emails = state
+        .db
+        .read(move |conn| store::list(conn, account, status, before, PER_PAGE as i64 + 1))
+        .await?;
+    let has_older = emails.len() > PER_PAGE;
+    emails.truncate(PER_PAGE);
+    let last = emails.last().filter(|_| has_older);
+    let older = last.map(|last| path(status, Some(last.id)));
+    page::html(&IndexPage {
+        user,
+        emails,
+        status,
+        has_relay: state.config.relay.is_some(),
+        is_continued: before.is_some(),
+        older,
+    })
+}
+
+fn path(status: Option<Status>, before: Option<i64>) -> String {
+    let status = status.map(|status| format!("status={}", status.as_str()));
+    let before = before.map(|id| format!("before={id}"));
+    let query: Vec<String> = status.into_iter().chain(before).collect();
+    match query.is_empty() {
+        true => "/activity/emails".to_owned(),
+        false => format!("/activity/emails?{}", query.join("&")),
+    }
+}

@@ -1,0 +1,309 @@
+//! Talks to the relay (RFC 5321): one transaction for a message, and what it says of each recipient.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lettre::Address;
+use lettre::transport::smtp::Error as SmtpError;
+use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
+use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Quit, Rcpt, Rset};
+use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use super::mime::Mail;
+use super::relay_url::{RelayUrl, Security};
+
+const CONNECT: Duration = Duration::from_secs(30);
+const COMMAND: Duration = Duration::from_secs(60);
+/// RFC 5321, 4.5.3.2.6 asks for ten minutes after the final dot, which no relay takes to queue.
+const CONTENT: Duration = Duration::from_secs(300);
+/// After that long without use a connection is closed: relays close theirs after minutes.
+const IDLE: Duration = Duration::from_secs(20);
+const GOODBYE: Duration = Duration::from_secs(2);
+/// Of what a relay says, this much is kept.
+const MAX_WORDS: usize = 300;
+
+/// The relay, and connections that wait for the next message.
+pub struct Relay {
+    url: RelayUrl,
+    idle: Mutex<VecDeque<(Instant, AsyncSmtpConnection)>>,
+}
+
+/// What became of a message for one recipient. The words are the relay's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    Delivered(String),
+    /// To be tried again.
+    Deferred(String),
+    /// For good.
+    Refused(String),
+}
+
+/// The relay cannot be used at all, which says nothing about the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// With the reason, for the operator alone.
+    Unreachable(String),
+    /// It does not take our login, or wants one.
+    NotLetIn,
+}
+
+impl Trouble {
+    /// What the account may know.
+    pub fn sentence(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "The relay cannot be reached.",
+            Self::NotLetIn => "The relay does not let this server in.",
+        }
+    }
+}
+
+/// Why a step of the conversation did not succeed.
+#[derive(Debug)]
+struct Failure {
+    /// The relay's code; `None`: there was no answer that could be understood.
+    code: Option<u16>,
+    words: String,
+    /// Whether the connection broke.
+    is_lost: bool,
+}
+
+impl Failure {
+    fn fate(&self) -> Fate {
+        match self.code {
+            Some(500..) => Fate::Refused(self.words.clone()),
+            Some(_) => Fate::Deferred(self.words.clone()),
+            None => Fate::Deferred("The connection to the relay broke.".to_owned()),
+        }
+    }
+
+    /// Whether the connection is of no more use (RFC 5321, 3.8: 421 closes it).
+    fn is_the_end(&self) -> bool {
+        matches!(self.code, None | Some(421))
+    }
+
+    /// Of a step that says nothing about a message. Codes of RFC 4954, 6.
+    fn trouble(self, is_login: bool) -> Trouble {
+        match self.code {
+            Some(530 | 534 | 535 | 538) => Trouble::NotLetIn,
+            // Or it offers no way to log in that we know.
+            Some(500..) | None if is_login && !self.is_lost => Trouble::NotLetIn,
+            _ => Trouble::Unreachable(self.words),
+        }
+    }
+}
+
+impl From<SmtpError> for Failure {
+    fn from(error: SmtpError) -> Self {
+        let code = error.status().map(u16::from);
+        let said = std::error::Error::source(&error).map(ToString::to_string);
+        let words = match (code, said) {
+            (Some(code), Some(said)) => format!("{code} {said}"),
+            (Some(code), None) => code.to_string(),
+            (None, _) => error.to_string(),
+        };
+        Self {
+            code,
+            words: tidy(&words),
+            is_lost: code.is_none() && !error.is_client(),
+        }
+    }
+}
+
+impl Relay {
+    pub fn new(url: RelayUrl) -> Self {
+        Self {
+            url,
+            idle: Mutex::default(),
+        }
+    }
+
+    /// Hands a message over, for these recipients. Their fates are in the same order.
+    ///
+    /// # Errors
+    /// If nothing was learnt about the message.
+    pub async fn send(&self, mail: &Mail, recipients: &[Address]) -> Result<Vec<Fate>, Trouble> {
+        let mut connection = self.connection().await?;
+        let (fates, is_usable) = transact(&mut connection, mail, recipients).await?;
+        if is_usable {
+            self.keep(connection);
+        }
+        Ok(fates)
+    }
+
+    /// Says goodbye to those that nobody used for a while.
+    pub async fn close_idle(&self) {
+        while let Some(mut connection) = self.take(|since| since.elapsed() > IDLE) {
+            let _ = timeout(GOODBYE, connection.command(Quit)).await;
+        }
+    }
+
+    /// One that is open, if it still answers, or a new one.
+    async fn connection(&self) -> Result<AsyncSmtpConnection, Trouble> {
+        while let Some(mut connection) = self.take(|_| true) {
+            if step(COMMAND, connection.command(Rset)).await.is_ok() {
+                return Ok(connection);
+            }
+        }
+        self.connect().await
+    }
+
+    async fn connect(&self) -> Result<AsyncSmtpConnection, Trouble> {
+        let RelayUrl {
+            host,
+            port,
+            security,
+            login,
+        } = &self.url;
+        let unreachable = |failure: Failure| failure.trouble(false);
+        // Made anew, so that certificates that were renewed are known.
+        let tls = || TlsParameters::new(host.clone()).map_err(|e| Failure::from(e).trouble(false));
+        let wrapper = match security {
+            Security::Tls => Some(tls()?),
+            Security::None | Security::StartTls => None,
+        };
+        let us = ClientId::default();
+        let address = (host.as_str(), *port);
+        let connect =
+            AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), &us, wrapper, None);
+        let mut connection = step(CONNECT, connect).await.map_err(unreachable)?;
+        if *security == Security::StartTls {
+            let starttls = connection.starttls(tls()?, &us);
+            step(CONNECT, starttls).await.map_err(unreachable)?;
+        }
+        if let Some(login) = login {
+            let password = login.password.expose_secret().to_owned();
+            let credentials = Credentials::new(login.user.clone(), password);
+            let auth = connection.auth(DEFAULT_MECHANISMS, &credentials);
+            step(COMMAND, auth)
+                .await
+                .map_err(|failure| failure.trouble(true))?;
+        }
+        Ok(connection)
+    }
+
+    fn take(&self, is_wanted: impl Fn(&Instant) -> bool) -> Option<AsyncSmtpConnection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        match idle.front() {
+            Some((since, _)) if is_wanted(since) => idle.pop_front().map(|(_, found)| found),
+            _ => None,
+        }
+    }
+
+    fn keep(&self, connection: AsyncSmtpConnection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push_back((Instant::now(), connection));
+    }
+}
+
+/// One transaction. Also tells whether the connection can be used for another.
+async fn transact(
+    connection: &mut AsyncSmtpConnection,
+    mail: &Mail,
+    recipients: &[Address],
+) -> Result<(Vec<Fate>, bool), Trouble> {
+    let all = |fate: Fate| vec![fate; recipients.len()];
+    let mut parameters = Vec::new();
+    if mail.needs_utf8 {
+        if !connection
+            .server_info()
+            .supports_feature(Extension::SmtpUtfEight)
+        {
+            let words = "The relay takes only addresses in ASCII (it has no SMTPUTF8, RFC 6531).";
+            return Ok((all(Fate::Refused(words.to_owned())), true));
+        }
+        parameters.push(MailParameter::SmtpUtfEight);
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    let from = MailFrom::new(Some(mail.sender.clone()), parameters);
+    if let Err(failure) = step(COMMAND, connection.command(from)).await {
+        return match failure.code {
+            None | Some(421 | 530 | 534 | 535 | 538) => Err(failure.trouble(false)),
+            _ => Ok((all(failure.fate()), true)),
+        };
+    }
+
+    let mut fates = Vec::new();
+    for recipient in recipients {
+        let rcpt = Rcpt::new(recipient.clone(), Vec::new());
+        match step(COMMAND, connection.command(rcpt)).await {
+            Ok(_) => fates.push(None),
+            Err(failure) if matches!(failure.code, Some(530 | 535)) => {
+                return Err(failure.trouble(false));
+            }
+            Err(failure) if failure.is_the_end() => {
+                fates.push(Some(failure.fate()));
+                fates.resize(recipients.len(), None);
+                return Ok((settle(fates, &failure.fate()), false));
+            }
+            Err(failure) => fates.push(Some(failure.fate())),
+        }
+    }
+    if fates.iter().all(Option::is_some) {
+        return Ok((fates.into_iter().flatten().collect(), true));
+    }
+
+    let sent = match step(COMMAND, connection.command(Data)).await {
+        Ok(_) => step(CONTENT, connection.message(&mail.content)).await,
+        Err(failure) => Err(failure),
+    };
+    Ok(match sent {
+        Ok(response) => {
+            let said: Vec<&str> = response.message().collect();
+            let words = tidy(&format!("{} {}", response.code(), said.join(" ")));
+            (settle(fates, &Fate::Delivered(words)), true)
+        }
+        // Without an answer nobody knows whether it has it: it gets it again, with the same
+        // Message-ID.
+        Err(failure) => (settle(fates, &failure.fate()), !failure.is_the_end()),
+    })
+}
+
+/// All that have no fate yet get this one.
+fn settle(fates: Vec<Option<Fate>>, fate: &Fate) -> Vec<Fate> {
+    let settled = fates.into_iter();
+    settled
+        .map(|own| own.unwrap_or_else(|| fate.clone()))
+        .collect()
+}
+
+async fn step<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, SmtpError>>,
+) -> Result<T, Failure> {
+    match timeout(limit, work).await {
+        Ok(done) => done.map_err(Failure::from),
+        Err(_) => Err(Failure {
+            code: None,
+            words: "no answer in time".to_owned(),
+            is_lost: true,
+        }),
+    }
+}
+
+/// What a relay said, in one line of bounded length.
+fn tidy(words: &str) -> String {
+    let line: Vec<&str> = words
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect();
+    line.join(" ").chars().take(MAX_WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relays_words_are_one_short_line() {
+        assert_eq!(
+            tidy("550 no\r\n such \u{1b}[31muser\0"),
+            "550 no such [31muser"
+        );
+        assert_eq!(tidy(&"é".repeat(1_000)).chars().count(), MAX_WORDS);
+    }
+}

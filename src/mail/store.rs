@@ -1,0 +1,278 @@
+//! Emails on their way, in the database. Any number of nodes may deliver at once: an email is whose
+//! claim stands on it.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+
+use super::attempt::{Outcome, Refused, Status};
+use crate::accounts::store::AccountId;
+use crate::db::{self, Connection};
+use crate::schema::{api_keys, emails};
+
+/// An email that is to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    pub domain_id: Option<i64>,
+    /// As JSON.
+    pub message: String,
+    pub internet_id: String,
+    pub created_at: NaiveDateTime,
+    pub attempts: i64,
+    pub first_attempt_at: Option<NaiveDateTime>,
+    /// Who is still to get it; `None`: all.
+    pub remaining: Option<Vec<String>>,
+    pub refused: Vec<Refused>,
+}
+
+/// An email as its account sees it.
+#[derive(Debug)]
+pub struct Sent {
+    pub id: i64,
+    pub status: Status,
+    pub created_at: NaiveDateTime,
+    pub next_attempt_at: NaiveDateTime,
+    pub sender: Option<String>,
+    pub recipient: Option<String>,
+    pub recipients: Option<i64>,
+    pub key_id: i64,
+    pub key_name: String,
+    pub refused: Vec<Refused>,
+    pub reply: Option<String>,
+}
+
+impl Sent {
+    /// How many get it besides the one that is named.
+    pub fn others(&self) -> i64 {
+        self.recipients.map_or(0, |count| count - 1)
+    }
+}
+
+/// The emails whose time has come, longest waiting first.
+pub fn list_due_of_any_account(conn: &mut Connection, most: i64) -> db::Result<Vec<i64>> {
+    let now = db::now(conn)?;
+    Ok(emails::table
+        .filter(emails::ended_at.is_null())
+        .filter(emails::next_attempt_at.le(now))
+        .order(emails::next_attempt_at)
+        .limit(most)
+        .select(emails::id)
+        .load(conn)?)
+}
+
+/// Claims some of these emails for as long as a lease, if nobody else did. Gives those claimed.
+pub fn claim_of_any_account(
+    conn: &mut Connection,
+    ids: &[i64],
+    most: usize,
+    claim: &str,
+    lease: TimeDelta,
+) -> db::Result<Vec<i64>> {
+    let now = db::now(conn)?;
+    let mut claimed = Vec::new();
+    for id in ids {
+        if claimed.len() == most {
+            break;
+        }
+        let due = emails::table
+            .filter(emails::id.eq(id))
+            .filter(emails::ended_at.is_null())
+            .filter(emails::next_attempt_at.le(now));
+        let count = diesel::update(due)
+            .set((
+                emails::claim.eq(claim),
+                emails::next_attempt_at.eq(now + lease),
+            ))
+            .execute(conn)?;
+        if count == 1 {
+            claimed.push(*id);
+        }
+    }
+    Ok(claimed)
+}
+
+/// An email that was claimed. `None`: the claim is lost.
+pub fn find_claimed_of_any_account(
+    conn: &mut Connection,
+    id: i64,
+    claim: &str,
+) -> db::Result<Option<Outgoing>> {
+    #[rustfmt::skip]
+    type Row = (
+        Option<i64>, Option<String>, String, NaiveDateTime, i64, Option<NaiveDateTime>,
+        Option<String>, Option<String>,
+    );
+    let row: Option<Row> = claimed(id, claim)
+        .select((
+            emails::domain_id,
+            emails::message,
+            emails::internet_id,
+            emails::created_at,
+            emails::attempts,
+            emails::first_attempt_at,
+            emails::remaining,
+            emails::refused,
+        ))
+        .first(conn)
+        .optional()?;
+    Ok(row.map(
+        |(domain_id, message, internet_id, created_at, attempts, first, remaining, refused)| {
+            Outgoing {
+                domain_id,
+                message: message.unwrap_or_default(),
+                internet_id,
+                created_at,
+                attempts,
+                first_attempt_at: first,
+                remaining: remaining.and_then(|json| serde_json::from_str(&json).ok()),
+                refused: refused_of(refused),
+            }
+        },
+    ))
+}
+
+/// Writes down what an attempt came to. Returns whether the claim still stood.
+pub fn settle_of_any_account(
+    conn: &mut Connection,
+    id: i64,
+    claim: &str,
+    outcome: &Outcome,
+) -> db::Result<bool> {
+    let now = db::now(conn)?;
+    let json = |list: serde_json::Result<String>| list.expect("a list of strings");
+    let refused =
+        (!outcome.refused.is_empty()).then(|| json(serde_json::to_string(&outcome.refused)));
+    let count = diesel::update(claimed(id, claim))
+        .set((
+            emails::status.eq(outcome.status.as_str()),
+            emails::attempts.eq(outcome.attempts),
+            emails::first_attempt_at.eq(outcome.first_attempt_at),
+            emails::next_attempt_at.eq(now + outcome.retry_in.unwrap_or_default()),
+            emails::claim.eq(None::<String>),
+            emails::ended_at.eq(outcome.retry_in.is_none().then_some(now)),
+            emails::remaining.eq(json(serde_json::to_string(&outcome.remaining))),
+            emails::refused.eq(refused),
+            emails::reply.eq(&outcome.reply),
+        ))
+        .execute(conn)?;
+    Ok(count == 1)
+}
+
+/// Gives an email back as it was, for whoever comes next.
+pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> db::Result<()> {
+    let now = db::now(conn)?;
+    diesel::update(claimed(id, claim))
+        .set((
+            emails::claim.eq(None::<String>),
+            emails::next_attempt_at.eq(now),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Removes the content of some emails that ended before an instant. Returns of how many.
+pub fn forget_content_of_any_account(
+    conn: &mut Connection,
+    before: NaiveDateTime,
+    most: i64,
+) -> db::Result<usize> {
+    let old: Vec<i64> = emails::table
+        .filter(emails::ended_at.lt(before))
+        .filter(emails::message.is_not_null())
+        .order(emails::ended_at)
+        .limit(most)
+        .select(emails::id)
+        .load(conn)?;
+    Ok(diesel::update(emails::table.filter(emails::id.eq_any(old)))
+        .set(emails::message.eq(None::<String>))
+        .execute(conn)?)
+}
+
+/// The emails of an account, newest first; what comes after the email `before`, if given.
+pub fn list(
+    conn: &mut Connection,
+    account: AccountId,
+    status: Option<Status>,
+    before: Option<i64>,
+    limit: i64,
+) -> db::Result<Vec<Sent>> {
+    let mut query = emails::table
+        .inner_join(api_keys::table)
+        .filter(emails::account_id.eq(account.0))
+        .order((emails::created_at.desc(), emails::id.desc()))
+        .limit(limit)
+        .select((
+            emails::id,
+            emails::status,
+            emails::created_at,
+            emails::next_attempt_at,
+            emails::sender,
+            emails::recipient,
+            emails::recipients,
+            api_keys::id,
+            api_keys::name,
+            emails::refused,
+            emails::reply,
+        ))
+        .into_boxed();
+    if let Some(status) = status {
+        query = query.filter(emails::status.eq(status.as_str()));
+    }
+    if let Some(id) = before {
+        let at: Option<NaiveDateTime> = emails::table
+            .filter(emails::account_id.eq(account.0))
+            .filter(emails::id.eq(id))
+            .select(emails::created_at)
+            .first(conn)
+            .optional()?;
+        let Some(at) = at else {
+            return Ok(Vec::new());
+        };
+        query = query
+            .filter(emails::created_at.le(at))
+            .filter(emails::created_at.lt(at).or(emails::id.lt(id)));
+    }
+    #[rustfmt::skip]
+    type Row = (
+        i64, String, NaiveDateTime, NaiveDateTime, Option<String>, Option<String>, Option<i64>, i64,
+        String, Option<String>, Option<String>,
+    );
+    let rows: Vec<Row> = query.load(conn)?;
+    let sent = |(
+        id,
+        status,
+        created_at,
+        next,
+        sender,
+        recipient,
+        recipients,
+        key_id,
+        key_name,
+        refused,
+        reply,
+    ): Row| Sent {
+        id,
+        status: Status::parse(&status).unwrap_or(Status::Held),
+        created_at,
+        next_attempt_at: next,
+        sender,
+        recipient,
+        recipients,
+        key_id,
+        key_name,
+        refused: refused_of(refused),
+        reply,
+    };
+    Ok(rows.into_iter().map(sent).collect())
+}
+
+#[diesel::dsl::auto_type]
+fn claimed<'a>(id: i64, claim: &'a str) -> _ {
+    emails::table
+        .filter(emails::id.eq(id))
+        .filter(emails::claim.eq(claim))
+}
+
+fn refused_of(json: Option<String>) -> Vec<Refused> {
+    json.and_then(|json| serde_json::from_str(&json).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,363 @@
+//! Delivers what was accepted: claims emails, hands them to the relay, writes down what came of it.
+//!
+//! At least once: whoever claims an email has a lease on it, which is longer than an attempt may
+//! take. A node that dies over it leaves it to another, which cannot know whether the relay has it.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::TimeDelta;
+use lettre::Address;
+use lettre::message::DkimConfig;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::attempt::{Before, Outcome};
+use super::mime::{self, Mail, STACK_BYTES, Unsendable};
+use super::relay::{Fate, Relay, Trouble};
+use super::relay_url::RelayUrl;
+use super::store::{self, Outgoing};
+use crate::clock;
+use crate::db::{self, Db};
+use crate::domains::dkim::DkimKey;
+use crate::domains::store as domains_store;
+use crate::emails::message::Message;
+use crate::secret::ServerSecret;
+use crate::token;
+
+/// Emails that are under way at a time, each on a connection; a message may have 16 MB.
+const CONNECTIONS: usize = 4;
+/// How long an attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(8 * 60);
+/// For how long an email is claimed: an attempt, and some time to write down what came of it.
+const LEASE: Duration = Duration::from_secs(10 * 60);
+/// How often it is looked what others accepted, or what is to be tried again.
+const POLL: Duration = Duration::from_secs(2);
+/// How long a relay that cannot be used is left alone, at first and at most.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Looked up at a time; other nodes may be quicker with some.
+const CANDIDATES: i64 = 32;
+/// At the end: for what is under way, and for giving back what is not done.
+const DRAIN: Duration = Duration::from_secs(7);
+const LAST_WRITE: Duration = Duration::from_secs(1);
+/// How long the end may take.
+pub const END: Duration = Duration::from_secs(9);
+
+/// Delivers until `stop` is dropped. `accepted` tells that there is an email to deliver.
+pub fn run(
+    db: &Db,
+    secret: &ServerSecret,
+    url: &RelayUrl,
+    accepted: &Arc<Notify>,
+    stop: Receiver<()>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "emails cannot be delivered");
+            return;
+        }
+    };
+    let worker = Arc::new(Worker {
+        db: db.clone(),
+        secret: secret.clone(),
+        relay: Relay::new(url.clone()),
+        health: Mutex::default(),
+        under_way: Mutex::default(),
+    });
+    runtime.block_on(worker.deliver(accepted, stop));
+    // It would wait for a database that hangs.
+    runtime.shutdown_background();
+}
+
+struct Worker {
+    db: Db,
+    secret: ServerSecret,
+    relay: Relay,
+    health: Mutex<Health>,
+    /// With the claims on them.
+    under_way: Mutex<BTreeSet<(i64, String)>>,
+}
+
+/// Whether the relay can be used.
+#[derive(Default)]
+struct Health {
+    /// In a row.
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+impl Worker {
+    async fn deliver(self: Arc<Self>, accepted: &Notify, stop: Receiver<()>) {
+        let mut stopped = tokio::task::spawn_blocking(move || stop.recv().is_err());
+        let mut attempts = JoinSet::new();
+        let mut is_failing = false;
+        while !stopped.is_finished() {
+            while attempts.try_join_next().is_some() {}
+            let free = self.room().saturating_sub(attempts.len());
+            let claimed = self.claim(free).await;
+            match (&claimed, is_failing) {
+                (Err(error), false) => {
+                    tracing::error!(%error, "no email can be claimed for delivery");
+                }
+                (Ok(_), true) => tracing::info!("emails can be claimed for delivery again"),
+                _ => {}
+            }
+            is_failing = claimed.is_err();
+            for (id, claim) in claimed.unwrap_or_default() {
+                let worker = self.clone();
+                attempts.spawn(async move { worker.attempt(id, claim).await });
+            }
+            tokio::select! {
+                _ = &mut stopped => break,
+                Some(_) = attempts.join_next() => {}
+                () = accepted.notified() => {}
+                () = sleep(self.pause()) => self.relay.close_idle().await,
+            }
+        }
+        let _ = timeout(DRAIN, async {
+            while attempts.join_next().await.is_some() {}
+        })
+        .await;
+        attempts.shutdown().await;
+        if timeout(LAST_WRITE, self.give_back()).await.is_err() {
+            tracing::warn!("claims on emails could not be given back before the end");
+        }
+    }
+
+    /// How many emails may be under way: while the relay is in doubt, one finds out.
+    fn room(&self) -> usize {
+        let health = self.health();
+        match health.rests_until {
+            Some(until) if Instant::now() < until => 0,
+            Some(_) => 1,
+            None => CONNECTIONS,
+        }
+    }
+
+    /// How long to wait for something to happen.
+    fn pause(&self) -> Duration {
+        match self.health().rests_until {
+            Some(until) => POLL.min(
+                until
+                    .saturating_duration_since(Instant::now())
+                    .max(FIRST_REST),
+            ),
+            None => POLL,
+        }
+    }
+
+    async fn claim(&self, most: usize) -> db::Result<Vec<(i64, String)>> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        let due = |conn: &mut _| store::list_due_of_any_account(conn, CANDIDATES);
+        let due = self.db.read(due).await?;
+        if due.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claim = token::random();
+        let ours = claim.clone();
+        let lease = TimeDelta::from_std(LEASE).expect("minutes");
+        let ids = self
+            .db
+            .write(move |conn| store::claim_of_any_account(conn, &due, most, &ours, lease))
+            .await?;
+        let claimed: Vec<_> = ids.into_iter().map(|id| (id, claim.clone())).collect();
+        self.under_way().extend(claimed.iter().cloned());
+        Ok(claimed)
+    }
+
+    /// One attempt, and what it comes to is written down.
+    async fn attempt(&self, id: i64, claim: String) {
+        let until = Instant::now() + LEASE;
+        match self.outcome(id, claim.clone()).await {
+            Ok(Some(outcome)) => self.settle(id, &claim, &outcome, until).await,
+            // Another node has it.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(email = id, %error, "an email cannot be read for delivery");
+                sleep(FIRST_REST).await;
+                let ours = claim.clone();
+                let give_back =
+                    move |conn: &mut _| store::give_back_of_any_account(conn, id, &ours);
+                // Else its lease ends.
+                let _ = self.db.write(give_back).await;
+            }
+        }
+        self.under_way().remove(&(id, claim));
+    }
+
+    /// `None`: the claim is lost.
+    async fn outcome(&self, id: i64, claim: String) -> db::Result<Option<Outcome>> {
+        let find = move |conn: &mut _| store::find_claimed_of_any_account(conn, id, &claim);
+        let Some(email) = self.db.read(find).await? else {
+            return Ok(None);
+        };
+        let signature = match email.domain_id {
+            Some(domain) => self.signature(domain).await?,
+            None => None,
+        };
+        let mut before = Before {
+            attempts: email.attempts,
+            first_attempt_at: email.first_attempt_at.unwrap_or_else(clock::now),
+            refused: email.refused.clone(),
+            delivered: 0,
+        };
+        let prepare = move || Prepared::from(&email, signature.as_ref());
+        let prepared = tokio::task::spawn_blocking(prepare)
+            .await
+            .unwrap_or(Err(Unsendable::Panic));
+        let Prepared {
+            mail,
+            recipients,
+            delivered,
+        } = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                tracing::warn!(email = id, "an email cannot be made a message");
+                return Ok(Some(before.then_never(&why)));
+            }
+        };
+        before.delivered = delivered;
+        let sent = timeout(ATTEMPT, self.relay.send(&mail, &recipients)).await;
+        let sent = sent.unwrap_or_else(|_| {
+            let words = "The relay took too long.".to_owned();
+            Ok(vec![Fate::Deferred(words); recipients.len()])
+        });
+        Ok(Some(match sent {
+            Ok(fates) => {
+                self.can_be_used();
+                before.then(clock::now(), &recipients, &fates)
+            }
+            Err(trouble) => {
+                let rest = self.cannot_be_used(&trouble);
+                before.then_trouble(clock::now(), &recipients, &trouble, rest)
+            }
+        }))
+    }
+
+    /// How the emails of a domain are signed, if its record is known to be published.
+    async fn signature(&self, domain_id: i64) -> db::Result<Option<DkimConfig>> {
+        let find = move |conn: &mut _| domains_store::find_signing_of_any_account(conn, domain_id);
+        let Some((domain, sealed)) = self.db.read(find).await? else {
+            return Ok(None);
+        };
+        let signature = DkimKey::open(&sealed, &self.secret, &domain)
+            .map_err(|e| e.to_string())
+            .and_then(|key| mime::signature(&key, &domain));
+        if let Err(error) = &signature {
+            tracing::warn!(%domain, error, "the emails of a domain cannot be signed");
+        }
+        Ok(signature.ok())
+    }
+
+    /// Tries until the lease ends: what is not written down would be sent again.
+    async fn settle(&self, id: i64, claim: &str, outcome: &Outcome, until: Instant) {
+        loop {
+            let (ours, what) = (claim.to_owned(), outcome.clone());
+            let settle = move |conn: &mut _| store::settle_of_any_account(conn, id, &ours, &what);
+            match self.db.write(settle).await {
+                Ok(true) => {
+                    let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
+                    return tracing::debug!(email = id, status, attempts, "an attempt to deliver");
+                }
+                Ok(false) => {
+                    return tracing::warn!(email = id, "another node took over an email");
+                }
+                Err(_) if Instant::now() < until => sleep(FIRST_REST).await,
+                Err(error) => {
+                    return tracing::error!(email = id, %error, "what came of an email is lost");
+                }
+            }
+        }
+    }
+
+    fn can_be_used(&self) {
+        let mut health = self.health();
+        if health.failures > 0 {
+            tracing::info!("the relay can be used again");
+        }
+        *health = Health::default();
+    }
+
+    /// Returns how long it is left alone.
+    fn cannot_be_used(&self, trouble: &Trouble) -> Duration {
+        let mut health = self.health();
+        // Attempts that began together are one failure.
+        if health
+            .rests_until
+            .is_none_or(|until| until <= Instant::now())
+        {
+            health.failures += 1;
+        }
+        if health.failures == 1 {
+            match trouble {
+                Trouble::Unreachable(why) => {
+                    tracing::warn!(why, "the relay cannot be used; emails wait");
+                }
+                // What it says of a login may repeat some of it.
+                Trouble::NotLetIn => tracing::error!(
+                    "the relay does not let this server in: check the user and the password in TOSEND_SMTP_CREDENTIALS_FILE; emails wait"
+                ),
+            }
+        }
+        let rest = FIRST_REST * 2_u32.saturating_pow(health.failures - 1);
+        let rest = rest.min(LONGEST_REST);
+        health.rests_until = Some(Instant::now() + rest);
+        rest
+    }
+
+    async fn give_back(&self) {
+        let left = std::mem::take(&mut *self.under_way());
+        for (id, claim) in left {
+            let give_back = move |conn: &mut _| store::give_back_of_any_account(conn, id, &claim);
+            if let Err(error) = self.db.write(give_back).await {
+                tracing::warn!(email = id, %error, "a claim could not be given back");
+            }
+        }
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, BTreeSet<(i64, String)>> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A message, and who is to get it now.
+struct Prepared {
+    mail: Mail,
+    recipients: Vec<Address>,
+    /// How many have it already.
+    delivered: usize,
+}
+
+impl Prepared {
+    fn from(email: &Outgoing, signature: Option<&DkimConfig>) -> Result<Self, Unsendable> {
+        let message: Message =
+            serde_json::from_str(&email.message).map_err(|_| Unsendable::Stored)?;
+        let mut recipients = mime::recipients(&message)?;
+        let all = recipients.len();
+        if let Some(remaining) = &email.remaining {
+            recipients.retain(|address| remaining.contains(&address.to_string()));
+        }
+        Ok(Self {
+            mail: mime::build(&message, &email.internet_id, email.created_at, signature)?,
+            delivered: all.saturating_sub(recipients.len() + email.refused.len()),
+            recipients,
+        })
+    }
+}
