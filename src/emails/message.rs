@@ -978,7 +978,7 @@ mod tests {
             Just(" "),
         ];
         prop_oneof![
-            3 => Just(fine.to_owned()),
+            12 => Just(fine.to_owned()),
             1 => (0..=fine.len(), odd).prop_map(move |(place, odd)| {
                 let (before, after) = fine.split_at(place);
                 format!("{before}{odd}{after}")
@@ -989,35 +989,27 @@ mod tests {
     fn any_email() -> impl Strategy<Value = Value> {
         let address = || (any_text("b@example.org"), any_text("Bob"));
         let mailbox = |(email, name): (String, String)| json!({"email": email, "name": name});
-        let texts = (
-            any_text("Hi"),
-            any_text("X-A"),
-            any_text("a"),
-            any_text("Ada <a@b.test>"),
-        );
-        let parts = (
-            any_text("image/png"),
-            any_text("a.png"),
-            any_text("logo"),
-            any_text("hash"),
-        );
-        (address(), address(), texts, parts).prop_map(move |(from, to, texts, parts)| {
-            let (subject, header, value, reply_to) = texts;
-            let (media_type, name, content_id, hash) = parts;
-            json!({
-                "from": mailbox(from),
-                "to": [mailbox(to)],
-                "reply_to": reply_to,
-                "subject": subject,
-                "text": "Hello",
-                "headers": {header.clone(): value.clone()},
-                "tags": {header: value},
-                "attachments": [
-                    {"type": media_type, "name": name, "content": "AAAA", "content_id": content_id},
-                ],
-                "message_hash": hash,
-            })
-        })
+        let texts = (any_text("Hi"), any_text("Ada <a@b.test>"), any_text("hash"));
+        let pairs = (any_text("X-A"), any_text("a"), any_text("k"), any_text("v"));
+        let parts = (any_text("image/png"), any_text("a.png"), any_text("logo"));
+        (address(), address(), texts, pairs, parts).prop_map(
+            move |(from, to, (subject, reply_to, hash), (header, value, tag, label), parts)| {
+                let (media_type, name, content_id) = parts;
+                json!({
+                    "from": mailbox(from),
+                    "to": [mailbox(to)],
+                    "reply_to": reply_to,
+                    "subject": subject,
+                    "text": "Hello",
+                    "headers": {header: value},
+                    "tags": {tag: label},
+                    "attachments": [
+                        {"type": media_type, "name": name, "content": "AAAA", "content_id": content_id},
+                    ],
+                    "message_hash": hash,
+                })
+            },
+        )
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -6,11 +6,14 @@ const WIDTH: usize = 78;
 /// Longer HTML than any email has that people read.
 const MOST_BYTES: usize = 256 * 1024;
 /// How deep elements may stand in each other: renderers go down by calling themselves.
-const MOST_DEEP: usize = 100;
-/// All tags, each as often as elements are open where it stands. Parsers do about as much work for
-/// them, and may open all of those elements anew (HTML, 13.2.6.4.7, "reconstruct the active
-/// formatting elements").
-const MOST_WORK: usize = 200_000;
+const MOST_DEEP: usize = 50;
+/// Of all tags, with what each costs: once for each element that is open where it stands, since parsers
+/// may open those anew (HTML, 13.2.6.4.7, "reconstruct the active formatting elements"), and for each
+/// that indents the text behind it; and for each cell that spans rows, which stands in all of them.
+const MOST_WORK: usize = 150_000;
+const BYTES_TO_INDENT: usize = 80;
+const WORK_OF_SPAN: usize = 8;
+const ROWSPAN: &[u8] = b"rowspan";
 
 /// Elements that hold nothing, or that the next one of their kind ends.
 const UNCOUNTED: [&str; 24] = [
@@ -30,13 +33,14 @@ pub fn of_html(html: &str) -> Option<String> {
     let read = AssertUnwindSafe(move || config.string_from_read(html.as_bytes(), WIDTH));
     let text = panic::catch_unwind(read);
     let text = text.ok()?.ok()?;
-    (!text.trim().is_empty()).then_some(text)
+    let is_sensible = !text.trim().is_empty() && text.len() <= MOST_BYTES.max(2 * html.len());
+    is_sensible.then_some(text)
 }
 
 /// Whether it can be read in little time and memory, by its tags alone.
 fn is_easy(html: &str) -> bool {
     let mut open: Vec<&str> = Vec::new();
-    let mut work = 0;
+    let (mut spans, mut work) = (0, 0);
     for tag in html.split('<').skip(1) {
         let (is_end, tag) = match tag.strip_prefix('/') {
             Some(tag) => (true, tag),
@@ -52,7 +56,9 @@ fn is_easy(html: &str) -> bool {
             _ if !is_end && !name.is_empty() && is_counted() => open.push(name),
             _ => {}
         }
-        work += 1 + open.len();
+        let mut words = tag.as_bytes().windows(ROWSPAN.len());
+        spans += usize::from(words.any(|word| word.eq_ignore_ascii_case(ROWSPAN)));
+        work += 1 + open.len() * (1 + tag.len() / BYTES_TO_INDENT) + WORK_OF_SPAN * spans;
         if open.len() > MOST_DEEP || work > MOST_WORK {
             return false;
         }
@@ -119,9 +125,11 @@ mod tests {
             "<blockquote>x".repeat(5_000),
             "<div></x>".repeat(5_000),
             "<svg><foreignObject>".repeat(5_000),
+            format!("<table>{}", "<tr><td Rowspan=1000000>x".repeat(5_000)),
+            format!("{}{}", "<blockquote>".repeat(49), "x ".repeat(125_000)),
             many.clone(),
             format!("{many}{}", "<div>x</div>".repeat(9_000)),
-            format!("{}{}", "<b>".repeat(99), "<i>x</i>".repeat(9_000)),
+            format!("{}{}", "<b>".repeat(49), "<i>x</i>".repeat(9_000)),
             "x".repeat(MOST_BYTES + 1),
         ] {
             assert_eq!(of_html(&html), None, "{}", &html[..20]);
@@ -138,9 +146,10 @@ mod tests {
             ),
             format!("<table><tr><td colspan={0}><td colspan={0}>x", usize::MAX),
             "<ol start=9223372036854775807><li>x<li>y</ol>".to_owned(),
-            format!("{}x", "<div><marquee></div>".repeat(99)),
-            format!("{}x", "<blockquote>".repeat(99)),
-            format!("{}x", "<table><tr><td>".repeat(99)),
+            format!("{}x", "<div><marquee></div>".repeat(49)),
+            format!("{}x", "<blockquote>".repeat(49)),
+            format!("{}x", "<table><tr><td>".repeat(49)),
+            format!("<table>{}", "<tr><td ROWSPAN=9>x".repeat(120)),
             "<p".repeat(80_000),
             "&".repeat(200_000),
             "\0\u{202E}".repeat(10_000),

@@ -55,10 +55,7 @@ impl Room {
         headers: &HeaderMap,
         payload: &mut Payload,
     ) -> Result<(Bytes, Place), Error> {
-        // A few bytes could stand for many.
-        if headers.contains_key(CONTENT_ENCODING) {
-            return Err(ErrorUnsupportedMediaType("the body is compressed"));
-        }
+        refuse_compressed(headers)?;
         let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
         let declared: usize = declared.and_then(|text| text.parse().ok()).unwrap_or(0);
         if declared > MOST_BYTES {
@@ -90,6 +87,14 @@ impl Room {
     }
 }
 
+/// In one that is compressed, a few bytes may stand for many.
+fn refuse_compressed(headers: &HeaderMap) -> Result<(), Error> {
+    match headers.contains_key(CONTENT_ENCODING) {
+        true => Err(ErrorUnsupportedMediaType("the body is compressed")),
+        false => Ok(()),
+    }
+}
+
 fn too_slow() -> Error {
     ErrorRequestTimeout("the body took too long to arrive")
 }
@@ -101,8 +106,12 @@ pub async fn read_first(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, Error> {
     let (http_request, mut payload) = request.into_parts();
-    let read = tokio::time::timeout(DEADLINE, Bytes::from_request(&http_request, &mut payload));
-    match read.await.unwrap_or_else(|_| Err(too_slow())) {
+    let read = async {
+        refuse_compressed(http_request.headers())?;
+        Bytes::from_request(&http_request, &mut payload).await
+    };
+    let read = tokio::time::timeout(DEADLINE, read).await;
+    match read.unwrap_or_else(|_| Err(too_slow())) {
         Ok(bytes) => {
             let request = ServiceRequest::from_parts(http_request, Payload::from(bytes));
             Ok(next.call(request).await?.map_into_boxed_body())

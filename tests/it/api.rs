@@ -813,7 +813,7 @@ both! {
     }
 
     fn a_body_that_would_grow_in_memory_is_refused(app: App) {
-        let (_, key) = ready(&app);
+        let (owner, key) = ready(&app);
         let many = format!(r#"{{"x": [{}0]}}"#, "0,".repeat(20_000));
         assert_eq!(told(&post_raw(&app, &key, JSON, many.clone())), "400");
         assert_missing(&post_raw(&app, "", JSON, many), "without a key");
@@ -822,6 +822,8 @@ both! {
         let packed = program.with_key("POST", "/v2/emails").header("content-type", JSON);
         let packed = packed.header("content-encoding", "gzip").body(body);
         assert_eq!(told(&program.send(packed)), "415");
+        let form = owner.same_origin("POST", "/domains").header("content-encoding", "gzip");
+        assert_eq!(owner.send(form.form(&[("name", "acme.example")])).status, 415);
         assert_eq!(count_emails(&app), 0);
     }
 
