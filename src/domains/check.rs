@@ -79,7 +79,7 @@ impl Checker {
         let is_answered = findings.dkim.is_some();
         let settled = self
             .db
-            .write(move |conn| store::settle(conn, account, id, &findings, &actor))
+            .write(move |conn| store::settle(conn, account, id, &public, &findings, &actor))
             .await?;
         Ok(settled.map(|domain| Checked {
             domain,

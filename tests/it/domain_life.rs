@@ -369,6 +369,24 @@ both! {
         assert_eq!(status(&app, id), "verified");
     }
 
+    fn a_key_is_replaced_and_its_record_within_a_day(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        dns.verify(&app, "acme.test");
+        let before = dkim_text(&app, id);
+        let replace = ["domain", "replace-key", "--account", EMAIL, "acme.test"];
+        cli(&app.database, &replace, "").unwrap();
+        check_until(&app, id, || is_set(&app, id, "missing_since"));
+        assert_ne!(dkim_text(&app, id), before);
+        assert_eq!(copied(&owner.get(&path).body, "dkim-value"), dkim_text(&app, id));
+        assert_eq!(status(&app, id), "verified");
+        dns.publish(&app, "acme.test");
+        check_until(&app, id, || !is_set(&app, id, "missing_since"));
+        assert_eq!(status(&app, id), "verified");
+        let unknown = ["domain", "replace-key", "--account", EMAIL, "other.test"];
+        assert!(cli(&app.database, &unknown, "").is_err());
+    }
+
     fn every_domain_has_a_key_that_only_the_server_can_use(app: App) {
         let owner = app.owner();
         let (old, path) = add(&owner, "old.test");
