@@ -174,7 +174,7 @@ both! {
         let (id, path) = add(&owner, "acme.test");
         dns.verify(&app, "acme.test");
         let (_, key) = owner.create_key("Shop", &id.to_string());
-        for trouble in [Trouble::ServerFailure, Trouble::Silence] {
+        for trouble in [Trouble::ServerFailure, Trouble::Referral, Trouble::Silence] {
             dns.trouble(Some(trouble));
             set_time(&app, id, "missing_since", 24 * 30);
             check_in_vain(&app, id);
