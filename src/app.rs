@@ -58,11 +58,7 @@ impl State {
         Self {
             verifier: Verifier::start(&db),
             usage: Usage::default(),
-            checker: Checker {
-                db: db.clone(),
-                dns: Dns::new(&config.dns_servers),
-                secret: secret.clone(),
-            },
+            checker: Checker::new(&db, Dns::new(&config.dns_servers), &secret),
             check_limit: CheckLimit::new(),
             room: Room::default(),
             accepted: Arc::default(),

@@ -107,6 +107,7 @@ actions! {
     DomainLost, "domain.lost", "Domain no longer verified";
     /// It was pending for too long.
     DomainFailed, "domain.failed", "Domain not verified in time";
+    DomainKeyReplaced, "domain.key_replaced", "Key of domain replaced";
     DomainDeleted, "domain.deleted", "Domain deleted";
     KeyCreated, "key.created", "Key created";
     KeyEdited, "key.edited", "Key edited";

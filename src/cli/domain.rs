@@ -4,8 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::{Failure, Outcome, find_account, make_domain_key, print, verified_elsewhere};
 use crate::accounts::event::Actor;
+use crate::clock;
 use crate::config::Config;
 use crate::db::Db;
+use crate::domains::life::GRACE;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self, DomainStatus};
 
@@ -18,6 +20,11 @@ pub enum Command {
         /// Attest, as the operator, that the account owns the domain
         #[arg(long)]
         verified: bool,
+    },
+    /// Give a domain another key, as after the server's secret was lost: its DNS record changes too
+    ReplaceKey {
+        #[command(flatten)]
+        which: Which,
     },
     /// Take back that a domain is attested: from now on its DNS records decide
     Unattest {
@@ -38,6 +45,7 @@ pub struct Which {
 pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
     match command {
         Command::Add { which, verified } => add(&which, verified, config, db),
+        Command::ReplaceKey { which } => replace_key(&which, config, db),
         Command::Unattest { which } => unattest(&which, db),
     }
 }
@@ -61,12 +69,32 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
     print(format_args!("{name} is {}.", status.as_str()))
 }
 
+fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
+    let name = DomainName::parse(&which.name).map_err(|e| e.to_string())?;
+    let key = make_domain_key(config, db, &name)?;
+    db.write_blocking(|conn| {
+        let account = find_account(conn, &which.account)?;
+        match store::replace_key(conn, account, &name, key.as_ref(), &Actor::operator())? {
+            true => Ok(()),
+            false => Err(no_such_domain(&name)),
+        }
+    })?;
+    print(format_args!(
+        "{name} has another key. Its page shows the record that is to be in DNS within {}.",
+        clock::hours(&GRACE)
+    ))
+}
+
 fn unattest(which: &Which, db: &Db) -> Outcome {
     let name = DomainName::parse(&which.name).map_err(|e| e.to_string())?;
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
         store::unattest(conn, account, &name, &Actor::operator())?
-            .ok_or_else(|| Failure(format!("the account has no domain {name}")))
+            .ok_or_else(|| no_such_domain(&name))
     })?;
     print(format_args!("{name} is {}.", status.as_str()))
+}
+
+fn no_such_domain(name: &DomainName) -> Failure {
+    Failure(format!("the account has no domain {name}"))
 }

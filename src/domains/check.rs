@@ -2,12 +2,14 @@
 //! nodes may do it at once.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::dkim::{self, SealedKey};
@@ -51,12 +53,23 @@ pub struct Checked {
 /// Looks at domains, with what that takes.
 #[derive(Clone)]
 pub struct Checker {
-    pub db: Db,
-    pub dns: Dns,
-    pub secret: ServerSecret,
+    db: Db,
+    dns: Dns,
+    secret: ServerSecret,
+    /// Making keys takes up one core at most.
+    core: Arc<Semaphore>,
 }
 
 impl Checker {
+    pub fn new(db: &Db, dns: Dns, secret: &ServerSecret) -> Self {
+        Self {
+            db: db.clone(),
+            dns,
+            secret: secret.clone(),
+            core: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// Looks at a domain now. `None` if the account has no such domain.
     pub async fn check(
         &self,
@@ -79,7 +92,7 @@ impl Checker {
         let is_answered = findings.dkim.is_some();
         let settled = self
             .db
-            .write(move |conn| store::settle(conn, account, id, &findings, &actor))
+            .write(move |conn| store::settle(conn, account, id, &public, &findings, &actor))
             .await?;
         Ok(settled.map(|domain| Checked {
             domain,
@@ -115,8 +128,15 @@ impl Checker {
 
     /// Off the async threads, since it takes long.
     pub async fn make_key(&self, name: DomainName) -> Result<SealedKey, Error> {
+        let core = self.core.clone().acquire_owned().await;
         let secret = self.secret.clone();
-        Ok(spawn_blocking(move || SealedKey::make(&secret, &name)).await??)
+        let make = move || {
+            let key = SealedKey::make(&secret, &name);
+            // Not before, even if nobody waits for the key any more.
+            drop(core);
+            key
+        };
+        Ok(spawn_blocking(make).await??)
     }
 
     /// Goes on until `stop` is dropped.

@@ -327,8 +327,8 @@ impl Domain<'_> {
         line.split_whitespace().map(str::to_owned).collect()
     }
 
-    pub fn check_again(&self) {
-        self.0.press("Check again");
+    pub fn check(&self) {
+        self.0.press("Check now");
         self.0.miss("#verify-command");
     }
 }

@@ -32,7 +32,7 @@ both! {
         );
         let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
         cli(&app.database, &arguments, "").expect("the command on the page works");
-        domain.check_again();
+        domain.check();
         assert_eq!(domain.status(), "Verified");
 
         // A key, in a dialog over the page.

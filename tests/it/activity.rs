@@ -250,6 +250,8 @@ both! {
         set_domain(&app, "acme.test", DomainStatus::Failed).unwrap();
         set_domain(&app, "acme.test", DomainStatus::Pending).unwrap();
         set_domain(&app, "acme.test", DomainStatus::Failed).unwrap();
+        let replace = ["domain", "replace-key", "--account", EMAIL, "acme.test"];
+        cli(&app.database, &replace, "").unwrap();
         let domain = owner.add_domain("gone.test");
         owner.post(&format!("/domains/{domain}/delete"), &[]);
 
@@ -289,6 +291,7 @@ both! {
             ("domain.verified", "acme.test", operator),
             ("domain.lost", "acme.test", there),
             ("domain.failed", "acme.test", there),
+            ("domain.key_replaced", "acme.test", operator),
             ("domain.added", "gone.test", here),
             ("domain.deleted", "gone.test", here),
             ("key.created", "Payroll (tsend_", here),

@@ -1,8 +1,11 @@
 //! What DNS says of a domain, and what becomes of the domain and its keys by that.
 
 use chrono::{TimeDelta, Utc};
+use tosend_dashboard::accounts::store::AccountId;
+use tosend_dashboard::db::{DatabaseUrl, Db};
 use tosend_dashboard::domains::dkim::DkimKey;
 use tosend_dashboard::domains::name::DomainName;
+use tosend_dashboard::domains::store as domains_store;
 use tosend_dashboard::secret::ServerSecret;
 
 use crate::support::dns::{self, check_until, dkim_name, dkim_text, status};
@@ -171,7 +174,7 @@ both! {
         let (id, path) = add(&owner, "acme.test");
         dns.verify(&app, "acme.test");
         let (_, key) = owner.create_key("Shop", &id.to_string());
-        for trouble in [Trouble::ServerFailure, Trouble::Silence] {
+        for trouble in [Trouble::ServerFailure, Trouble::Referral, Trouble::Silence] {
             dns.trouble(Some(trouble));
             set_time(&app, id, "missing_since", 24 * 30);
             check_in_vain(&app, id);
@@ -366,6 +369,24 @@ both! {
         assert_eq!(status(&app, id), "verified");
     }
 
+    fn a_key_is_replaced_and_its_record_within_a_day(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        dns.verify(&app, "acme.test");
+        let before = dkim_text(&app, id);
+        let replace = ["domain", "replace-key", "--account", EMAIL, "acme.test"];
+        cli(&app.database, &replace, "").unwrap();
+        check_until(&app, id, || is_set(&app, id, "missing_since"));
+        assert_ne!(dkim_text(&app, id), before);
+        assert_eq!(copied(&owner.get(&path).body, "dkim-value"), dkim_text(&app, id));
+        assert_eq!(status(&app, id), "verified");
+        dns.publish(&app, "acme.test");
+        check_until(&app, id, || !is_set(&app, id, "missing_since"));
+        assert_eq!(status(&app, id), "verified");
+        let unknown = ["domain", "replace-key", "--account", EMAIL, "other.test"];
+        assert!(cli(&app.database, &unknown, "").is_err());
+    }
+
     fn every_domain_has_a_key_that_only_the_server_can_use(app: App) {
         let owner = app.owner();
         let (old, path) = add(&owner, "old.test");
@@ -399,8 +420,21 @@ both! {
         }
     }
 
-    fn several_nodes_look_at_each_domain_once(app: App) {
+    fn several_nodes_share_the_work_and_a_domain_moves_once(app: App) {
         let owner = app.owner();
+        let db = Db::open(&DatabaseUrl::parse(&app.database.url).unwrap()).unwrap();
+        let account = AccountId(app.database.number("SELECT id FROM accounts"));
+        for round in 0..5 {
+            let (id, _) = add(&owner, &format!("claimed{round}.test"));
+            let claim = || db.write_blocking(|conn| domains_store::claim(conn, account, id));
+            let claimed = std::thread::scope(|scope| {
+                let nodes: Vec<_> = (0..4).map(|_| scope.spawn(claim)).collect();
+                let claims = nodes.into_iter().map(|node| node.join().unwrap().unwrap());
+                claims.filter(|is_claimed| *is_claimed).count()
+            });
+            // None, if the server itself was faster.
+            assert!(claimed <= 1, "{claimed}");
+        }
         let second = App::on(app.database.again(), |_| {});
         let names = ["a.test", "b.test", "c.test", "d.test", "e.test"];
         let ids = names.map(|name| add(&owner, name).0);

@@ -80,6 +80,14 @@ fn actix_stands_at_the_edge_only() {
 }
 
 #[test]
+fn dns_is_asked_in_one_place() {
+    for (path, text) in sources() {
+        let is_the_place = path == "domains/dns.rs";
+        assert_eq!(text.contains("hickory_"), is_the_place, "{path}");
+    }
+}
+
+#[test]
 fn nouns_use_each_other_in_one_direction_and_never_their_pages() {
     let nouns = ["mail", "emails", "keys", "domains", "accounts"];
     for (path, text) in sources() {

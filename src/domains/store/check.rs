@@ -52,12 +52,13 @@ pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<b
     Ok(claimed == 1)
 }
 
-/// Writes down what DNS says of a domain, moves the domain as that demands, and says when it is to be
+/// Writes down what DNS says of a domain with this public key, moves the domain as that demands, and says when it is to be
 /// looked at again. Returns it as it is now.
 pub fn settle(
     conn: &mut Connection,
     account: AccountId,
     id: i64,
+    public: &str,
     findings: &Findings,
     actor: &Actor,
 ) -> db::Result<Option<Domain>> {
@@ -69,9 +70,13 @@ pub fn settle(
         return Ok(None);
     };
     let now = db::now(conn)?;
-    let pending_since: Option<NaiveDateTime> = row(account, id)
-        .select(sending_domains::pending_since)
+    let (pending_since, key): (Option<NaiveDateTime>, Option<String>) = row(account, id)
+        .select((sending_domains::pending_since, sending_domains::dkim_public))
         .first(conn)?;
+    if key.as_deref() != Some(public) {
+        // It has another key since, which was not looked for.
+        return Ok(Some(domain));
+    }
     let before = Standing {
         status: domain.status,
         is_attested: domain.is_attested,

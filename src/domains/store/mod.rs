@@ -284,6 +284,32 @@ pub fn give_key(
     Ok(())
 }
 
+/// Gives a domain another key, or none until the server makes one. What was found so far was of the
+/// key before. Returns whether there is such a domain.
+pub fn replace_key(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    key: Option<&SealedKey>,
+    actor: &Actor,
+) -> db::Result<bool> {
+    let Some(domain) = lock(conn, account, name)? else {
+        return Ok(false);
+    };
+    diesel::update(row(account, domain.id))
+        .set((
+            sending_domains::dkim_public.eq(key.map(|key| &key.public)),
+            sending_domains::dkim_private.eq(key.map(|key| &key.private)),
+            sending_domains::dkim_state.eq(RecordState::Unknown.as_str()),
+            sending_domains::dkim_seen.eq(None::<String>),
+            sending_domains::next_check_at.eq(None::<NaiveDateTime>),
+        ))
+        .execute(conn)?;
+    let action = Action::DomainKeyReplaced;
+    record(conn, account, actor, action, domain.id, &domain.name, "")?;
+    Ok(true)
+}
+
 /// Says whether the account owns the domain, as the operator attests it. `false` if it is verified
 /// in another account: nothing is changed then.
 pub fn set_status(

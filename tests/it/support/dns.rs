@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use hickory_proto::rr::rdata::TXT;
-use hickory_proto::rr::{RData, Record, RecordType};
+use hickory_proto::rr::rdata::{NS, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
@@ -36,6 +36,8 @@ pub struct Dns {
 pub enum Trouble {
     /// "SERVFAIL": the server knows that it does not know.
     ServerFailure,
+    /// It names other servers, as one does that does not ask them itself.
+    Referral,
     /// No answer at all.
     Silence,
 }
@@ -250,6 +252,13 @@ impl Zone {
             Some(Trouble::Silence) => return None,
             Some(Trouble::ServerFailure) => {
                 answer.metadata.response_code = ResponseCode::ServFail;
+                return Some(answer);
+            }
+            Some(Trouble::Referral) => {
+                let elsewhere = Name::from_ascii("ns.elsewhere.test.").unwrap();
+                let data = RData::NS(NS(elsewhere));
+                answer.metadata.recursion_available = false;
+                answer.add_authority(Record::from_rdata(query.name().clone(), TTL, data));
                 return Some(answer);
             }
             None => {}
