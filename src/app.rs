@@ -17,6 +17,8 @@ use crate::accounts::setup_code::SetupCode;
 use crate::accounts::throttle::PerAddress;
 use crate::config::Config;
 use crate::db::Db;
+use crate::domains::check::{CheckLimit, Checker};
+use crate::domains::dns::Dns;
 use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
@@ -41,6 +43,8 @@ pub struct State {
     pub accepted: Arc<Notify>,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
+    pub checker: Checker,
+    pub check_limit: CheckLimit,
     pub setup_code: SetupCode,
     pub secret: ServerSecret,
     /// How the operator called this program: the word to begin a command with.
@@ -50,11 +54,17 @@ pub struct State {
 impl State {
     pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
         Self {
-            config,
             verifier: Verifier::start(&db),
             usage: Usage::default(),
             accepted: Arc::default(),
+            checker: Checker {
+                db: db.clone(),
+                dns: Dns::new(&config.dns_servers),
+                secret: secret.clone(),
+            },
+            check_limit: CheckLimit::new(),
             db,
+            config,
             hasher: Hasher::new(),
             sign_in_limit: PerAddress::new(),
             setup_code: SetupCode::derive(secret.as_ref()),
@@ -126,11 +136,12 @@ impl Server {
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, state } = self;
-        let (of_usage, of_upkeep) = (state.clone(), state.clone());
+        let (of_usage, of_domains, of_upkeep) = (state.clone(), state.clone(), state.clone());
         let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, &stop));
         let upkeep = Beside::start(move |stop| {
             upkeep::run(&of_upkeep.db, &of_upkeep.config, &stop);
         });
+        let domains = Beside::start(move |stop| of_domains.checker.keep_checking(&stop));
         let mut delivery = state.config.relay.clone().map(|url| {
             Beside::start(move |stop| {
                 worker::run(&state.db, &state.secret, &url, &state.accepted, stop);
@@ -147,8 +158,8 @@ impl Server {
                 http.await
             }
         };
-        // What it is at is undone, and done again after the next start.
-        drop(upkeep);
+        // What they are at is undone, and done again after the next start.
+        drop((upkeep, domains));
         if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
             tracing::warn!("emails were still under way at the end, and are sent again");
         }

@@ -13,6 +13,7 @@ use crate::mail::relay_url::{Login, RelayUrl};
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
 const DEFAULT_FOLDER: &str = "data";
 const SECRET_FILE: &str = "secret";
+const DNS_PORT: u16 = 53;
 /// A hundred years.
 const MOST_DAYS: i64 = 36_500;
 
@@ -57,6 +58,11 @@ pub struct Settings {
     /// Secret that signs session cookies; made if missing [default: beside the SQLite file, or data/secret]
     #[arg(long, global = true, env = "TOSEND_SECRET_FILE")]
     pub secret_file: Option<String>,
+
+    /// DNS servers that the records of domains are looked up at: addresses, with a port if it is not
+    /// 53, separated by commas [default: the system's]
+    #[arg(long, global = true, env = "TOSEND_DNS_SERVERS", default_value = "")]
+    pub dns_servers: String,
 
     /// How many live keys an account may have
     #[arg(long, global = true, env = "TOSEND_KEY_LIMIT", default_value = "1000")]
@@ -106,6 +112,8 @@ pub struct Config {
     pub signup: Signup,
     pub trusted_proxies: Vec<IpNet>,
     pub secret_file: PathBuf,
+    /// None: the system's.
+    pub dns_servers: Vec<SocketAddr>,
     pub key_limit: i64,
     pub activity_days: i64,
     /// `None`: emails are held.
@@ -154,6 +162,9 @@ impl Config {
         let trusted_proxies = parse_networks(&settings.trusted_proxies)
             .map_err(|why| told("TOSEND_TRUSTED_PROXIES", why))
             .ok();
+        let dns_servers = parse_dns_servers(&settings.dns_servers)
+            .map_err(|why| told("TOSEND_DNS_SERVERS", why))
+            .ok();
         let key_limit = parse_number(&settings.key_limit)
             .map_err(|why| told("TOSEND_KEY_LIMIT", why))
             .ok();
@@ -190,6 +201,7 @@ impl Config {
             public_url,
             signup,
             trusted_proxies,
+            dns_servers,
             key_limit,
             activity_days,
             relay,
@@ -201,6 +213,7 @@ impl Config {
                 Some(public_url),
                 Some(signup),
                 Some(trusted_proxies),
+                Some(dns_servers),
                 Some(key_limit),
                 Some(activity_days),
                 Some(relay),
@@ -212,6 +225,7 @@ impl Config {
                 public_url,
                 signup,
                 trusted_proxies,
+                dns_servers,
                 key_limit,
                 activity_days,
                 relay,
@@ -317,6 +331,21 @@ fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
         .collect()
 }
 
+fn parse_dns_servers(text: &str) -> Result<Vec<SocketAddr>, String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let alone = part.trim_matches(['[', ']']).parse::<IpAddr>();
+            part.parse()
+                .or(alone.map(|ip| SocketAddr::new(ip, DNS_PORT)))
+                .map_err(|_| {
+                    format!("“{part}” is not an address, as in 192.0.2.53 or 192.0.2.53:5353")
+                })
+        })
+        .collect()
+}
+
 fn parse_number(text: &str) -> Result<i64, String> {
     match text.parse() {
         Ok(number) if number >= 1 => Ok(number),
@@ -353,6 +382,7 @@ mod tests {
             signup: "first".into(),
             trusted_proxies: String::new(),
             secret_file: None,
+            dns_servers: String::new(),
             key_limit: "1000".into(),
             activity_days: "365".into(),
             smtp_url: None,
@@ -379,6 +409,7 @@ mod tests {
             signup: "maybe".into(),
             trusted_proxies: "10.0.0.0/8, proxy".into(),
             secret_file: None,
+            dns_servers: "192.0.2.53, dns.acme.com".into(),
             key_limit: "0".into(),
             activity_days: "0".into(),
             smtp_url: Some("smtp://ada:hunter2@relay.test".into()),
@@ -387,8 +418,27 @@ mod tests {
             log: "a=b=c".into(),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 11);
+        assert_eq!(problems.len(), 12);
         assert!(!problems.join(" ").contains("hunter2"));
+    }
+
+    #[test]
+    fn dns_servers_are_addresses_with_or_without_a_port() {
+        let servers = parse_dns_servers("192.0.2.53, 192.0.2.54:5353,2001:db8::53,[2001:db8::54]");
+        let servers: Vec<_> = servers.unwrap().iter().map(SocketAddr::to_string).collect();
+        assert_eq!(
+            servers,
+            [
+                "192.0.2.53:53",
+                "192.0.2.54:5353",
+                "[2001:db8::53]:53",
+                "[2001:db8::54]:53"
+            ]
+        );
+        assert_eq!(parse_dns_servers(" "), Ok(Vec::new()));
+        for wrong in ["dns.acme.com", "192.0.2.53:x", "192.0.2", "1;2"] {
+            assert!(parse_dns_servers(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

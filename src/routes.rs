@@ -92,6 +92,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/api-keys/{id}/delete").get(keys::confirm_delete).post(keys::delete))
         .service(resource("/domains").get(domains::index).post(domains::create))
         .service(resource("/domains/{id}").get(domains::show))
+        .service(resource("/domains/{id}/check").post(domains::check))
         .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
         .service(resource("/activity").get(activity::index))
         .service(resource("/activity/emails").get(mail::index))

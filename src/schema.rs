@@ -162,6 +162,7 @@ diesel::table! {
         missing_since -> Nullable<Timestamp>,
         pending_since -> Nullable<Timestamp>,
         is_attested -> Bool,
+        dkim_seen -> Nullable<Text>,
     }
 }
 

@@ -215,8 +215,8 @@ impl Database {
             INSERT INTO accounts (title, status, created_at)
             SELECT 'Account ' || i, 'active', '2026-01-15 10:30:00' FROM numbers;
 
-            INSERT INTO sending_domains (account_id, name, status, created_at)
-            SELECT id, 'mail' || id || '.example.org', 'verified', '2026-01-15 10:30:00'
+            INSERT INTO sending_domains (account_id, name, status, created_at, next_check_at)
+            SELECT id, 'mail' || id || '.example.org', 'verified', '2026-01-15 10:30:00', '9999-12-31 00:00:00'
             FROM accounts;
 
             WITH RECURSIVE numbers (i) AS (

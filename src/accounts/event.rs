@@ -105,6 +105,8 @@ actions! {
     DomainAdded, "domain.added", "Domain added";
     DomainVerified, "domain.verified", "Domain verified";
     DomainLost, "domain.lost", "Domain no longer verified";
+    /// It was pending for too long.
+    DomainFailed, "domain.failed", "Domain not verified in time";
     DomainDeleted, "domain.deleted", "Domain deleted";
     KeyCreated, "key.created", "Key created";
     KeyEdited, "key.edited", "Key edited";

@@ -20,6 +20,8 @@ use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::config::{Config, Settings};
 use crate::db::{self, Connection, DatabaseUrl, Db, migrations, nodes};
+use crate::domains::dkim::SealedKey;
+use crate::domains::name::DomainName;
 use crate::secret::ServerSecret;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
@@ -82,7 +84,7 @@ fn execute(command: Command, config: Config) -> Outcome {
     match command {
         Command::Serve => serve::run(config, db),
         Command::Account(command) => account::run(command, &db),
-        Command::Domain(command) => domain::run(command, &db),
+        Command::Domain(command) => domain::run(command, &config, &db),
         Command::Key(command) => key::run(command, &config, &db),
         Command::Apply(args) => apply::run(&args, &config, &db),
         Command::Migrate => print("The database is up to date."),
@@ -106,6 +108,36 @@ fn adopt_secret(config: &Config, db: &Db) -> Outcome {
 fn read_secret(config: &Config) -> Result<ServerSecret, String> {
     make_folder_of(&config.secret_file)?;
     ServerSecret::read_or_make(&config.secret_file)
+}
+
+/// A key for a new domain. `None` where the server makes it later: only the nodes' secret can seal it
+/// so that they can use it.
+fn make_domain_key(
+    config: &Config,
+    db: &Db,
+    name: &DomainName,
+) -> Result<Option<SealedKey>, String> {
+    if db.is_postgres() && !config.secret_file.exists() {
+        return Ok(None);
+    }
+    let secret = read_secret(config)?;
+    if db.is_postgres() {
+        let is_shared = db
+            .read_blocking(|conn| nodes::is_shared(conn, &secret.hash()))
+            .map_err(|e| one_line(&e.to_string()))?;
+        if !is_shared {
+            return Ok(None);
+        }
+    }
+    let key = SealedKey::make(&secret, name).map_err(|e| e.to_string())?;
+    Ok(Some(key))
+}
+
+/// Why a domain cannot be attested.
+fn verified_elsewhere(name: &DomainName) -> Failure {
+    Failure(format!(
+        "{name} is verified in another account of this server: only one can send from it"
+    ))
 }
 
 fn log_to_stderr(config: &Config) {

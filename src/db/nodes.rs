@@ -20,6 +20,15 @@ pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
     }
 }
 
+/// Whether the nodes are known to share the secret with this hash.
+pub fn is_shared(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
+    let shared: Option<Vec<u8>> = nodes_secret::table
+        .select(nodes_secret::hash)
+        .first(conn)
+        .optional()?;
+    Ok(shared.is_some_and(|shared| shared == hash))
+}
+
 /// Makes the secret with this hash the one of all nodes.
 pub fn adopt_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<()> {
     serialize(conn, Purpose::NodesSecret)?;

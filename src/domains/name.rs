@@ -52,6 +52,11 @@ impl DomainName {
         Ok(Self(name))
     }
 
+    /// A name that was parsed before it was stored.
+    pub fn known(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
     /// The domain of an email address, in stored form, for looking it up. `None` where no stored
     /// name can equal it.
     pub fn of_address(domain: &str) -> Option<Self> {

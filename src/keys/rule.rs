@@ -230,6 +230,8 @@ mod tests {
             id,
             name: name.to_owned(),
             status: DomainStatus::Pending,
+            is_attested: false,
+            missing_since: None,
             created_at: Default::default(),
         };
         let domains = [domain(1, "acme.test"), domain(2, "xn--bcher-kva.test")];

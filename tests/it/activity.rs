@@ -107,7 +107,7 @@ fn change<T>(
 fn set_domain(app: &App, name: &str, status: DomainStatus) -> db::Result<()> {
     let name = DomainName::parse(name).unwrap();
     change(app, |conn, account, actor| {
-        domains_store::set_status(conn, account, &name, status, actor)
+        domains_store::set_status(conn, account, &name, status, actor).map(|_| ())
     })
 }
 
@@ -249,6 +249,7 @@ both! {
         attest(&app.database, "acme.test");
         set_domain(&app, "acme.test", DomainStatus::Failed).unwrap();
         set_domain(&app, "acme.test", DomainStatus::Pending).unwrap();
+        set_domain(&app, "acme.test", DomainStatus::Failed).unwrap();
         let domain = owner.add_domain("gone.test");
         owner.post(&format!("/domains/{domain}/delete"), &[]);
 
@@ -287,6 +288,7 @@ both! {
             ("domain.added", "acme.test", here),
             ("domain.verified", "acme.test", operator),
             ("domain.lost", "acme.test", there),
+            ("domain.failed", "acme.test", there),
             ("domain.added", "gone.test", here),
             ("domain.deleted", "gone.test", here),
             ("key.created", "Payroll (tsend_", here),

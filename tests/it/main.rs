@@ -11,6 +11,7 @@ mod apply;
 mod command_line;
 mod defences;
 mod delivery;
+mod domain_life;
 mod domains;
 mod durability;
 mod failover;

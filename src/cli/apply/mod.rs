@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use self::declaration::{Declaration, DomainEntry, Expires, KeyEntry};
 use self::secret_file::SecretFiles;
 use super::key::{edit_refusal, refuse_senders_outside, scope_of};
-use super::{Failure, Outcome, failure, find_account, print};
+use super::{Failure, Outcome, failure, find_account, make_domain_key, print, verified_elsewhere};
 use crate::accounts::event::Actor;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::clock;
 use crate::config::Config;
 use crate::db::{self, Connection, Db};
+use crate::domains::dkim::SealedKey;
 use crate::domains::store::{self as domains_store, Domain, DomainStatus};
 use crate::keys::expiry::{Expiry, InvalidExpiry};
 use crate::keys::name::{Description, KeyName};
@@ -56,10 +57,18 @@ pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> Outcome {
     let text = std::fs::read_to_string(&args.file)
         .map_err(|e| format!("the file {name} cannot be read: {e}"))?;
     let declaration = Declaration::parse(&text).map_err(|problems| in_file(args, problems))?;
+    let domain_keys = make_domain_keys(config, db, &declaration)?;
     // After the transaction, so that files of keys that were not made are removed.
     let mut files = SecretFiles::default();
     let applied = db.write_blocking(|conn| {
-        let changes = apply(conn, config, &declaration, &mut files, args.dry_run)?;
+        let changes = apply(
+            conn,
+            config,
+            &declaration,
+            &domain_keys,
+            &mut files,
+            args.dry_run,
+        )?;
         match args.dry_run {
             true => Err(Undo::DryRun(changes)),
             false => Ok(changes),
@@ -76,6 +85,30 @@ pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> Outcome {
         }
         Err(Undo::Problems(problems)) => Err(in_file(args, problems)),
     }
+}
+
+/// Keys for the declared domains that are new, made before the transaction, for which others may
+/// wait.
+fn make_domain_keys(
+    config: &Config,
+    db: &Db,
+    declaration: &Declaration,
+) -> Result<Vec<Option<SealedKey>>, String> {
+    let known = db.read_blocking(|conn| {
+        let account = find_account(conn, declaration.account.as_ref())?;
+        domains_store::list(conn, account).map_err(Failure::from)
+    });
+    // That the account is not there is told with all other problems.
+    let known = known.unwrap_or_default();
+    let is_known = |entry: &DomainEntry| known.iter().any(|d| d.name == entry.name.as_ref());
+    let keys = declaration
+        .domains
+        .iter()
+        .map(|entry| match is_known(entry) {
+            true => Ok(None),
+            false => make_domain_key(config, db, &entry.name),
+        });
+    keys.collect()
 }
 
 /// A line for each problem.
@@ -97,6 +130,7 @@ fn apply(
     conn: &mut Connection,
     config: &Config,
     declaration: &Declaration,
+    domain_keys: &[Option<SealedKey>],
     files: &mut SecretFiles,
     is_dry: bool,
 ) -> Result<Vec<String>, Undo> {
@@ -104,8 +138,12 @@ fn apply(
     // Who applies at the same time waits here, and sees what this one made.
     accounts_store::lock(conn, account)?;
     let mut changes = Vec::new();
-    for entry in &declaration.domains {
-        changes.extend(apply_domain(conn, account, entry)?);
+    let mut problems = Vec::new();
+    for (entry, key) in declaration.domains.iter().zip(domain_keys) {
+        match apply_domain(conn, account, entry, key.as_ref()) {
+            Ok(change) => changes.extend(change),
+            Err(Failure(why)) => problems.push(format!("line {}: {why}", entry.line)),
+        }
     }
     let mut there = There {
         account,
@@ -115,7 +153,6 @@ fn apply(
         files,
         is_dry,
     };
-    let mut problems = Vec::new();
     for entry in &declaration.keys {
         match there.apply_key(conn, entry) {
             Ok(change) => changes.extend(change.map(|change| format!("{entry}: {change}"))),
@@ -132,15 +169,19 @@ fn apply_domain(
     conn: &mut Connection,
     account: AccountId,
     entry: &DomainEntry,
-) -> db::Result<Option<String>> {
+    key: Option<&SealedKey>,
+) -> Result<Option<String>, Failure> {
     let (name, actor) = (&entry.name, Actor::operator());
     let known = domains_store::find_by_name(conn, account, name)?;
     let is_verified = known.as_ref().map(|domain| domain.status.is_verified());
     if is_verified.is_none() {
-        domains_store::add(conn, account, name, &actor)?;
+        domains_store::add(conn, account, name, key, &actor)?;
     }
-    if entry.is_verified && is_verified != Some(true) {
-        domains_store::set_status(conn, account, name, DomainStatus::Verified, &actor)?;
+    if entry.is_verified
+        && is_verified != Some(true)
+        && !domains_store::set_status(conn, account, name, DomainStatus::Verified, &actor)?
+    {
+        return Err(verified_elsewhere(name));
     }
     let change = match (is_verified, entry.is_verified) {
         (None, true) => "added and verified",

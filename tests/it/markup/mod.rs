@@ -95,13 +95,57 @@ fn domains(walk: &mut Walk, app: &App, owner: &Visitor) {
         "domain, wrong",
         owner.post("/domains", &[("name", "http://<x>\"/")]),
     );
+    // So that no domain moves while it is looked at.
+    app.dns().trouble(Some(Trouble::ServerFailure));
     let pending = owner.add_domain("pending.test");
     let verified = owner.add_domain("acme.test");
     attest(&app.database, "acme.test");
-    for id in [pending, verified] {
+    for id in [&pending, &verified] {
         walk.get(owner, &format!("/domains/{id}"));
         walk.get(owner, &format!("/domains/{id}/delete"));
     }
+    records(walk, app, owner, &pending);
+}
+
+/// What DNS may say of a domain, and what becomes of it.
+fn records(walk: &mut Walk, app: &App, owner: &Visitor, id: &str) {
+    let path = format!("/domains/{id}");
+    for notice in ["checked", "silent", "wait"] {
+        walk.get(owner, &format!("{path}?notice={notice}"));
+    }
+    let elsewhere = ["domain", "add", "--account", "eve@evil.test", "--verified"];
+    create_account(&app.database, "eve@evil.test", "Evil Corp");
+    cli(
+        &app.database,
+        &[&elsewhere[..], &["pending.test"]].concat(),
+        "",
+    )
+    .unwrap();
+    for state in [
+        "dkim_state = 'missing', spf_state = 'missing', dmarc_state = 'missing'",
+        "dkim_state = 'different', dkim_seen = '\"<b>&', checked_at = created_at",
+        "spf_state = 'different', dmarc_state = 'different'",
+        "dkim_state = 'found', dkim_seen = NULL, spf_state = 'found', dmarc_state = 'found'",
+        "status = 'failed'",
+        "missing_since = created_at",
+    ] {
+        app.database.execute(&format!(
+            "UPDATE sending_domains SET {state} WHERE id = {id}"
+        ));
+        walk.get(owner, &path);
+    }
+    let missing = owner.add_domain("missing.test");
+    let missing_path = format!("/domains/{missing}");
+    app.database.execute(&format!(
+        "UPDATE sending_domains SET status = 'verified', missing_since = created_at
+         WHERE id = {missing}"
+    ));
+    walk.get(owner, &missing_path);
+    walk.get(owner, "/domains");
+    owner.post(&format!("{missing_path}/delete"), &[]);
+    app.database.execute(&format!(
+        "UPDATE sending_domains SET status = 'pending', missing_since = NULL WHERE id = {id}"
+    ));
 }
 
 /// The form for a new key in all its states, in the dialog and on its page.

@@ -8,13 +8,15 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-use super::{Backend, Cluster};
+use super::{Backend, Cluster, Dns};
 
 pub struct Database {
     /// What the server is told; a test may lead it by another way.
     pub url: String,
     pub folder: Arc<TempDir>,
     pub name: String,
+    /// Where the servers on this database look up the records of domains.
+    pub dns: Arc<Dns>,
     backend: Backend,
     /// Where the test itself asks.
     direct: String,
@@ -45,6 +47,7 @@ impl Database {
             url,
             folder,
             name,
+            dns: Arc::new(Dns::start()),
             backend,
             is_shared_server: backend == Backend::Postgres,
         }
@@ -66,6 +69,7 @@ impl Database {
             url,
             folder: folder(),
             name: name.to_owned(),
+            dns: Arc::new(Dns::start()),
             backend: Backend::Postgres,
             is_shared_server: false,
         }
@@ -96,6 +100,7 @@ impl Database {
             url: self.url.clone(),
             folder: self.folder.clone(),
             name: self.name.clone(),
+            dns: self.dns.clone(),
             backend: self.backend,
             direct: self.direct.clone(),
             is_shared_server: false,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 mod cluster;
 mod database;
+pub mod dns;
 mod http;
 mod key_store;
 mod logs;
@@ -19,6 +20,7 @@ mod wire;
 
 pub use cluster::{Cluster, Stop};
 pub use database::Database;
+pub use dns::{Dns, Trouble};
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
 pub use key_store::{Change, KeyStore, Made, NAME};
 pub use nginx::{Nginx, Seen, Upstream};

@@ -15,6 +15,7 @@ pub fn command(database: &Database) -> Command {
         .env_clear()
         .env("TOSEND_DATABASE_URL", &database.url)
         .env("TOSEND_SECRET_FILE", database.folder.path().join("secret"))
+        .env("TOSEND_DNS_SERVERS", database.dns.address.to_string())
         .current_dir(database.folder.path());
     command
 }

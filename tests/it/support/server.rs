@@ -10,7 +10,7 @@ use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::secret::ServerSecret;
 
-use super::{Database, Program, Visitor, logs};
+use super::{Database, Dns, Program, Visitor, logs};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
@@ -55,6 +55,7 @@ impl App {
             signup: "first".into(),
             trusted_proxies: String::new(),
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
+            dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
             activity_days: "365".into(),
             smtp_url: None,
@@ -94,6 +95,11 @@ impl App {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Where the server looks up the records of domains.
+    pub fn dns(&self) -> &Dns {
+        &self.database.dns
     }
 
     /// Someone with an empty browser.

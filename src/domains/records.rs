@@ -1,0 +1,204 @@
+//! The TXT records of a domain: what belongs there, and whether what DNS says is that.
+
+/// What the last answer of DNS said of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordState {
+    /// DNS was not asked yet, or gave no answer.
+    Unknown,
+    Found,
+    Missing,
+    Different,
+}
+
+/// What DNS says of a domain; `None`: it gave no answer to this.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    pub dkim: Option<RecordState>,
+    pub spf: Option<RecordState>,
+    pub dmarc: Option<RecordState>,
+    /// What stands where the record of the key belongs, when that is something else.
+    pub dkim_seen: Option<String>,
+}
+
+impl RecordState {
+    /// As the column spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Found => "found",
+            Self::Missing => "missing",
+            Self::Different => "different",
+        }
+    }
+
+    /// As a page says it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unknown => "Not checked yet",
+            Self::Found => "Found",
+            Self::Missing => "Missing",
+            Self::Different => "Different",
+        }
+    }
+
+    /// The kind of badge that a page says it in.
+    pub fn badge(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Found => "verified",
+            Self::Missing => "pending",
+            Self::Different => "failed",
+        }
+    }
+
+    pub fn from_column(text: &str) -> Self {
+        match text {
+            "found" => Self::Found,
+            "missing" => Self::Missing,
+            "different" => Self::Different,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub fn is_found(self) -> bool {
+        self == Self::Found
+    }
+}
+
+/// The record of the key at `tosend._domainkey.<domain>`. One of several is enough: it proves who
+/// controls the domain.
+pub fn dkim(texts: &[String], public: &str) -> RecordState {
+    match texts {
+        [] => RecordState::Missing,
+        _ if texts.iter().any(|text| has_key(text, public)) => RecordState::Found,
+        _ => RecordState::Different,
+    }
+}
+
+/// Whether a record is one by which our signatures are verified (RFC 6376, 3.6.1).
+fn has_key(text: &str, public: &str) -> bool {
+    let is_version = |value: &str| value == "DKIM1";
+    // What is not said has these values.
+    let (mut key, mut is_rsa, mut is_for_email, mut is_for_sha256) =
+        (String::new(), true, true, true);
+    for (index, tag) in text.split(';').enumerate() {
+        let Some((name, value)) = tag.split_once('=') else {
+            if tag.trim().is_empty() {
+                continue;
+            }
+            return false;
+        };
+        let value = value.trim();
+        let mut list = value.split(':').map(str::trim);
+        match name.trim() {
+            "v" if index > 0 || !is_version(value) => return false,
+            "k" => is_rsa = value == "rsa",
+            "s" => is_for_email = list.any(|service| matches!(service, "*" | "email")),
+            "h" => is_for_sha256 = list.any(|hash| hash == "sha256"),
+            "p" => key = value.split_ascii_whitespace().collect(),
+            _ => {}
+        }
+    }
+    is_rsa && is_for_email && is_for_sha256 && key == public
+}
+
+/// The record at the domain itself that says who may send for it: exactly one (RFC 7208, 4.5).
+pub fn spf(texts: &[String]) -> RecordState {
+    let is_spf = |text: &&String| {
+        let version = text.split(' ').next().unwrap_or_default();
+        version.eq_ignore_ascii_case("v=spf1")
+    };
+    match texts.iter().filter(is_spf).count() {
+        0 => RecordState::Missing,
+        1 => RecordState::Found,
+        _ => RecordState::Different,
+    }
+}
+
+/// The record at `_dmarc.<domain>` that says what to do with emails that nobody vouches for: exactly
+/// one (RFC 7489, 6.6.3).
+pub fn dmarc(texts: &[String]) -> RecordState {
+    let is_dmarc = |text: &&String| {
+        let version = text.split(';').next().unwrap_or_default().split_once('=');
+        version.is_some_and(|(name, value)| name.trim() == "v" && value.trim() == "DMARC1")
+    };
+    match (texts.iter().filter(is_dmarc).count(), texts.len()) {
+        (1, _) => RecordState::Found,
+        (0, 0) => RecordState::Missing,
+        _ => RecordState::Different,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_record_of_a_key_is_known_by_the_key() {
+        for (given, state) in [
+            (&[][..], RecordState::Missing),
+            (&["v=DKIM1; k=rsa; p=QUJD"], RecordState::Found),
+            (&["v=DKIM1;k=rsa;p=QUJD;"], RecordState::Found),
+            (&["p=QUJD"], RecordState::Found),
+            (
+                &[" v = DKIM1 ; p = QU JD ; t=y; n=a note"],
+                RecordState::Found,
+            ),
+            (
+                &["v=DKIM1; h=sha1:sha256; s=email; p=QUJD"],
+                RecordState::Found,
+            ),
+            (&["unrelated", "v=DKIM1; p=QUJD"], RecordState::Found),
+            (&["v=DKIM1; p=eHl6", "v=DKIM1; p=QUJD"], RecordState::Found),
+            (&["v=DKIM1; p=eHl6"], RecordState::Different),
+            (&["v=DKIM1; p="], RecordState::Different),
+            (&["v=DKIM1; p=qujd"], RecordState::Different),
+            (&["v=DKIM1; p=QUJD; p=eHl6"], RecordState::Different),
+            (&["v=DKIM2; p=QUJD"], RecordState::Different),
+            (&["p=QUJD; v=DKIM1"], RecordState::Different),
+            (&["v=DKIM1; k=ed25519; p=QUJD"], RecordState::Different),
+            (&["v=DKIM1; h=sha1; p=QUJD"], RecordState::Different),
+            (&["v=DKIM1; s=tlsrpt; p=QUJD"], RecordState::Different),
+            (&["\"v=DKIM1; p=QUJD\""], RecordState::Different),
+            (&["QUJD"], RecordState::Different),
+            (&[""], RecordState::Different),
+        ] {
+            assert_eq!(dkim(&texts(given), "QUJD"), state, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_domain_has_one_spf_record() {
+        for (given, state) in [
+            (&[][..], RecordState::Missing),
+            (&["google-site-verification=x"], RecordState::Missing),
+            (&["v=spf10 -all"], RecordState::Missing),
+            (&["v=spf1"], RecordState::Found),
+            (&["x", "V=SPF1 mx ~all", ""], RecordState::Found),
+            (&["v=spf1 mx ~all", "v=spf1 -all"], RecordState::Different),
+        ] {
+            assert_eq!(spf(&texts(given)), state, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_domain_has_one_dmarc_record() {
+        for (given, state) in [
+            (&[][..], RecordState::Missing),
+            (&["v=DMARC1; p=none"], RecordState::Found),
+            (&["v = DMARC1;p=reject", "x"], RecordState::Found),
+            (&["v=DMARC1"], RecordState::Found),
+            (&["p=none"], RecordState::Different),
+            (
+                &["v=DMARC1; p=none", "v=DMARC1; p=reject"],
+                RecordState::Different,
+            ),
+        ] {
+            assert_eq!(dmarc(&texts(given)), state, "{given:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Which domains are to be looked at, and what comes of it. Time is told by the clock that the nodes
+//! share.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use diesel::prelude::*;
+
+use super::{Domain, DomainStatus, find, record_move, row, write_status};
+use crate::accounts::event::Actor;
+use crate::accounts::store::AccountId;
+use crate::db::{self, Connection};
+use crate::domains::life::{Standing, jittered};
+use crate::domains::records::Findings;
+use crate::schema::sending_domains;
+
+/// After this, another node looks at a domain that was claimed: longer than a look takes.
+const LEASE: TimeDelta = TimeDelta::minutes(2);
+
+/// Some of the domains that are to be looked at.
+pub fn find_due_of_any_account(
+    conn: &mut Connection,
+    most: i64,
+) -> db::Result<Vec<(AccountId, i64)>> {
+    let now = db::now(conn)?;
+    // Two queries, since an index finds either, not "the one or the other".
+    let mut due: Vec<(i64, i64)> = sending_domains::table
+        .filter(sending_domains::next_check_at.is_null())
+        .limit(most)
+        .select((sending_domains::account_id, sending_domains::id))
+        .load(conn)?;
+    let late: Vec<(i64, i64)> = sending_domains::table
+        .filter(sending_domains::next_check_at.le(now))
+        .order(sending_domains::next_check_at)
+        .limit(most)
+        .select((sending_domains::account_id, sending_domains::id))
+        .load(conn)?;
+    due.extend(late);
+    let ids = due
+        .into_iter()
+        .map(|(account, id)| (AccountId(account), id));
+    Ok(ids.collect())
+}
+
+/// Claims a domain that is to be looked at. Returns whether it was: of all nodes one gets it.
+pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<bool> {
+    let now = db::now(conn)?;
+    let is_due = sending_domains::next_check_at
+        .is_null()
+        .or(sending_domains::next_check_at.le(now));
+    let claimed = diesel::update(row(account, id).filter(is_due))
+        .set(sending_domains::next_check_at.eq(now + LEASE))
+        .execute(conn)?;
+    Ok(claimed == 1)
+}
+
+/// Writes down what DNS says of a domain, moves the domain as that demands, and says when it is to be
+/// looked at again. Returns it as it is now.
+pub fn settle(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    findings: &Findings,
+    actor: &Actor,
+) -> db::Result<Option<Domain>> {
+    // Changes nothing, but others wait for it.
+    diesel::update(row(account, id))
+        .set(sending_domains::account_id.eq(account.0))
+        .execute(conn)?;
+    let Some(domain) = find(conn, account, id)? else {
+        return Ok(None);
+    };
+    let now = db::now(conn)?;
+    let pending_since: Option<NaiveDateTime> = row(account, id)
+        .select(sending_domains::pending_since)
+        .first(conn)?;
+    let before = Standing {
+        status: domain.status,
+        is_attested: domain.is_attested,
+        pending_since: pending_since.unwrap_or(domain.created_at),
+        missing_since: domain.missing_since,
+    };
+    let mut after = before.after(findings.dkim, now);
+    if after.status != before.status {
+        if write_status(conn, account, id, after.status)? {
+            let detail = detail(after.status);
+            record_move(conn, account, actor, &domain, after.status, detail)?;
+        } else {
+            // It is verified in another account, until that one loses it.
+            after = before;
+        }
+    }
+    let rest = jittered(after.rest(findings.dkim.is_some(), now));
+    diesel::update(row(account, id))
+        .set((
+            sending_domains::missing_since.eq(after.missing_since),
+            sending_domains::next_check_at.eq(now + rest),
+        ))
+        .execute(conn)?;
+    write_findings(conn, account, id, findings, now)?;
+    find(conn, account, id)
+}
+
+/// Why it moved.
+fn detail(status: DomainStatus) -> &'static str {
+    match status {
+        DomainStatus::Verified => "its DKIM record was found",
+        DomainStatus::Pending | DomainStatus::Failed => "its DKIM record was not found",
+    }
+}
+
+/// What DNS did not answer stays as it was answered last.
+fn write_findings(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    findings: &Findings,
+    now: NaiveDateTime,
+) -> QueryResult<()> {
+    if let Some(state) = findings.dkim {
+        diesel::update(row(account, id))
+            .set((
+                sending_domains::dkim_state.eq(state.as_str()),
+                sending_domains::dkim_seen.eq(&findings.dkim_seen),
+                sending_domains::checked_at.eq(now),
+            ))
+            .execute(conn)?;
+    }
+    if let Some(state) = findings.spf {
+        diesel::update(row(account, id))
+            .set(sending_domains::spf_state.eq(state.as_str()))
+            .execute(conn)?;
+    }
+    if let Some(state) = findings.dmarc {
+        diesel::update(row(account, id))
+            .set(sending_domains::dmarc_state.eq(state.as_str()))
+            .execute(conn)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,486 @@
+//! Sending domains in the database.
+
+pub use self::check::{claim, find_due_of_any_account, settle};
+
+use chrono::NaiveDateTime;
+use diesel::Connection as _;
+use diesel::prelude::*;
+
+mod check;
+
+use super::dkim::SealedKey;
+use super::life;
+use super::name::DomainName;
+use super::records::RecordState;
+use crate::accounts::event::{Action, Actor, NewEvent};
+use crate::accounts::store::{AccountId, events};
+use crate::clock;
+use crate::db::{self, Connection, is_foreign_key_violation, is_unique_violation};
+use crate::schema::{api_key_domains, api_keys, sending_domains};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Domain {
+    pub id: i64,
+    pub name: String,
+    pub status: DomainStatus,
+    pub created_at: NaiveDateTime,
+    /// By the operator: it is verified, whatever DNS says.
+    pub is_attested: bool,
+    /// Since when the record that verified it is gone.
+    pub missing_since: Option<NaiveDateTime>,
+}
+
+impl Domain {
+    /// When a domain whose record is missing stops sending, unless the record is back by then.
+    pub fn stops_at(&self) -> Option<NaiveDateTime> {
+        let since = self.missing_since.filter(|_| self.status.is_verified());
+        since.map(|since| since + life::GRACE)
+    }
+}
+
+/// What a domain's records are to be, and what the last answer of DNS said of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// `None`: the domain has no key yet.
+    pub dkim_public: Option<String>,
+    pub dkim: RecordState,
+    /// What stands where the record of the key belongs, when that is something else.
+    pub dkim_seen: Option<String>,
+    pub spf: RecordState,
+    pub dmarc: RecordState,
+    pub checked_at: Option<NaiveDateTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainStatus {
+    Pending,
+    Verified,
+    Failed,
+}
+
+impl DomainStatus {
+    /// As the column and the API spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Verified => "verified",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// As a page says it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Verified => "Verified",
+            Self::Failed => "Failed",
+        }
+    }
+
+    pub fn from_column(text: &str) -> Self {
+        match text {
+            "verified" => Self::Verified,
+            "failed" => Self::Failed,
+            _ => Self::Pending,
+        }
+    }
+
+    pub fn is_verified(self) -> bool {
+        self == Self::Verified
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Deleted {
+    Yes,
+    NoSuchDomain,
+    /// Live keys are restricted to it.
+    InUse,
+}
+
+type Row = (
+    i64,
+    String,
+    String,
+    NaiveDateTime,
+    bool,
+    Option<NaiveDateTime>,
+);
+
+const COLUMNS: (
+    sending_domains::id,
+    sending_domains::name,
+    sending_domains::status,
+    sending_domains::created_at,
+    sending_domains::is_attested,
+    sending_domains::missing_since,
+) = (
+    sending_domains::id,
+    sending_domains::name,
+    sending_domains::status,
+    sending_domains::created_at,
+    sending_domains::is_attested,
+    sending_domains::missing_since,
+);
+
+impl From<Row> for Domain {
+    fn from((id, name, status, created_at, is_attested, missing_since): Row) -> Self {
+        Self {
+            id,
+            name,
+            status: DomainStatus::from_column(&status),
+            created_at,
+            is_attested,
+            missing_since,
+        }
+    }
+}
+
+/// By name.
+pub fn list(conn: &mut Connection, account: AccountId) -> db::Result<Vec<Domain>> {
+    let rows: Vec<Row> = sending_domains::table
+        .filter(sending_domains::account_id.eq(account.0))
+        .order(sending_domains::name)
+        .select(COLUMNS)
+        .load(conn)?;
+    Ok(rows.into_iter().map(Domain::from).collect())
+}
+
+pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Option<Domain>> {
+    let row: Option<Row> = sending_domains::table
+        .filter(sending_domains::account_id.eq(account.0))
+        .filter(sending_domains::id.eq(id))
+        .select(COLUMNS)
+        .first(conn)
+        .optional()?;
+    Ok(row.map(Domain::from))
+}
+
+pub fn find_by_name(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+) -> db::Result<Option<Domain>> {
+    let row: Option<Row> = sending_domains::table
+        .filter(sending_domains::account_id.eq(account.0))
+        .filter(sending_domains::name.eq(name.as_ref()))
+        .select(COLUMNS)
+        .first(conn)
+        .optional()?;
+    Ok(row.map(Domain::from))
+}
+
+pub fn find_records(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+) -> db::Result<Option<Records>> {
+    type Row = (
+        Option<String>,
+        String,
+        Option<String>,
+        String,
+        String,
+        Option<NaiveDateTime>,
+    );
+    let row: Option<Row> = sending_domains::table
+        .filter(sending_domains::account_id.eq(account.0))
+        .filter(sending_domains::id.eq(id))
+        .select((
+            sending_domains::dkim_public,
+            sending_domains::dkim_state,
+            sending_domains::dkim_seen,
+            sending_domains::spf_state,
+            sending_domains::dmarc_state,
+            sending_domains::checked_at,
+        ))
+        .first(conn)
+        .optional()?;
+    let records = row.map(
+        |(dkim_public, dkim, dkim_seen, spf, dmarc, checked_at)| Records {
+            dkim_public,
+            dkim: RecordState::from_column(&dkim),
+            dkim_seen,
+            spf: RecordState::from_column(&spf),
+            dmarc: RecordState::from_column(&dmarc),
+            checked_at,
+        },
+    );
+    Ok(records)
+}
+
+/// Whether another account of this server sends from a domain of this name.
+pub fn is_verified_elsewhere(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+) -> db::Result<bool> {
+    let there = sending_domains::table
+        .filter(sending_domains::name.eq(name.as_ref()))
+        .filter(sending_domains::status.eq(DomainStatus::Verified.as_str()))
+        .filter(sending_domains::account_id.ne(account.0));
+    Ok(diesel::select(diesel::dsl::exists(there.select(sending_domains::id))).get_result(conn)?)
+}
+
+/// Adds a domain, pending. `None` if the account has it already. Without a key it gets one when the
+/// server looks at it.
+pub fn add(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    key: Option<&SealedKey>,
+    actor: &Actor,
+) -> db::Result<Option<Domain>> {
+    let now = db::now(conn)?;
+    let inserted: QueryResult<Row> = conn.transaction(|conn| {
+        diesel::insert_into(sending_domains::table)
+            .values((
+                sending_domains::account_id.eq(account.0),
+                sending_domains::name.eq(name.as_ref()),
+                sending_domains::status.eq(DomainStatus::Pending.as_str()),
+                sending_domains::created_at.eq(clock::now()),
+                sending_domains::pending_since.eq(now),
+                sending_domains::dkim_public.eq(key.map(|key| &key.public)),
+                sending_domains::dkim_private.eq(key.map(|key| &key.private)),
+            ))
+            .returning(COLUMNS)
+            .get_result(conn)
+    });
+    match inserted {
+        Ok(row) => {
+            let domain = Domain::from(row);
+            record(
+                conn,
+                account,
+                actor,
+                Action::DomainAdded,
+                domain.id,
+                &domain.name,
+                "",
+            )?;
+            Ok(Some(domain))
+        }
+        Err(error) if is_unique_violation(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a domain its key, if it has none.
+pub fn give_key(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    key: &SealedKey,
+) -> db::Result<()> {
+    diesel::update(sending_domains::table)
+        .filter(sending_domains::account_id.eq(account.0))
+        .filter(sending_domains::id.eq(id))
+        .filter(sending_domains::dkim_public.is_null())
+        .set((
+            sending_domains::dkim_public.eq(&key.public),
+            sending_domains::dkim_private.eq(&key.private),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Says whether the account owns the domain, as the operator attests it. `false` if it is verified
+/// in another account: nothing is changed then.
+pub fn set_status(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    status: DomainStatus,
+    actor: &Actor,
+) -> db::Result<bool> {
+    let Some(before) = lock(conn, account, name)? else {
+        return Ok(true);
+    };
+    if !write_status(conn, account, before.id, status)? {
+        return Ok(false);
+    }
+    diesel::update(row(account, before.id))
+        .set((
+            sending_domains::is_attested.eq(status.is_verified()),
+            sending_domains::missing_since.eq(None::<NaiveDateTime>),
+            sending_domains::next_check_at.eq(None::<NaiveDateTime>),
+        ))
+        .execute(conn)?;
+    record_move(conn, account, actor, &before, status, "")?;
+    Ok(true)
+}
+
+/// Takes back that the operator attests a domain: from now on DNS decides. It is verified still if
+/// its record was there at the last look, else it is pending and looked at anew. Returns what it is.
+pub fn unattest(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    actor: &Actor,
+) -> db::Result<Option<DomainStatus>> {
+    let Some(before) = lock(conn, account, name)? else {
+        return Ok(None);
+    };
+    if !before.is_attested {
+        return Ok(Some(before.status));
+    }
+    let records = find_records(conn, account, before.id)?;
+    let status = match records.is_some_and(|records| records.dkim.is_found()) {
+        true => DomainStatus::Verified,
+        false => DomainStatus::Pending,
+    };
+    let now = db::now(conn)?;
+    diesel::update(row(account, before.id))
+        .set((
+            sending_domains::status.eq(status.as_str()),
+            sending_domains::is_attested.eq(false),
+            sending_domains::pending_since.eq(now),
+            sending_domains::next_check_at.eq(None::<NaiveDateTime>),
+        ))
+        .execute(conn)?;
+    record_move(conn, account, actor, &before, status, "no longer attested")?;
+    Ok(Some(status))
+}
+
+/// Makes others wait for this transaction who move the same domain.
+fn lock(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+) -> db::Result<Option<Domain>> {
+    // Changes nothing.
+    diesel::update(sending_domains::table)
+        .filter(sending_domains::account_id.eq(account.0))
+        .filter(sending_domains::name.eq(name.as_ref()))
+        .set(sending_domains::account_id.eq(account.0))
+        .execute(conn)?;
+    find_by_name(conn, account, name)
+}
+
+#[diesel::dsl::auto_type(no_type_alias)]
+fn row(account: AccountId, id: i64) -> _ {
+    let account: i64 = account.0;
+    sending_domains::table
+        .filter(sending_domains::account_id.eq(account))
+        .filter(sending_domains::id.eq(id))
+}
+
+/// Returns whether it was written: a domain is verified in one account only.
+fn write_status(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    status: DomainStatus,
+) -> QueryResult<bool> {
+    let written = conn.transaction(|conn| {
+        diesel::update(row(account, id))
+            .set(sending_domains::status.eq(status.as_str()))
+            .execute(conn)
+    });
+    match written {
+        Ok(_) => Ok(true),
+        Err(error) if is_unique_violation(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Records a move, if it is one that the account's people want to know of.
+fn record_move(
+    conn: &mut Connection,
+    account: AccountId,
+    actor: &Actor,
+    before: &Domain,
+    after: DomainStatus,
+    detail: &str,
+) -> QueryResult<()> {
+    let action = match (before.status, after) {
+        (DomainStatus::Verified, DomainStatus::Verified) => return Ok(()),
+        (_, DomainStatus::Verified) => Action::DomainVerified,
+        (DomainStatus::Verified, _) => Action::DomainLost,
+        (DomainStatus::Pending, DomainStatus::Failed) => Action::DomainFailed,
+        _ => return Ok(()),
+    };
+    record(
+        conn,
+        account,
+        actor,
+        action,
+        before.id,
+        &before.name,
+        detail,
+    )
+}
+
+/// The name of a domain and the sealed key that signs its emails, if its record was found.
+pub fn find_signing_of_any_account(
+    conn: &mut Connection,
+    id: i64,
+) -> db::Result<Option<(DomainName, Vec<u8>)>> {
+    let row: Option<(String, Option<Vec<u8>>)> = sending_domains::table
+        .filter(sending_domains::id.eq(id))
+        .filter(sending_domains::dkim_state.eq(RecordState::Found.as_str()))
+        .select((sending_domains::name, sending_domains::dkim_private))
+        .first(conn)
+        .optional()?;
+    Ok(row.and_then(|(name, sealed)| Some((DomainName::of_address(&name)?, sealed?))))
+}
+
+/// The ids and names of the live keys that are restricted to a domain, newest first. Read here,
+/// since domains know nothing of keys but this.
+pub fn list_keys(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+) -> db::Result<Vec<(i64, String)>> {
+    Ok(api_key_domains::table
+        .inner_join(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_key_domains::domain_id.eq(id))
+        .order(api_keys::id.desc())
+        .select((api_keys::id, api_keys::name))
+        .load(conn)?)
+}
+
+/// Deletes a domain, unless a key is restricted to it: no key is ever widened by this.
+pub fn delete(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    actor: &Actor,
+) -> db::Result<Deleted> {
+    let deleted: QueryResult<Option<String>> = conn.transaction(|conn| {
+        diesel::delete(sending_domains::table)
+            .filter(sending_domains::account_id.eq(account.0))
+            .filter(sending_domains::id.eq(id))
+            .returning(sending_domains::name)
+            .get_result(conn)
+            .optional()
+    });
+    match deleted {
+        Ok(None) => Ok(Deleted::NoSuchDomain),
+        Ok(Some(name)) => {
+            record(conn, account, actor, Action::DomainDeleted, id, &name, "")?;
+            Ok(Deleted::Yes)
+        }
+        Err(error) if is_foreign_key_violation(&error) => Ok(Deleted::InUse),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn record(
+    conn: &mut Connection,
+    account: AccountId,
+    actor: &Actor,
+    action: Action,
+    id: i64,
+    name: &str,
+    detail: &str,
+) -> QueryResult<()> {
+    let event = NewEvent {
+        action,
+        subject_id: Some(id),
+        subject: name,
+        detail,
+    };
+    events::record(conn, account, actor, event)
+}

@@ -1,0 +1,431 @@
+//! What DNS says of a domain, and what becomes of the domain and its keys by that.
+
+use chrono::{TimeDelta, Utc};
+use tosend_dashboard::accounts::store::AccountId;
+use tosend_dashboard::db::{DatabaseUrl, Db};
+use tosend_dashboard::domains::dkim::DkimKey;
+use tosend_dashboard::domains::name::DomainName;
+use tosend_dashboard::domains::store as domains_store;
+use tosend_dashboard::secret::ServerSecret;
+
+use crate::support::dns::{self, check_until, dkim_name, dkim_text, status};
+use crate::support::*;
+
+const NOT_VERIFIED: &str = "domain_not_verified";
+
+/// An instant as both databases read it.
+fn hours_ago(hours: i64) -> String {
+    let instant = Utc::now().naive_utc() - TimeDelta::hours(hours);
+    instant.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
+}
+
+/// Sets a column of a domain that tells a time.
+fn set_time(app: &App, id: i64, column: &str, hours: i64) {
+    let at = hours_ago(hours);
+    app.database.execute(&format!(
+        "UPDATE sending_domains SET {column} = '{at}' WHERE id = {id}"
+    ));
+}
+
+/// Waits until the server has checked the domain by itself, and DNS has answered.
+fn check(app: &App, id: i64) {
+    app.database.execute(&format!(
+        "UPDATE sending_domains SET checked_at = NULL WHERE id = {id}"
+    ));
+    check_until(app, id, || is_set(app, id, "checked_at"));
+}
+
+/// Waits until the server has checked the domain by itself, and DNS was asked in vain.
+fn check_in_vain(app: &App, id: i64) {
+    let asked = app.dns().asked();
+    app.database.execute(&format!(
+        "UPDATE sending_domains SET next_check_at = NULL WHERE id = {id}"
+    ));
+    // While it is under way, the next one is two minutes ahead.
+    let at = (Utc::now().naive_utc() + TimeDelta::minutes(4)).format("%Y-%m-%d %H:%M:%S");
+    let is_settled =
+        format!("SELECT COUNT(*) FROM sending_domains WHERE id = {id} AND next_check_at > '{at}'");
+    until("the check is over", || {
+        app.database.number(&is_settled) == 1
+    });
+    assert!(app.dns().asked() > asked);
+}
+
+fn is_set(app: &App, id: i64, column: &str) -> bool {
+    let sql =
+        format!("SELECT COUNT(*) FROM sending_domains WHERE id = {id} AND {column} IS NOT NULL");
+    app.database.number(&sql) == 1
+}
+
+fn events(app: &App, action: &str, actor: &str) -> i64 {
+    app.database.number(&format!(
+        "SELECT COUNT(*) FROM events WHERE action = '{action}' AND actor = '{actor}'"
+    ))
+}
+
+fn add(visitor: &Visitor, name: &str) -> (i64, String) {
+    let id = visitor.add_domain(name);
+    let path = format!("/domains/{id}");
+    (id.parse().unwrap(), path)
+}
+
+/// What the page says of a record.
+fn state(page: &str, record: &str) -> String {
+    let heading = page.split(&format!("id=\"{record}-title\">")).nth(1);
+    let badge = heading.unwrap().split("</span>").next().unwrap();
+    badge.rsplit('>').next().unwrap().to_owned()
+}
+
+/// A record's name or value, as the page gives it to be copied.
+fn copied(page: &str, what: &str) -> String {
+    let block = page.split(&format!("id=\"{what}\"><code>")).nth(1).unwrap();
+    assert!(page.contains(&format!("data-copy=\"{what}\"")));
+    block.split("</code>").next().unwrap().to_owned()
+}
+
+both! {
+    fn a_domain_lives_and_dies_by_its_record(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        let (_, key) = owner.create_key("Shop", &id.to_string());
+        let program = app.program(&key);
+        let from = |address: &str| program.email_from(address);
+
+        check(&app, id);
+        let page = owner.get(&path).body;
+        assert_eq!(status(&app, id), "pending");
+        assert_eq!(state(&page, "dkim"), "Missing");
+        assert!(from("ada@acme.test").body.contains(NOT_VERIFIED));
+
+        dns.set(&copied(&page, "dkim-name"), &[&copied(&page, "dkim-value")]);
+        check_until(&app, id, || status(&app, id) == "verified");
+        let page = owner.get(&path).body;
+        assert!(page.contains("<span class=\"badge verified\">Verified</span>"));
+        assert_eq!(state(&page, "dkim"), "Found");
+        assert!(!page.contains("Attested"));
+        assert_eq!(from("ada@acme.test").status, 200);
+        assert_eq!(events(&app, "domain.verified", "server"), 1);
+
+        // It is gone: for a day nothing happens, but that it is told.
+        dns.remove(&dkim_name("acme.test"));
+        check_until(&app, id, || is_set(&app, id, "missing_since"));
+        set_time(&app, id, "missing_since", 22);
+        check(&app, id);
+        assert_eq!(status(&app, id), "verified");
+        let page = owner.get(&path).body;
+        assert_eq!(state(&page, "dkim"), "Missing");
+        assert!(page.contains("Unless it is back, the domain stops sending in 2 hours."));
+        assert!(owner.get("/domains").body.contains("it stops sending in 2 hours"));
+        assert_eq!(from("ada@acme.test").status, 200);
+
+        set_time(&app, id, "missing_since", 24);
+        check_until(&app, id, || status(&app, id) == "failed");
+        assert_eq!(events(&app, "domain.lost", "server"), 1);
+        assert!(owner.get(&path).body.contains("was missing for too long"));
+        assert!(!owner.get("/domains").body.contains("stops sending"));
+        assert!(from("ada@acme.test").body.contains(NOT_VERIFIED));
+        // Its key stays as narrow as it was.
+        assert!(owner.get("/api-keys").body.contains("Not verified"));
+        let (other, _) = add(&owner, "other.test");
+        attest(&app.database, "other.test");
+        assert!(from("ada@other.test").body.contains("domain_not_allowed"));
+
+        // It is back, and sends again by itself.
+        dns.verify(&app, "acme.test");
+        assert!(!is_set(&app, id, "missing_since"));
+        assert_eq!(from("ada@acme.test").status, 200);
+        assert_eq!(events(&app, "domain.verified", "server"), 2);
+        assert_eq!(events(&app, "domain.lost", "server"), 1);
+        let keys = owner.get(&path).body;
+        assert!(keys.contains("<bdi>Shop</bdi>"), "{keys}");
+        assert!(!owner.get(&format!("/domains/{other}")).body.contains("<bdi>Shop</bdi>"));
+
+        let delete = format!("{path}/delete");
+        assert_eq!(owner.post(&delete, &[]).status, 422);
+        owner.delete_key(owner.get("/api-keys").key_ids()[0]);
+        assert_eq!(owner.post(&delete, &[]).status, 303);
+        assert_eq!(owner.get(&path).status, 404);
+    }
+
+    fn a_record_that_is_back_in_time_is_as_if_it_never_was_missing(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        dns.verify(&app, "acme.test");
+        dns.set(&dkim_name("acme.test"), &["v=DKIM1; k=rsa; p=QUJD"]);
+        check_until(&app, id, || is_set(&app, id, "missing_since"));
+        set_time(&app, id, "missing_since", 23);
+        let page = owner.get(&path).body;
+        assert_eq!(state(&page, "dkim"), "Different");
+        assert!(page.contains("<bdi>v=DKIM1; k=rsa; p=QUJD</bdi>"), "{page}");
+
+        dns.publish(&app, "acme.test");
+        check_until(&app, id, || !is_set(&app, id, "missing_since"));
+        assert!(!owner.get(&path).body.contains("QUJD"));
+        dns.remove(&dkim_name("acme.test"));
+        check_until(&app, id, || is_set(&app, id, "missing_since"));
+        set_time(&app, id, "missing_since", 23);
+        check(&app, id);
+        assert_eq!(status(&app, id), "verified");
+        assert_eq!(events(&app, "domain.lost", "server"), 0);
+    }
+
+    fn dns_that_gives_no_answer_changes_nothing_however_long(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        dns.verify(&app, "acme.test");
+        let (_, key) = owner.create_key("Shop", &id.to_string());
+        for trouble in [Trouble::ServerFailure, Trouble::Silence] {
+            dns.trouble(Some(trouble));
+            set_time(&app, id, "missing_since", 24 * 30);
+            check_in_vain(&app, id);
+            assert_eq!(status(&app, id), "verified", "{trouble:?}");
+            assert!(is_set(&app, id, "missing_since"));
+            assert_eq!(state(&owner.get(&path).body, "dkim"), "Found");
+            assert_eq!(app.program(&key).email_from("ada@acme.test").status, 200);
+        }
+        // Nor does it to one that waits to be verified.
+        let (waiting, _) = add(&owner, "waiting.test");
+        dns.trouble(Some(Trouble::ServerFailure));
+        set_time(&app, waiting, "pending_since", 24 * 30);
+        let asked = owner.post(&format!("/domains/{waiting}/check"), &[]);
+        assert_eq!(asked.location(), Some(&*format!("/domains/{waiting}?notice=silent")));
+        let page = owner.get(asked.location().unwrap()).body;
+        assert!(page.contains("DNS gave no answer, so nothing was changed."));
+        assert_eq!(state(&page, "dkim"), "Not checked yet");
+        assert_eq!(status(&app, waiting), "pending");
+
+        dns.trouble(None);
+        check_until(&app, id, || !is_set(&app, id, "missing_since"));
+        assert_eq!(status(&app, id), "verified");
+    }
+
+    fn who_asks_sees_what_dns_says_now_but_not_all_the_time(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        // So that the server itself finds nothing out.
+        dns.trouble(Some(Trouble::ServerFailure));
+        let (id, path) = add(&owner, "acme.test");
+        let ask = format!("{path}/check");
+        assert_eq!(state(&owner.get(&path).body, "dkim"), "Not checked yet");
+        let soon = (Utc::now().naive_utc() + TimeDelta::seconds(90)).format("%Y-%m-%d %H:%M:%S");
+        let is_settled = format!(
+            "SELECT COUNT(*) FROM sending_domains WHERE id = {id} AND next_check_at < '{soon}'"
+        );
+        until("the server's own check is over", || app.database.number(&is_settled) == 1);
+        set_time(&app, id, "next_check_at", -100_000);
+        dns.publish(&app, "acme.test");
+        dns.trouble(None);
+
+        let asked = owner.post(&ask, &[]);
+        assert_eq!((asked.status, asked.location()), (303, Some(&*format!("{path}?notice=checked"))));
+        let page = owner.get(asked.location().unwrap()).body;
+        assert!(page.contains("acme.test was checked just now: it is verified."));
+        assert!(page.contains("Last answered by DNS"));
+        assert_eq!(events(&app, "domain.verified", EMAIL), 1);
+
+        let wait = format!("{path}?notice=wait");
+        until("two questions within five seconds", || {
+            let began = std::time::Instant::now();
+            owner.post(&ask, &[]);
+            let questions = dns.asked();
+            let again = owner.post(&ask, &[]);
+            let is_soon = began.elapsed().as_secs() < 5;
+            if is_soon {
+                assert_eq!(again.location(), Some(&*wait));
+                assert_eq!(dns.asked(), questions);
+            }
+            is_soon
+        });
+        assert!(owner.get(&wait).body.contains("Wait 5 seconds, then check again."));
+        assert_eq!(app.visitor().post(&ask, &[]).location(), Some("/login"));
+        assert_eq!(app.stranger().post(&ask, &[]).status, 404);
+    }
+
+    fn a_domain_that_shows_no_record_in_three_days_fails_and_may_still_come(app: App) {
+        let owner = app.owner();
+        let (id, path) = add(&owner, "acme.test");
+        set_time(&app, id, "pending_since", 70);
+        check(&app, id);
+        assert_eq!(status(&app, id), "pending");
+        set_time(&app, id, "pending_since", 72);
+        check_until(&app, id, || status(&app, id) == "failed");
+        assert_eq!(events(&app, "domain.failed", "server"), 1);
+        assert!(owner.get(&path).body.contains("was not found in time"));
+        assert!(owner.get("/domains").body.contains("<span class=\"badge failed\">Failed</span>"));
+        app.dns().verify(&app, "acme.test");
+        assert_eq!(events(&app, "domain.verified", "server"), 1);
+    }
+
+    fn a_domain_is_verified_in_one_account_alone(app: App) {
+        let (owner, stranger, dns) = (app.owner(), app.stranger(), app.dns());
+        let (ours, path_of_ours) = add(&owner, "acme.test");
+        let (theirs, path) = add(&stranger, "acme.test");
+        dns.verify(&app, "acme.test");
+        check(&app, theirs);
+        // Who has not shown that it is theirs is not told whether someone else has it.
+        let elsewhere = "is verified in another account of this server";
+        assert_eq!(state(&stranger.get(&path).body, "dkim"), "Different");
+        assert!(!stranger.get(&path).body.contains(elsewhere));
+
+        let texts = [ours, theirs].map(|id| dkim_text(&app, id));
+        assert_ne!(texts[0], texts[1]);
+        let name = dkim_name("acme.test");
+        dns.set(&name, &[&texts[0], &texts[1]]);
+        check_until(&app, theirs, || state(&stranger.get(&path).body, "dkim") == "Found");
+        assert_eq!((status(&app, ours), status(&app, theirs)), ("verified".into(), "pending".into()));
+        let page = stranger.get(&path).body;
+        assert!(page.contains(elsewhere));
+        assert!(!page.contains(TITLE) && !page.contains(EMAIL), "{page}");
+        let args = ["domain", "add", "--account", "eve@evil.test", "acme.test", "--verified"];
+        let refused = cli(&app.database, &args, "").unwrap_err();
+        assert!(refused.contains(&format!("acme.test {elsewhere}")), "{refused}");
+        let file = app.database.folder.path().join("keys.toml");
+        let declared = "account = \"eve@evil.test\"\n[[domain]]\nname = \"acme.test\"\nverified = true\n";
+        std::fs::write(&file, declared).unwrap();
+        let refused = cli(&app.database, &["apply", file.to_str().unwrap()], "").unwrap_err();
+        assert!(refused.contains(&format!("line 2: acme.test {elsewhere}")), "{refused}");
+        assert_eq!(status(&app, theirs), "pending");
+
+        // When the one lets it go, the other gets it.
+        assert_eq!(owner.post(&format!("{path_of_ours}/delete"), &[]).status, 303);
+        check_until(&app, theirs, || status(&app, theirs) == "verified");
+        assert!(!stranger.get(&path).body.contains(elsewhere));
+    }
+
+    fn what_the_operator_attests_dns_does_not_move(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        attest(&app.database, "acme.test");
+        check(&app, id);
+        set_time(&app, id, "missing_since", 1000);
+        check(&app, id);
+        assert_eq!(status(&app, id), "verified");
+        for page in [owner.get(&path), owner.get("/domains")] {
+            assert!(page.body.contains("Attested by the operator"));
+            assert!(!page.body.contains("stops sending"));
+        }
+        assert_eq!(state(&owner.get(&path).body, "dkim"), "Missing");
+
+        let unattest = ["domain", "unattest", "--account", EMAIL, "acme.test"];
+        assert_eq!(cli(&app.database, &unattest, "").unwrap(), "acme.test is pending.\n");
+        assert_eq!(events(&app, "domain.lost", "operator"), 1);
+        assert!(!owner.get(&path).body.contains("Attested"));
+        dns.verify(&app, "acme.test");
+        // A domain whose record is there needs nobody's word.
+        attest(&app.database, "acme.test");
+        assert!(owner.get(&path).body.contains("Attested by the operator"));
+        for _ in 0..2 {
+            assert_eq!(cli(&app.database, &unattest, "").unwrap(), "acme.test is verified.\n");
+        }
+        assert!(!owner.get(&path).body.contains("Attested"));
+        let unknown = ["domain", "unattest", "--account", EMAIL, "other.test"];
+        assert!(cli(&app.database, &unknown, "").is_err());
+    }
+
+    fn records_are_found_however_they_are_served(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        // Among others, which together are too long for one UDP answer.
+        let (many, _) = add(&owner, "many.test");
+        let text = dkim_text(&app, many);
+        assert!(text.len() > 255);
+        let long = "x".repeat(500);
+        dns.set(&dkim_name("MANY.Test"), &["other", &long, &text]);
+        check_until(&app, many, || status(&app, many) == "verified");
+        assert!(dns.asked_by_tcp() > 0);
+        // Names are looked up as DNS has them.
+        let (idn, path) = add(&owner, "Bücher.example");
+        let page = owner.get(&path).body;
+        assert_eq!(copied(&page, "dkim-name"), "tosend._domainkey.xn--bcher-kva.example");
+        dns.verify(&app, "xn--bcher-kva.example");
+        assert_eq!(status(&app, idn), "verified");
+        // A name that exists, but has no such record.
+        dns.set(&dkim_name("many.test"), &[]);
+        check_until(&app, many, || is_set(&app, many, "missing_since"));
+    }
+
+    fn the_records_that_are_only_recommended_are_told_and_move_nothing(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "mail.acme.example");
+        dns.verify(&app, "mail.acme.example");
+        check(&app, id);
+        let states = || {
+            let page = owner.get(&path).body;
+            ["dkim", "spf", "dmarc"].map(|record| state(&page, record))
+        };
+        assert_eq!(states(), ["Found", "Missing", "Missing"]);
+        dns.set("mail.acme.example", &["v=spf1 -all", "other", "v=spf1 mx ~all"]);
+        dns.set("_dmarc.mail.acme.example", &["p=none"]);
+        check(&app, id);
+        assert_eq!(states(), ["Found", "Different", "Different"]);
+        let page = owner.get(&path).body;
+        dns.set(&copied(&page, "spf-name"), &["other", &copied(&page, "spf-value")]);
+        dns.set(&copied(&page, "dmarc-name"), &[&copied(&page, "dmarc-value")]);
+        check(&app, id);
+        assert_eq!(states(), ["Found", "Found", "Found"]);
+        // Without its own, the one of the whole domain holds.
+        dns.remove("_dmarc.mail.acme.example");
+        dns.set("_dmarc.acme.example", &["v=DMARC1; p=reject"]);
+        check(&app, id);
+        assert_eq!(states(), ["Found", "Found", "Found"]);
+        assert_eq!(status(&app, id), "verified");
+    }
+
+    fn every_domain_has_a_key_that_only_the_server_can_use(app: App) {
+        let owner = app.owner();
+        let (old, path) = add(&owner, "old.test");
+        let forget = format!(
+            "UPDATE sending_domains SET dkim_public = NULL, dkim_private = NULL WHERE id = {old}"
+        );
+        app.database.execute(&forget);
+        let shown = copied(&owner.get(&path).body, "dkim-value");
+        assert_eq!(shown, dkim_text(&app, old));
+        assert_eq!(shown, copied(&owner.get(&path).body, "dkim-value"));
+        app.database.execute(&forget);
+        check_until(&app, old, || is_set(&app, old, "dkim_public"));
+        assert_ne!(shown, dkim_text(&app, old));
+        let add = ["domain", "add", "--account", EMAIL, "cli.test"];
+        cli(&app.database, &add, "").unwrap();
+
+        let secret = ServerSecret::read_or_make(&app.database.folder.path().join("secret")).unwrap();
+        for name in ["old.test", "cli.test"] {
+            let text = dkim_text(&app, dns::first(&app, name));
+            let of_domain = format!("FROM sending_domains WHERE name = '{name}'");
+            let sealed = app.database.text(&match app.database.backend() {
+                Backend::Sqlite => format!("SELECT hex(dkim_private) {of_domain}"),
+                Backend::Postgres => format!("SELECT encode(dkim_private, 'hex') {of_domain}"),
+            });
+            let sealed: Vec<u8> = (0..sealed.len())
+                .step_by(2)
+                .map(|at| u8::from_str_radix(&sealed[at..at + 2], 16).unwrap())
+                .collect();
+            let key = DkimKey::open(&sealed, &secret, &DomainName::parse(name).unwrap()).unwrap();
+            assert_eq!(text, format!("v=DKIM1; k=rsa; p={}", key.public().unwrap()));
+        }
+    }
+
+    fn several_nodes_share_the_work_and_a_domain_moves_once(app: App) {
+        let owner = app.owner();
+        let db = Db::open(&DatabaseUrl::parse(&app.database.url).unwrap()).unwrap();
+        let account = AccountId(app.database.number("SELECT id FROM accounts"));
+        for round in 0..5 {
+            let (id, _) = add(&owner, &format!("claimed{round}.test"));
+            let claim = || db.write_blocking(|conn| domains_store::claim(conn, account, id));
+            let claimed = std::thread::scope(|scope| {
+                let nodes: Vec<_> = (0..4).map(|_| scope.spawn(claim)).collect();
+                let claims = nodes.into_iter().map(|node| node.join().unwrap().unwrap());
+                claims.filter(|is_claimed| *is_claimed).count()
+            });
+            // None, if the server itself was faster.
+            assert!(claimed <= 1, "{claimed}");
+        }
+        let second = App::on(app.database.again(), |_| {});
+        let names = ["a.test", "b.test", "c.test", "d.test", "e.test"];
+        let ids = names.map(|name| add(&owner, name).0);
+        for name in names {
+            app.dns().publish(&app, name);
+        }
+        for id in ids {
+            check_until(&app, id, || status(&app, id) == "verified");
+        }
+        assert_eq!(events(&second, "domain.verified", "server"), 5);
+    }
+}

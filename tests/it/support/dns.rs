@@ -1,0 +1,275 @@
+//! A DNS server in this process, with the records that a test gives it.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::{RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::oneshot;
+
+use super::{App, until};
+
+/// Of an answer by UDP; a longer one is asked for again by TCP (RFC 1035, 4.2.1).
+const UDP_BYTES: usize = 512;
+/// Of a string in a TXT record.
+const STRING_BYTES: usize = 255;
+/// Long enough to be noticed where answers are remembered, in seconds.
+const TTL: u32 = 3600;
+
+/// Answers for TXT records; what it has no record of does not exist. Names are in any case.
+pub struct Dns {
+    pub address: SocketAddr,
+    zone: Arc<Zone>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What goes wrong with every question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// "SERVFAIL": the server knows that it does not know.
+    ServerFailure,
+    /// No answer at all.
+    Silence,
+}
+
+#[derive(Default)]
+struct Zone {
+    /// A name's records, each with its strings.
+    records: Mutex<HashMap<String, Vec<Vec<String>>>>,
+    trouble: Mutex<Option<Trouble>>,
+    asked: AtomicUsize,
+    by_tcp: AtomicUsize,
+}
+
+impl Dns {
+    pub fn start() -> Self {
+        let zone = Arc::new(Zone::default());
+        let (stop, stopped) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let of_thread = zone.clone();
+        let thread = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(async {
+                    let (udp, tcp) = sockets().await;
+                    tell.send(udp.local_addr().unwrap()).unwrap();
+                    tokio::select! {
+                        () = serve_udp(&of_thread, &udp) => {}
+                        () = serve_tcp(&of_thread, &tcp) => {}
+                        _ = stopped => {}
+                    }
+                });
+        });
+        Self {
+            address: told.recv().unwrap(),
+            zone,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    /// Gives a name these TXT records and no others.
+    pub fn set(&self, name: &str, texts: &[&str]) {
+        let strings = |text: &&str| {
+            let strings = text.as_bytes().chunks(STRING_BYTES);
+            let strings = strings.map(|part| String::from_utf8(part.to_vec()).unwrap());
+            strings.collect()
+        };
+        let records = texts.iter().map(strings).collect();
+        self.zone.records.lock().unwrap().insert(key(name), records);
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.zone.records.lock().unwrap().remove(&key(name));
+    }
+
+    /// The TXT records of a name, each as one text: what the verifier of a signature would find.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let records = self.zone.records.lock().unwrap();
+        let records = records.get(&key(name)).into_iter().flatten();
+        records.map(|strings| strings.concat()).collect()
+    }
+
+    /// From now on, until another is given.
+    pub fn trouble(&self, trouble: Option<Trouble>) {
+        *self.zone.trouble.lock().unwrap() = trouble;
+    }
+
+    /// How many questions came, by UDP and TCP.
+    pub fn asked(&self) -> usize {
+        self.zone.asked.load(Ordering::SeqCst)
+    }
+
+    /// How many questions came by TCP.
+    pub fn asked_by_tcp(&self) -> usize {
+        self.zone.by_tcp.load(Ordering::SeqCst)
+    }
+
+    /// Gives a domain the record that its page shows: the first one of this name.
+    pub fn publish(&self, app: &App, domain: &str) {
+        let text = dkim_text(app, first(app, domain));
+        self.set(&dkim_name(domain), &[&text]);
+    }
+
+    /// Publishes a domain's record, and waits until the server has found it by itself.
+    pub fn verify(&self, app: &App, domain: &str) {
+        self.publish(app, domain);
+        let id = first(app, domain);
+        check_until(app, id, || status(app, id) == "verified");
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Where a domain's key stands.
+pub fn dkim_name(domain: &str) -> String {
+    format!("tosend._domainkey.{domain}")
+}
+
+/// What is to stand there. Waits for the domain's key.
+pub fn dkim_text(app: &App, id: i64) -> String {
+    let has_key =
+        format!("SELECT COUNT(*) FROM sending_domains WHERE id = {id} AND dkim_public IS NOT NULL");
+    until("the domain has a key", || {
+        app.database.number(&has_key) == 1
+    });
+    let public = format!("SELECT dkim_public FROM sending_domains WHERE id = {id}");
+    format!("v=DKIM1; k=rsa; p={}", app.database.text(&public))
+}
+
+/// The id of the first domain of this name.
+pub fn first(app: &App, domain: &str) -> i64 {
+    app.database.number(&format!(
+        "SELECT MIN(id) FROM sending_domains WHERE name = '{domain}'"
+    ))
+}
+
+pub fn status(app: &App, id: i64) -> String {
+    app.database.text(&format!(
+        "SELECT status FROM sending_domains WHERE id = {id}"
+    ))
+}
+
+/// Makes the server's own check of a domain due, again and again, until something is so: a check
+/// that was under way before says when the next one is.
+pub fn check_until(app: &App, id: i64, mut is_so: impl FnMut() -> bool) {
+    until("the server checks the domain by itself", || {
+        app.database.execute(&format!(
+            "UPDATE sending_domains SET next_check_at = NULL WHERE id = {id}"
+        ));
+        std::thread::sleep(Duration::from_millis(100));
+        is_so()
+    });
+}
+
+/// One port for both.
+async fn sockets() -> (UdpSocket, TcpListener) {
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            return (udp, tcp);
+        }
+    }
+}
+
+async fn serve_udp(zone: &Zone, socket: &UdpSocket) {
+    let mut buffer = [0; 4096];
+    loop {
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
+        let Some(mut answer) = zone.answer(&buffer[..length]) else {
+            continue;
+        };
+        let mut bytes = answer.to_vec().unwrap();
+        if bytes.len() > UDP_BYTES {
+            answer.answers.clear();
+            answer.metadata.truncation = true;
+            bytes = answer.to_vec().unwrap();
+        }
+        let _ = socket.send_to(&bytes, from).await;
+    }
+}
+
+async fn serve_tcp(zone: &Arc<Zone>, listener: &TcpListener) {
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            let zone = zone.clone();
+            tokio::spawn(async move {
+                let _ = converse(&zone, stream).await;
+            });
+        }
+    }
+}
+
+/// Until the client closes. Each message is preceded by its length (RFC 1035, 4.2.2).
+async fn converse(zone: &Zone, mut stream: TcpStream) -> std::io::Result<()> {
+    loop {
+        let mut question = vec![0; stream.read_u16().await?.into()];
+        stream.read_exact(&mut question).await?;
+        zone.by_tcp.fetch_add(1, Ordering::SeqCst);
+        if let Some(answer) = zone.answer(&question) {
+            let bytes = answer.to_vec().unwrap();
+            stream.write_u16(bytes.len().try_into().unwrap()).await?;
+            stream.write_all(&bytes).await?;
+        }
+    }
+}
+
+impl Zone {
+    fn answer(&self, question: &[u8]) -> Option<Message> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let question = Message::from_vec(question).ok()?;
+        let query = question.queries.first()?.clone();
+        let mut answer = Message::new(
+            question.metadata.id,
+            MessageType::Response,
+            question.metadata.op_code,
+        );
+        answer.metadata.recursion_desired = true;
+        answer.metadata.recursion_available = true;
+        answer.add_query(query.clone());
+        match *self.trouble.lock().unwrap() {
+            Some(Trouble::Silence) => return None,
+            Some(Trouble::ServerFailure) => {
+                answer.metadata.response_code = ResponseCode::ServFail;
+                return Some(answer);
+            }
+            None => {}
+        }
+        let records = self.records.lock().unwrap();
+        match records.get(&key(&query.name().to_ascii())) {
+            None => answer.metadata.response_code = ResponseCode::NXDomain,
+            Some(texts) if query.query_type() == RecordType::TXT => {
+                for strings in texts {
+                    let data = RData::TXT(TXT::new(strings.clone()));
+                    answer.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
+                }
+            }
+            Some(_) => {}
+        }
+        Some(answer)
+    }
+}
+
+/// Names are equal in any case, and with or without the final dot.
+fn key(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
+}
