@@ -4,10 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use tosend_dashboard::domains::dkim::{self, DkimKey};
-use tosend_dashboard::domains::name::DomainName;
-use tosend_dashboard::secret::ServerSecret;
-
+use crate::support::dns::{self, check_until, dkim_name};
 use crate::support::*;
 
 const LONG_AGO: &str = "2020-01-01 00:00:00";
@@ -65,22 +62,13 @@ fn end_leases(database: &Database) {
     ));
 }
 
-/// Gives the domain a key whose record is published; gives the record.
-fn publish_key(database: &Database) -> String {
-    let secret = ServerSecret::read_or_make(&database.folder.path().join("secret")).unwrap();
-    let key = DkimKey::generate().unwrap();
-    let domain = DomainName::parse("acme.test").unwrap();
-    let sealed = key.seal(&secret, &domain).unwrap();
-    let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
-    let blob = match database.backend() {
-        Backend::Sqlite => format!("X'{hex}'"),
-        Backend::Postgres => format!("'\\x{hex}'"),
-    };
-    database.execute(&format!(
-        "UPDATE sending_domains SET dkim_private = {blob}, dkim_state = 'found' \
-         WHERE name = 'acme.test'"
-    ));
-    dkim::record_text(&key.public().unwrap())
+/// Publishes the record of the domain, and waits until the server found it. Gives its text.
+fn publish_record(app: &App) -> String {
+    app.dns().publish(app, "acme.test");
+    let is_found = "SELECT count(*) FROM sending_domains WHERE dkim_state = 'found'";
+    let id = dns::first(app, "acme.test");
+    check_until(app, id, || app.database.number(is_found) == 1);
+    app.dns().texts(&dkim_name("acme.test")).concat()
 }
 
 fn header<'a>(mail: &'a Value, name: &str) -> Vec<&'a str> {
@@ -94,7 +82,7 @@ fn header<'a>(mail: &'a Value, name: &str) -> Vec<&'a str> {
 both! {
     fn an_email_arrives_as_it_was_sent_and_signed(app: App) {
         let (_, program) = sender(&app);
-        let record = publish_key(&app.database);
+        let record = publish_record(&app);
         accept(&program, &json!({
             "from": {"email": "ada@acme.test", "name": "Ada, \"the\" Ünique <x@y.test>"},
             "to": [{"email": "bob@example.org", "name": "Bob"}, {"email": "bo@bücher.example"}],
@@ -158,7 +146,7 @@ both! {
 
     fn the_signature_holds_whatever_the_spaces_are(app: App) {
         let (_, program) = sender(&app);
-        let record = publish_key(&app.database);
+        let record = publish_record(&app);
         let mut spaces = email("ada@acme.test");
         spaces["subject"] = format!("Two  spaces   {}  and an end", "word  ".repeat(30)).into();
         spaces["to"][0]["name"] = "Bob  of  the \\ Shop".into();
@@ -174,8 +162,6 @@ both! {
 
     fn an_email_whose_record_is_not_published_is_not_signed(app: App) {
         let (_, program) = sender(&app);
-        publish_key(&app.database);
-        app.database.execute("UPDATE sending_domains SET dkim_state = 'missing'");
         accept(&program, &email("ada@acme.test"));
         let relay = Relay::start();
         let _node = delivering(&app, &relay);

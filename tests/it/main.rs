@@ -11,7 +11,6 @@ mod apply;
 mod batch;
 mod command_line;
 mod defences;
-
 mod delivery;
 mod domain_life;
 mod domains;
