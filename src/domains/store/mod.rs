@@ -493,20 +493,6 @@ pub fn delete(
     }
 }
 
-/// The name of a domain and the sealed key that signs its emails, if its record was found.
-pub fn find_signing_of_any_account(
-    conn: &mut Connection,
-    id: i64,
-) -> db::Result<Option<(DomainName, Vec<u8>)>> {
-    let row: Option<(String, Option<Vec<u8>>)> = sending_domains::table
-        .filter(sending_domains::id.eq(id))
-        .filter(sending_domains::dkim_state.eq("found"))
-        .select((sending_domains::name, sending_domains::dkim_private))
-        .first(conn)
-        .optional()?;
-    Ok(row.and_then(|(name, sealed)| Some((DomainName::of_address(&name)?, sealed?))))
-}
-
 fn record(
     conn: &mut Connection,
     account: AccountId,
