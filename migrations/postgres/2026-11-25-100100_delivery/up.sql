@@ -25,10 +25,13 @@ ALTER TABLE emails ADD COLUMN first_attempt_at TIMESTAMP;
 ALTER TABLE emails ADD COLUMN sender TEXT;
 ALTER TABLE emails ADD COLUMN recipient TEXT;
 ALTER TABLE emails ADD COLUMN recipients BIGINT;
+-- PostgreSQL reads no JSON with \u0000, which a text may have.
 UPDATE emails SET
-    sender = message::json #>> '{from,email}',
-    recipient = message::json #>> '{to,0,email}',
-    recipients = json_array_length(message::json -> 'to') + json_array_length(message::json -> 'cc') + json_array_length(message::json -> 'bcc');
+    sender = json #>> '{from,email}',
+    recipient = json #>> '{to,0,email}',
+    recipients = json_array_length(json -> 'to') + json_array_length(json -> 'cc') + json_array_length(json -> 'bcc')
+FROM (SELECT id AS of_id, replace(message, '\u0000', '\u0020')::json AS json FROM emails) AS stored
+WHERE id = of_id;
 ALTER TABLE emails ADD CHECK ((status IN ('delivered', 'failed')) = (ended_at IS NOT NULL));
 CREATE INDEX emails_api_key_id_created_at ON emails (api_key_id, created_at);
 CREATE INDEX emails_due ON emails (next_attempt_at) WHERE ended_at IS NULL;
