@@ -395,38 +395,16 @@ fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
 
 /// Finds the other keys of these keys' rotations, in one query.
 fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> db::Result<()> {
-    type Row = (
-        i64,
-        Option<i64>,
-        String,
-        String,
-        NaiveDateTime,
-        Option<NaiveDateTime>,
-        Option<i64>,
-        Option<NaiveDateTime>,
-    );
     let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
     let replaced: Vec<i64> = keys.iter().filter_map(|key| key.replaces).collect();
-    let rows: Vec<Row> = api_keys::table
-        .left_join(api_key_uses::table)
-        .filter(api_keys::account_id.eq(account.0))
-        .filter(api_keys::ended_at.is_null())
-        .filter(
-            api_keys::id
-                .eq_any(replaced)
-                .or(api_keys::replaces.eq_any(ids)),
-        )
-        .select((
-            api_keys::id,
-            api_keys::replaces,
-            api_keys::first8,
-            api_keys::last4,
-            api_keys::created_at,
-            api_keys::stops_at,
-            api_keys::stops_when_quiet,
-            api_key_uses::used_at.nullable(),
-        ))
+    // Two statements: in one, with "or", SQLite would read all keys of the account.
+    let mut rows: Vec<PeerRow> = live_peers(account)
+        .filter(api_keys::replaces.eq_any(ids))
         .load(conn)?;
+    if !replaced.is_empty() {
+        let predecessors = live_peers(account).filter(api_keys::id.eq_any(replaced));
+        rows.extend(predecessors.load::<PeerRow>(conn)?);
+    }
     for (id, replaces, first8, last4, created_at, stops_at, quiet, last_used_at) in rows {
         let peer = Peer {
             id,
@@ -446,4 +424,36 @@ fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> 
         }
     }
     Ok(())
+}
+
+type PeerRow = (
+    i64,
+    Option<i64>,
+    String,
+    String,
+    NaiveDateTime,
+    Option<NaiveDateTime>,
+    Option<i64>,
+    Option<NaiveDateTime>,
+);
+
+#[diesel::dsl::auto_type]
+fn live_peers(account: AccountId) -> _ {
+    // The account as a sum: else SQLite takes its index, not that of what is looked for.
+    let id: i64 = account.0;
+    let of_account = (api_keys::account_id + 0_i64).eq(id);
+    api_keys::table
+        .left_join(api_key_uses::table)
+        .filter(of_account)
+        .filter(api_keys::ended_at.is_null())
+        .select((
+            api_keys::id,
+            api_keys::replaces,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::created_at,
+            api_keys::stops_at,
+            api_keys::stops_when_quiet,
+            api_key_uses::used_at.nullable(),
+        ))
 }
