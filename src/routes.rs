@@ -14,9 +14,10 @@ use crate::domains::pages as domains;
 use crate::emails::api as emails;
 use crate::http::{self, api_error, assets, body, csrf, health, preferences};
 use crate::keys::{api as gateway, pages as keys};
+use crate::reference::{api as reference, pages as docs};
 
 /// 10 MB of attachments in base64, and the rest of the message.
-const API_BODY_BYTES: usize = 16 * 1024 * 1024;
+pub const API_BODY_BYTES: usize = 16 * 1024 * 1024;
 const FORM_BYTES: usize = 64 * 1024;
 
 pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
@@ -67,7 +68,8 @@ fn api(config: &mut ServiceConfig) {
         .service(resource("/info").get(emails::info))
         .service(resource("/verify").get(gateway::verify))
         .service(resource("/verify/{original:.*}").to(gateway::verify_for_envoy))
-        .service(resource("/emails").post(emails::create));
+        .service(resource("/emails").post(emails::create))
+        .service(resource("/openapi.json").get(reference::openapi));
 }
 
 #[rustfmt::skip]
@@ -92,6 +94,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/domains").get(domains::index).post(domains::create))
         .service(resource("/domains/{id}").get(domains::show))
         .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
+        .service(resource("/docs/api").get(docs::show))
         .service(resource("/activity").get(activity::index))
         .service(resource("/activity.csv").get(activity::csv))
         .service(resource("/settings").get(settings::show))

@@ -10,16 +10,16 @@ use lettre::message::Mailbox as RfcMailbox;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-const MAX_RECIPIENTS: usize = 50;
+pub const MAX_RECIPIENTS: usize = 50;
 /// RFC 5322, 2.1.1, for the line that the subject becomes.
-const MAX_SUBJECT_CHARS: usize = 998;
-const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
-const MAX_TAG_KEY_CHARS: usize = 128;
-const MAX_TAG_VALUE_CHARS: usize = 256;
-const MAX_MESSAGE_HASH_CHARS: usize = 255;
+pub const MAX_SUBJECT_CHARS: usize = 998;
+pub const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
+pub const MAX_TAG_KEY_CHARS: usize = 128;
+pub const MAX_TAG_VALUE_CHARS: usize = 256;
+pub const MAX_MESSAGE_HASH_CHARS: usize = 255;
 
 /// Headers that the other fields, the relay or the signature make.
-const RESERVED_HEADERS: [&str; 11] = [
+pub const RESERVED_HEADERS: [&str; 11] = [
     "from",
     "sender",
     "to",
@@ -32,6 +32,8 @@ const RESERVED_HEADERS: [&str; 11] = [
     "dkim-signature",
     "return-path",
 ];
+/// So are all that begin like this.
+pub const RESERVED_PREFIXES: [&str; 3] = ["content-", "mime-", "resent-"];
 
 /// A valid email. Serialized, it is what is stored.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -312,9 +314,7 @@ fn headers(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<Str
             break;
         }
         let is_reserved = RESERVED_HEADERS.contains(&lower.as_str())
-            || lower.starts_with("content-")
-            || lower.starts_with("mime-")
-            || lower.starts_with("resent-");
+            || RESERVED_PREFIXES.iter().any(|p| lower.starts_with(p));
         if is_reserved {
             problems.tell(
                 "headers",

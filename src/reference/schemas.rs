@@ -1,0 +1,456 @@
+//! What is sent and answered, field by field. Their limits are those of the code.
+
+use utoipa::openapi::schema::{AnyOfBuilder, SchemaType};
+use utoipa::openapi::{
+    AllOfBuilder, ArrayBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, SchemaFormat, Type,
+};
+
+use super::errors::{self, envelope};
+use crate::emails::message::{
+    MAX_ATTACHMENTS_BYTES, MAX_MESSAGE_HASH_CHARS, MAX_RECIPIENTS, MAX_SUBJECT_CHARS,
+    MAX_TAG_KEY_CHARS, MAX_TAG_VALUE_CHARS, RESERVED_HEADERS, RESERVED_PREFIXES,
+};
+
+pub const JSON: &str = "application/json";
+/// Emails in one request.
+const MAX_BATCH: usize = 100;
+
+/// Text without control characters, but for the tab.
+const NO_CONTROL: &str = r"^[^\x00-\x08\x0A-\x1F\x7F-\x9F]*$";
+/// As that, and not blank; white space around it is cut.
+const LINE: &str =
+    r"^\s*[^\x00-\x1F\x7F-\x9F\s]([^\x00-\x08\x0A-\x1F\x7F-\x9F]*[^\x00-\x1F\x7F-\x9F\s])?\s*$";
+/// Base64 with its padding (RFC 4648, 4), in lines or not.
+const BASE64: &str = r"^\s*(([A-Za-z0-9+/]\s*){4})*(([A-Za-z0-9+/]\s*){2}([AEIMQUYcgkosw048]\s*)=\s*|[A-Za-z0-9+/]\s*([AQgw]\s*)(=\s*){2})?$";
+/// RFC 5322, 2.2: printable ASCII but for the colon.
+const HEADER_NAME: &str = "[!-9;-~]+";
+
+/// By name, each after those that it is part of.
+pub fn all() -> Vec<(&'static str, RefOr<Schema>)> {
+    vec![
+        ("Email", email().into()),
+        ("Mailbox", mailbox().into()),
+        ("Attachment", attachment().into()),
+        ("Accepted", accepted().into()),
+        ("Batch", batch().into()),
+        ("Results", results().into()),
+        ("Info", info().into()),
+        ("Account", account().into()),
+        ("Domain", domain().into()),
+        ("KeyInInfo", key().into()),
+        ("Verdict", verdict().into()),
+        ("KeyInVerdict", key_with_id().into()),
+    ]
+}
+
+fn email() -> AllOfBuilder {
+    let recipients = |name: &str| {
+        ArrayBuilder::new()
+            .items(reference("Mailbox"))
+            .max_items(Some(MAX_RECIPIENTS))
+            .description(Some(name))
+    };
+    let nullable = |array: ArrayBuilder| array.schema_type(or_null(Type::Array));
+    let fields = ObjectBuilder::new()
+        .property(
+            "api_key",
+            anything("The key, for clients that cannot set headers. One in the header wins."),
+        )
+        .property("from", described("Mailbox", "The sender. Its domain must be verified, and one that the key is for."))
+        .property("to", recipients("Who gets it. Counted as they are sent, duplicates too.").min_items(Some(1)))
+        .property("cc", nullable(recipients("Who gets a copy, for all to see.")))
+        .property("bcc", nullable(recipients("Who gets a copy that nobody else sees.")))
+        .property(
+            "subject",
+            text("One line. White space around it is cut.")
+                .max_length(Some(MAX_SUBJECT_CHARS))
+                .pattern(Some(LINE)),
+        )
+        .property("html", optional_text("The content as HTML."))
+        .property("text", optional_text("The content as plain text. `html`, `text`, or both: one of them must hold something."))
+        .property(
+            "reply_to",
+            AnyOfBuilder::new()
+                .item(reference("Mailbox"))
+                .item(text("As RFC 5322 writes it: `Ada <ada@example.com>`."))
+                .item(anything("Whatever else."))
+                .description(Some("Where answers go: an object as in `to`, or text as in `Ada <ada@example.com>`. An invalid one is dropped, and the email is sent without it.")),
+        )
+        .property(
+            "headers",
+            strings(
+                &format!("Headers of your own: no line breaks, and none that the server makes ({}).", reserved_headers()),
+                header_name(),
+                text("").pattern(Some(NO_CONTROL)),
+            ),
+        )
+        .property(
+            "attachments",
+            nullable(ArrayBuilder::new().items(reference("Attachment"))).description(Some(format!(
+                "Files; together {} MB decoded at most.",
+                MAX_ATTACHMENTS_BYTES / 1024 / 1024
+            ))),
+        )
+        .property(
+            "tags",
+            strings(
+                &format!("Words of your own, kept with the email: keys of {MAX_TAG_KEY_CHARS} characters at most, values of {MAX_TAG_VALUE_CHARS}."),
+                text("").max_length(Some(MAX_TAG_KEY_CHARS)),
+                text("").max_length(Some(MAX_TAG_VALUE_CHARS)),
+            ),
+        )
+        .property(
+            "message_hash",
+            optional_text("An id of your own, given back as `message_id`. Nothing is compared with it: the same one twice is two emails.")
+                .max_length(Some(MAX_MESSAGE_HASH_CHARS))
+                .pattern(Some(NO_CONTROL)),
+        )
+        .required("from")
+        .required("to")
+        .required("subject");
+    let holds = |field: &str| {
+        ObjectBuilder::new()
+            .property(field, text("").pattern(Some(r"\S")))
+            .required(field)
+    };
+    AllOfBuilder::new()
+        .description(Some(
+            "An email. Members that are not listed are ignored; `null` counts as absent.",
+        ))
+        .item(fields)
+        .item(AnyOfBuilder::new().item(holds("html")).item(holds("text")))
+}
+
+fn mailbox() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .description(Some("Someone who sends or gets an email."))
+        .property(
+            "email",
+            text("The address. White space around it is cut.")
+                .format(Some(SchemaFormat::Custom("idn-email".into()))),
+        )
+        .property(
+            "name",
+            optional_text("The name beside it, of one line.").pattern(Some(NO_CONTROL)),
+        )
+        .required("email")
+}
+
+fn attachment() -> ObjectBuilder {
+    let line = |description| text(description).pattern(Some(LINE));
+    ObjectBuilder::new()
+        .description(Some("A file."))
+        .property("type", line("Its media type, such as `application/pdf`."))
+        .property("name", line("The file's name."))
+        .property(
+            "content",
+            text("In base64, with its padding. Line breaks in it are ignored.")
+                .content_encoding("base64")
+                .pattern(Some(BASE64)),
+        )
+        .property(
+            "content_id",
+            line("For pictures that `html` shows by `cid:`.").schema_type(or_null(Type::String)),
+        )
+        .required("type")
+        .required("name")
+        .required("content")
+}
+
+fn accepted() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .description(Some("An email that is stored."))
+        .property(
+            "message_id",
+            text("Your `message_hash`, or else an id that the server made.").min_length(Some(1)),
+        )
+        .required("message_id")
+}
+
+fn batch() -> OneOfBuilder {
+    let emails = || {
+        ArrayBuilder::new()
+            .items(reference("Email"))
+            .min_items(Some(1))
+            .max_items(Some(MAX_BATCH))
+            .description(Some("The emails. Each is accepted or refused by itself."))
+    };
+    OneOfBuilder::new()
+        .description(Some(
+            "Several emails: an object with the list, or the list alone.",
+        ))
+        .item(
+            ObjectBuilder::new()
+                .property(
+                    "api_key",
+                    anything(
+                        "The key, for clients that cannot set headers. One in the header wins.",
+                    ),
+                )
+                .property("emails", emails())
+                .required("emails"),
+        )
+        .item(emails())
+}
+
+fn results() -> ObjectBuilder {
+    let success = accepted()
+        .property(
+            "status",
+            text("That it was accepted.").enum_values(Some(["success"])),
+        )
+        .required("status");
+    let error = envelope(
+        &[422, 500, 503],
+        &["validation_error", "internal_error", "service_unavailable"],
+        errors::EMAIL,
+    )
+    .property(
+        "status",
+        text("That it was refused.").enum_values(Some(["error"])),
+    )
+    .required("status");
+    ObjectBuilder::new()
+        .description(Some("What became of the emails of a batch."))
+        .property(
+            "results",
+            ArrayBuilder::new()
+                .items(OneOfBuilder::new().item(success).item(error))
+                .min_items(Some(1))
+                .max_items(Some(MAX_BATCH))
+                .description(Some("One for each email, in the order in which they were sent: `status` is `success`, with the `message_id`, or `error`, with what a single email would be answered.")),
+        )
+        .required("results")
+}
+
+fn info() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .description(Some("Whose the key is. More members may come."))
+        .property("account", reference("Account"))
+        .property(
+            "domains",
+            ArrayBuilder::new()
+                .items(reference("Domain"))
+                .description(Some(
+                    "All of the account's, also for a key that is for some of them only.",
+                )),
+        )
+        .property("key", reference("KeyInInfo"))
+        .required("account")
+        .required("domains")
+        .required("key")
+}
+
+fn account() -> ObjectBuilder {
+    let unlimited = |description: &str| {
+        ObjectBuilder::new()
+            .schema_type(Type::Null)
+            .description(Some(description))
+    };
+    all_required(
+        "An account.",
+        [
+            ("id", integer("Never changes, never used again.")),
+            ("title", text("The company or project.")),
+            (
+                "status",
+                text("Keys of a paused account do not work.")
+                    .enum_values(Some(["active", "paused"])),
+            ),
+            (
+                "plan_type",
+                text("This server has no plans.").enum_values(Some(["self_hosted"])),
+            ),
+            ("credit_balance", unlimited("Not limited.")),
+            ("monthly_email_limit", unlimited("Not limited.")),
+            ("limit_per_second", unlimited("Not limited.")),
+            ("ses_region", text("Empty: no such service is used.")),
+            ("bounce_rate", number("A part of 1.")),
+            ("complaint_rate", number("A part of 1.")),
+            (
+                "ses_status",
+                text("Always the same.").enum_values(Some(["healthy"])),
+            ),
+            (
+                "emails_usage_this_month",
+                count("Emails accepted since the month began, in UTC."),
+            ),
+            (
+                "emails_sent_last_24hrs",
+                count("Emails accepted within the last 24 hours."),
+            ),
+        ],
+    )
+}
+
+fn domain() -> ObjectBuilder {
+    all_required(
+        "A domain to send from.",
+        [
+            ("id", integer("Never changes, never used again.")),
+            (
+                "domain_name",
+                text("In lower case, and in ASCII (`xn--…`)."),
+            ),
+            (
+                "verification_status",
+                text("Emails are accepted from verified ones.")
+                    .enum_values(Some(["verified", "pending", "failed"])),
+            ),
+            (
+                "is_default",
+                integer("1 for the account's first domain.").enum_values(Some([0, 1])),
+            ),
+            ("total_sent", count("Emails.")),
+            ("total_delivered", count("Emails.")),
+            ("total_bounced", count("Emails.")),
+            ("total_complained", count("Emails.")),
+            (
+                "created_at",
+                text("In UTC: `2026-01-15 10:30:00`.")
+                    .pattern(Some(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$")),
+            ),
+        ],
+    )
+}
+
+fn key_with_id() -> ObjectBuilder {
+    key()
+        .property("id", integer("Never changes, never used again."))
+        .required("id")
+}
+
+fn key() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .description(Some("The key that asks."))
+        .property("name", text("As its owner named it."))
+        .property("truncated", text("Its first 8 characters and its last 4."))
+        .property(
+            "scope",
+            AnyOfBuilder::new()
+                .item(text("All of the account's.").enum_values(Some(["all"])))
+                .item(ArrayBuilder::new().items(text("A domain's name.")))
+                .description(Some(
+                    "The domains that it may send from: `all`, or a list of names.",
+                )),
+        )
+        .required("name")
+        .required("truncated")
+        .required("scope")
+}
+
+fn verdict() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .description(Some("That the key works, and whose it is."))
+        .property(
+            "valid",
+            ObjectBuilder::new()
+                .schema_type(Type::Boolean)
+                .enum_values(Some([true]))
+                .description(Some("A key that does not work is answered with 403.")),
+        )
+        .property(
+            "account",
+            all_required(
+                "Whose the key is.",
+                [("id", integer("Never changes, never used again."))],
+            ),
+        )
+        .property("key", reference("KeyInVerdict"))
+        .required("valid")
+        .required("account")
+        .required("key")
+}
+
+pub fn reference(name: &str) -> Ref {
+    Ref::from_schema_name(name)
+}
+
+/// With words of its own, beside those of what it refers to.
+fn described(name: &str, description: &str) -> Ref {
+    let mut reference = reference(name);
+    reference.description = description.to_owned();
+    reference
+}
+
+pub fn text(description: &str) -> ObjectBuilder {
+    typed(Type::String, description)
+}
+
+pub fn integer(description: &str) -> ObjectBuilder {
+    typed(Type::Integer, description)
+}
+
+fn number(description: &str) -> ObjectBuilder {
+    typed(Type::Number, description).minimum(Some(0))
+}
+
+fn count(description: &str) -> ObjectBuilder {
+    integer(description).minimum(Some(0))
+}
+
+fn optional_text(description: &str) -> ObjectBuilder {
+    text(description).schema_type(or_null(Type::String))
+}
+
+fn anything(description: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::AnyValue)
+        .description(Some(description))
+}
+
+fn typed(kind: Type, description: &str) -> ObjectBuilder {
+    let schema = ObjectBuilder::new().schema_type(kind);
+    match description {
+        "" => schema,
+        _ => schema.description(Some(description)),
+    }
+}
+
+fn or_null(kind: Type) -> SchemaType {
+    SchemaType::Array(vec![kind, Type::Null])
+}
+
+/// An object of strings. PHP encodes an empty one as `[]`.
+fn strings(description: &str, names: ObjectBuilder, values: ObjectBuilder) -> AnyOfBuilder {
+    AnyOfBuilder::new()
+        .description(Some(description))
+        .item(
+            ObjectBuilder::new()
+                .schema_type(or_null(Type::Object))
+                .property_names(Some(names))
+                .additional_properties(Some(values)),
+        )
+        .item(ArrayBuilder::new().items(text("")).max_items(Some(0)))
+}
+
+fn all_required<const N: usize>(
+    description: &str,
+    fields: [(&str, ObjectBuilder); N],
+) -> ObjectBuilder {
+    let object = ObjectBuilder::new().description(Some(description));
+    fields.into_iter().fold(object, |object, (name, schema)| {
+        object.property(name, schema).required(name)
+    })
+}
+
+/// A header's name that is none of the reserved ones, in whatever case.
+fn header_name() -> ObjectBuilder {
+    let in_any_case = |name: &str| -> String {
+        let either = |c: char| match c.is_ascii_alphabetic() {
+            true => format!("[{}{c}]", c.to_ascii_uppercase()),
+            false => c.to_string(),
+        };
+        name.chars().map(either).collect()
+    };
+    let names = RESERVED_HEADERS.map(|name| in_any_case(name) + "$");
+    let prefixes = RESERVED_PREFIXES.map(in_any_case);
+    let reserved = [&names[..], &prefixes].concat().join("|");
+    text("").pattern(Some(format!("^(?!{reserved}){HEADER_NAME}$")))
+}
+
+fn reserved_headers() -> String {
+    let names = RESERVED_HEADERS.map(|name| format!("`{name}`"));
+    let prefixes = RESERVED_PREFIXES.map(|prefix| format!("`{prefix}…`"));
+    [&names[..], &prefixes].concat().join(", ")
+}
