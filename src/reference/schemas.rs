@@ -20,8 +20,6 @@ const NO_CONTROL: &str = r"^[^\x00-\x08\x0A-\x1F\x7F-\x9F]*$";
 /// As that, and not blank; white space around it is cut.
 const LINE: &str =
     r"^\s*[^\x00-\x1F\x7F-\x9F\s]([^\x00-\x08\x0A-\x1F\x7F-\x9F]*[^\x00-\x1F\x7F-\x9F\s])?\s*$";
-/// Base64 with its padding (RFC 4648, 4), in lines or not.
-const BASE64: &str = r"^\s*(([A-Za-z0-9+/]\s*){4})*(([A-Za-z0-9+/]\s*){2}([AEIMQUYcgkosw048]\s*)=\s*|[A-Za-z0-9+/]\s*([AQgw]\s*)(=\s*){2})?$";
 /// RFC 5322, 2.2: printable ASCII but for the colon.
 const HEADER_NAME: &str = "[!-9;-~]+";
 
@@ -146,7 +144,7 @@ fn attachment() -> ObjectBuilder {
             "content",
             text("In base64, with its padding. Line breaks in it are ignored.")
                 .content_encoding("base64")
-                .pattern(Some(BASE64)),
+                .pattern(Some(base64())),
         )
         .property(
             "content_id",
@@ -432,6 +430,16 @@ fn all_required<const N: usize>(
     fields.into_iter().fold(object, |object, (name, schema)| {
         object.property(name, schema).required(name)
     })
+}
+
+/// Base64 with its padding (RFC 4648, 4), whose lines may be broken anywhere.
+fn base64() -> String {
+    let with_breaks = |class: &str| format!(r"({class}[\t\n\f\r ]*)");
+    let [any, before_one, before_two, padding] =
+        ["[A-Za-z0-9+/]", "[AEIMQUYcgkosw048]", "[AQgw]", "="].map(with_breaks);
+    format!(
+        r"^[\t\n\f\r ]*({any}{{4}})*({any}{{2}}{before_one}{padding}|{any}{before_two}{padding}{{2}})?$"
+    )
 }
 
 /// A header's name that is none of the reserved ones, in whatever case.

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 /// What no page is answered with: redirects, files and what programs ask.
-const NO_PAGES: [&str; 7] = [
+const NO_PAGES: [&str; 8] = [
     "/",
     "/activity.csv",
     "/healthz",
     "/info",
+    "/openapi.json",
     "/readyz",
     "/static/{version}/{name}",
     "/verify",
