@@ -39,10 +39,11 @@ pub struct Template {
 }
 
 impl Template {
-    /// Whether any of these answers was made with it.
+    /// Whether any of these answers was made with it. One without words of its own cannot be missed.
     pub fn is_in(&self, answers: &[String]) -> bool {
         let mut pieces = self.pieces.iter();
-        pieces.any(|piece| answers.iter().any(|answer| answer.contains(piece)))
+        self.pieces.is_empty()
+            || pieces.any(|piece| answers.iter().any(|answer| answer.contains(piece)))
     }
 }
 
