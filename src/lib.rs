@@ -12,6 +12,7 @@ pub mod emails;
 pub mod http;
 pub mod keys;
 pub mod mail;
+pub mod reference;
 pub mod routes;
 pub mod schema;
 pub mod secret;

@@ -15,6 +15,7 @@ use crate::emails::api as emails;
 use crate::http::{self, api_error, assets, body, csrf, health, preferences};
 use crate::keys::{api as gateway, pages as keys};
 use crate::mail::pages as mail;
+use crate::reference::{api as reference, pages as docs};
 
 const FORM_BYTES: usize = 64 * 1024;
 
@@ -66,7 +67,8 @@ fn api(config: &mut ServiceConfig) {
         .service(resource("/verify").get(gateway::verify))
         .service(resource("/verify/{original:.*}").to(gateway::verify_for_envoy))
         .service(resource("/emails").post(emails::create))
-        .service(resource("/emails/batch").post(emails::create_batch));
+        .service(resource("/emails/batch").post(emails::create_batch))
+        .service(resource("/openapi.json").get(reference::openapi));
 }
 
 #[rustfmt::skip]
@@ -92,6 +94,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/domains/{id}").get(domains::show))
         .service(resource("/domains/{id}/check").post(domains::check))
         .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
+        .service(resource("/docs/api").get(docs::show))
         .service(resource("/activity").get(activity::index))
         .service(resource("/activity/emails").get(mail::index))
         .service(resource("/activity.csv").get(activity::csv))

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-const MOST: usize = 100;
+/// Emails in one request.
+pub const MOST: usize = 100;
 
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum NoBatch {

@@ -14,27 +14,27 @@ use serde_json::{Map, Value};
 use super::plain_text;
 use crate::domains::name::DomainName;
 
-const MAX_RECIPIENTS: usize = 50;
+pub const MAX_RECIPIENTS: usize = 50;
 /// RFC 5321, 4.5.3.1.1.
-const MAX_LOCAL_PART_BYTES: usize = 64;
+pub const MAX_LOCAL_PART_BYTES: usize = 64;
 /// RFC 5321, 4.5.3.1.3: a path has 256 with its brackets.
-const MAX_ADDRESS_BYTES: usize = 254;
+pub const MAX_ADDRESS_BYTES: usize = 254;
 /// Of a person, of a file, and of an attachment's id.
-const MAX_NAME_CHARS: usize = 255;
+pub const MAX_NAME_CHARS: usize = 255;
 /// RFC 5322, 2.1.1, for the line that the subject becomes.
-const MAX_SUBJECT_CHARS: usize = 998;
-const MAX_HEADERS: usize = 100;
-const MAX_HEADER_NAME_BYTES: usize = 76;
+pub const MAX_SUBJECT_CHARS: usize = 998;
+pub const MAX_HEADERS: usize = 100;
+pub const MAX_HEADER_NAME_BYTES: usize = 76;
 /// RFC 5322, 2.1.1: servers refuse longer lines, and not every value can be folded.
-const MAX_HEADER_BYTES: usize = 998;
-const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
-const MAX_TAGS: usize = 100;
-const MAX_TAG_KEY_CHARS: usize = 128;
-const MAX_TAG_VALUE_CHARS: usize = 256;
-const MAX_MESSAGE_HASH_CHARS: usize = 255;
+pub const MAX_HEADER_BYTES: usize = 998;
+pub const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
+pub const MAX_TAGS: usize = 100;
+pub const MAX_TAG_KEY_CHARS: usize = 128;
+pub const MAX_TAG_VALUE_CHARS: usize = 256;
+pub const MAX_MESSAGE_HASH_CHARS: usize = 255;
 
 /// Headers that the other fields make, or that servers add on the way (RFC 5322, 3.6; RFC 8601).
-const RESERVED_HEADERS: [&str; 16] = [
+pub const RESERVED_HEADERS: [&str; 16] = [
     "from",
     "sender",
     "to",
@@ -53,7 +53,7 @@ const RESERVED_HEADERS: [&str; 16] = [
     "domainkey-signature",
 ];
 /// MIME (RFC 2045), resending (RFC 5322, 3.6.6), and what signs (RFC 6376, RFC 8617).
-const RESERVED_PREFIXES: [&str; 5] = ["content-", "mime-", "resent-", "dkim-", "arc-"];
+pub const RESERVED_PREFIXES: [&str; 5] = ["content-", "mime-", "resent-", "dkim-", "arc-"];
 
 /// A valid email. Serialized, it is what is stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

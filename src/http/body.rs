@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// 10 MB of attachments in base64, and the rest of the message.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// A body that is longer needs a place.
 const SMALL_BYTES: usize = 1024 * 1024;
 /// A body of 16 MiB takes some 48 until its email is stored.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::ApiError;
 
-const MOST_VALUES: usize = 20_000;
+pub const MOST_VALUES: usize = 20_000;
 
 /// # Errors
 /// 400, if it is not JSON or holds more than 20,000 values.

@@ -110,6 +110,11 @@ pub fn shell_quote(text: &str) -> String {
     }
 }
 
+/// Between single quotes PHP knows two escapes.
+pub fn php_quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

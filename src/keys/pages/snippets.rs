@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::secret::PlainKey;
-use crate::http::page::shell_quote;
+use crate::http::page::{php_quote, shell_quote};
 
 const SUBJECT: &str = "Hello from ToSend";
 const TEXT: &str = "It works.";
@@ -119,11 +119,6 @@ impl Sample<'_> {
             php_quote(self.recipient),
         )
     }
-}
-
-/// Between single quotes PHP knows two escapes.
-fn php_quote(text: &str) -> String {
-    format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
 #[cfg(test)]

@@ -399,23 +399,25 @@ fn the_checker_finds_what_is_wrong() {
 }
 
 #[test]
-fn the_keys_page_is_small_with_everything_that_it_needs() {
+fn pages_are_small_with_everything_that_they_need() {
     let app = App::start(Backend::Sqlite, |_| {});
     let owner = app.owner();
     let domain = owner.add_domain("acme.test");
     for n in 0..25 {
         owner.create(&format!("Key {n}"), &domain);
     }
-    let page = owner.get("/api-keys").body;
-    let mut sizes = vec![("/api-keys", zipped(&page))];
-    for asset in assets(&page) {
-        let answer = owner.get(asset);
-        assert_eq!(answer.status, 200, "{asset}");
-        sizes.push((asset, zipped(&answer.body)));
+    for path in ["/api-keys", "/docs/api"] {
+        let page = owner.get(path).body;
+        let mut sizes = vec![(path, zipped(&page))];
+        for asset in assets(&page) {
+            let answer = owner.get(asset);
+            assert_eq!(answer.status, 200, "{asset}");
+            sizes.push((asset, zipped(&answer.body)));
+        }
+        assert!(sizes.len() > 4, "{sizes:?}");
+        let sum: usize = sizes.iter().map(|(_, bytes)| bytes).sum();
+        assert!(sum <= PAGE_BYTES, "{sum} bytes: {sizes:?}");
     }
-    assert!(sizes.len() > 4, "{sizes:?}");
-    let sum: usize = sizes.iter().map(|(_, bytes)| bytes).sum();
-    assert!(sum <= PAGE_BYTES, "{sum} bytes: {sizes:?}");
 }
 
 /// The addresses of the files that a page names, each once.

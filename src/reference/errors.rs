@@ -1,0 +1,422 @@
+//! Everything that the API answers but success: statuses, and codes of fields.
+
+use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
+    Type,
+};
+
+use super::schemas::{JSON, integer, text};
+
+/// A status that is no success. Named by several operations, with the same words.
+pub struct Status {
+    /// Among the components.
+    pub name: &'static str,
+    pub code: u16,
+    pub error_type: &'static str,
+    pub when: String,
+    pub what_to_do: &'static str,
+    pub fields: Fields,
+}
+
+/// Field → code → when, and what to do.
+pub type Fields = &'static [(&'static str, &'static [Code])];
+type Code = (&'static str, &'static str, &'static str);
+
+const KEY_INVALID: Code = (
+    "invalid",
+    "The key does not work: it is unknown, mistyped, deleted, paused or expired, or its account is paused. These cannot be told apart from outside.",
+    "Do not repeat the request. Look at the key on the page API Keys, and give the program one that works.",
+);
+
+pub const EMAIL: Fields = &[
+    (
+        "from",
+        &[
+            ("required", "There is no `from`.", "Name the sender."),
+            (
+                "email_required",
+                "`from` has no `email`, or a blank one.",
+                "Name the sender's address.",
+            ),
+            (
+                "email_invalid",
+                "The sender's `email` is no address, or has other than ASCII characters before the `@`.",
+                "Correct it.",
+            ),
+            (
+                "name_invalid",
+                "The sender's `name` is no text, is too long, or holds a line break or another control character.",
+                "Send a short text of one line, or no name.",
+            ),
+            (
+                "domain_not_found",
+                "The sender's domain is none of the account's.",
+                "Add it on the page Domains, or send from one that is there.",
+            ),
+            (
+                "domain_not_verified",
+                "The sender's domain is not verified.",
+                "Have it verified: its page tells how.",
+            ),
+            (
+                "domain_not_allowed",
+                "The key is for other domains.",
+                "Send from one of the key's domains, or edit the key.",
+            ),
+            (
+                "address_not_allowed",
+                "The key is for other senders.",
+                "Send from one of the key's senders, or edit the key.",
+            ),
+        ],
+    ),
+    (
+        "to",
+        &[
+            (
+                "required",
+                "There is no `to`, or it is empty.",
+                "Name at least one recipient.",
+            ),
+            RECIPIENTS_INVALID,
+            RECIPIENTS_MAX,
+            RECIPIENT_NOT_ALLOWED,
+        ],
+    ),
+    (
+        "cc",
+        &[RECIPIENTS_INVALID, RECIPIENTS_MAX, RECIPIENT_NOT_ALLOWED],
+    ),
+    (
+        "bcc",
+        &[RECIPIENTS_INVALID, RECIPIENTS_MAX, RECIPIENT_NOT_ALLOWED],
+    ),
+    (
+        "subject",
+        &[
+            ("required", "The subject is missing or blank.", "Send one."),
+            (
+                "invalid",
+                "The subject is no text, or holds a line break or another control character.",
+                "Send text of one line.",
+            ),
+            ("max_length", "The subject is too long.", "Shorten it."),
+        ],
+    ),
+    (
+        "content",
+        &[(
+            "required",
+            "Neither `html` nor `text` holds anything.",
+            "Send one of them, or both.",
+        )],
+    ),
+    ("html", &[NO_TEXT]),
+    ("text", &[NO_TEXT]),
+    (
+        "headers",
+        &[
+            NO_STRINGS_OR_HEADER,
+            ("max_limit", "There are too many.", "Send fewer."),
+            (
+                "not_allowed",
+                "A header is one that the server makes itself.",
+                "Leave it out, and use the field for it.",
+            ),
+        ],
+    ),
+    (
+        "attachments",
+        &[
+            (
+                "invalid",
+                "`attachments` is no list, or one of them lacks its media type, its name or its content in base64, or has a `content_id` that is none; the sentence names each.",
+                "Correct it.",
+            ),
+            (
+                "max_size",
+                "The attachments are too large together.",
+                "Send fewer or smaller ones, or a link.",
+            ),
+        ],
+    ),
+    (
+        "tags",
+        &[
+            (
+                "invalid",
+                "`tags` is no object of strings, or one of them holds a line break.",
+                "Send each value as text of one line.",
+            ),
+            ("max_limit", "There are too many.", "Send fewer."),
+            (
+                "max_length",
+                "A tag's key or value is too long.",
+                "Shorten it.",
+            ),
+        ],
+    ),
+    (
+        "message_hash",
+        &[(
+            "invalid",
+            "`message_hash` is no text, is too long, or holds a control character.",
+            "Correct it.",
+        )],
+    ),
+];
+
+const RECIPIENTS_INVALID: Code = (
+    "invalid",
+    "It is no list of objects, or one of them has an `email` that is no address, or a `name` that is too long or has a control character; the sentence names each.",
+    "Correct it.",
+);
+const RECIPIENTS_MAX: Code = (
+    "max_limit",
+    "It holds more recipients than one email may have, counted as they are sent.",
+    "Send several emails.",
+);
+const RECIPIENT_NOT_ALLOWED: Code = (
+    "recipient_not_allowed",
+    "The key is for other recipients; the sentence names the first that it is not for.",
+    "Leave the recipient out, or edit the key.",
+);
+const NO_TEXT: Code = ("invalid", "It is no text.", "Send text, or leave it out.");
+const NO_STRINGS_OR_HEADER: Code = (
+    "invalid",
+    "`headers` is no object of strings, a name is no header's name, or a value is too long or holds a line break; the sentence names each.",
+    "Correct it.",
+);
+
+pub const BATCH: Fields = &[(
+    "emails",
+    &[
+        (
+            "required",
+            "There is no list of emails, or it is empty.",
+            "Send the list as `emails`, or as the whole body.",
+        ),
+        (
+            "max_limit",
+            "There are more emails than a batch may hold.",
+            "Send several batches.",
+        ),
+    ],
+)];
+
+const NONE: Fields = &[];
+
+pub fn statuses() -> Vec<Status> {
+    let status = |name, code, error_type, when: &str, what_to_do, fields| Status {
+        name,
+        code,
+        error_type,
+        when: when.to_owned(),
+        what_to_do,
+        fields,
+    };
+    vec![
+        status(
+            "BadRequest",
+            400,
+            "bad_request",
+            &format!(
+                "There are several `Authorization` headers, or the body is no JSON or has more than {} values in one email.",
+                crate::http::json::MOST_VALUES
+            ),
+            "Correct the request.",
+            NONE,
+        ),
+        status(
+            "AmbiguousDomain",
+            400,
+            "bad_request",
+            "There are several `Authorization` headers, or several domains are asked about.",
+            "Send one of each.",
+            NONE,
+        ),
+        status(
+            "Unauthorized",
+            401,
+            "unauthorized",
+            "There is no key where one is looked for.",
+            "Send the key, as in “Authenticate”.",
+            &[(
+                "api_key",
+                &[(
+                    "required",
+                    "There is no key where one is looked for.",
+                    "Send the key, as in “Authenticate”.",
+                )],
+            )],
+        ),
+        status(
+            "Forbidden",
+            403,
+            "forbidden",
+            "The key does not work.",
+            "Do not repeat the request: give the program a key that works.",
+            &[("api_key", &[KEY_INVALID])],
+        ),
+        status(
+            "DomainForbidden",
+            403,
+            "forbidden",
+            "The key does not work, or it may not send from the domain that is asked about.",
+            "Do not repeat the request: see which of them the field says.",
+            &[
+                ("api_key", &[KEY_INVALID]),
+                (
+                    "domain",
+                    &[(
+                        "domain_not_allowed",
+                        "The domain is none of the account's, not verified, or none that the key is for.",
+                        "Ask about another domain, have it verified, or edit the key.",
+                    )],
+                ),
+            ],
+        ),
+        status(
+            "RequestTimeout",
+            408,
+            "bad_request",
+            "The body did not arrive within 30 seconds.",
+            "Send it again.",
+            NONE,
+        ),
+        status(
+            "PayloadTooLarge",
+            413,
+            "payload_too_large",
+            &format!(
+                "The body has more than {} MiB. The key was not looked at.",
+                crate::http::body::MOST_BYTES / 1024 / 1024
+            ),
+            "Send less: a link for an attachment, several batches for one.",
+            NONE,
+        ),
+        status(
+            "UnsupportedMediaType",
+            415,
+            "unsupported_media_type",
+            "`Content-Type` names something else than JSON, or another charset than UTF-8, or the body is compressed.",
+            "Send JSON in UTF-8 as it is, and say so: `Content-Type: application/json`.",
+            NONE,
+        ),
+        status(
+            "InvalidEmail",
+            422,
+            "validation_error",
+            "The email is not valid, or the key is not for it. All that is wrong with its fields is told at once; what the key is for is asked after that.",
+            "Correct what `errors` names. Nothing was stored.",
+            EMAIL,
+        ),
+        status(
+            "InvalidBatch",
+            422,
+            "validation_error",
+            "There is no list, or it is too long. What is wrong with one of the emails is told in its place among the results.",
+            "Correct what `errors` names. Nothing was stored.",
+            BATCH,
+        ),
+        status(
+            "InternalError",
+            500,
+            "internal_error",
+            "Something went wrong on the server, which has logged it.",
+            "Try again later. If it happens again, tell the operator.",
+            NONE,
+        ),
+        status(
+            "Unavailable",
+            503,
+            "service_unavailable",
+            "The server cannot tell right now, or holds as many big bodies as it can. It never means that a key was refused.",
+            "Send the request again after as many seconds as `Retry-After` says.",
+            NONE,
+        ),
+    ]
+}
+
+impl Status {
+    pub fn response(&self) -> Response {
+        let mut response = ResponseBuilder::new()
+            .description(format!("{}\n\n{}", self.when, self.what_to_do))
+            .content(
+                JSON,
+                ContentBuilder::new()
+                    .schema(Some(envelope(
+                        &[self.code],
+                        &[self.error_type],
+                        self.fields,
+                    )))
+                    .build(),
+            );
+        let header = |description: &str, schema: ObjectBuilder| {
+            HeaderBuilder::new()
+                .description(Some(description))
+                .schema(Some(schema))
+                .build()
+        };
+        match self.code {
+            401 => {
+                let schema = text("").enum_values(Some([r#"Bearer realm="tosend""#]));
+                response = response.header("WWW-Authenticate", header("RFC 6750, 3.", schema));
+            }
+            503 => {
+                let schema = integer("").minimum(Some(1));
+                response = response.header("Retry-After", header("Seconds.", schema));
+            }
+            _ => {}
+        }
+        response.build()
+    }
+}
+
+/// The one shape of every error, with just these statuses, types and codes in it.
+pub fn envelope(statuses: &[u16], error_types: &[&str], fields: Fields) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .property(
+            "status_code",
+            integer("The status, again.").enum_values(Some(statuses.to_vec())),
+        )
+        .property(
+            "error_type",
+            text("The kind of error.").enum_values(Some(error_types.to_vec())),
+        )
+        .property(
+            "message",
+            text("One sentence for people.").min_length(Some(1)),
+        )
+        .property("errors", errors(fields))
+        .required("status_code")
+        .required("error_type")
+        .required("message")
+        .required("errors")
+}
+
+fn errors(fields: Fields) -> ObjectBuilder {
+    let nothing_else = || Some(AdditionalProperties::<Schema>::FreeForm(false));
+    let mut errors = ObjectBuilder::new()
+        .description(Some("Field → code → sentence."))
+        .additional_properties(nothing_else());
+    for (field, codes) in fields {
+        let mut of_field = ObjectBuilder::new()
+            .min_properties(Some(1))
+            .additional_properties(nothing_else());
+        for (code, when, what_to_do) in *codes {
+            let sentence = ObjectBuilder::new()
+                .schema_type(Type::String)
+                .description(Some(format!("{when}\n\n{what_to_do}")));
+            of_field = of_field.property(*code, sentence);
+        }
+        errors = errors.property(*field, of_field);
+    }
+    errors
+}
+
+/// A status by its name among the components.
+pub fn named(name: &str) -> RefOr<Response> {
+    Ref::from_response_name(name).into()
+}

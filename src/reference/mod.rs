@@ -1,0 +1,9 @@
+//! What the API is, described once: as OpenAPI for programs, and as a page for people.
+
+pub mod api;
+mod document;
+mod errors;
+mod examples;
+pub mod pages;
+mod schemas;
+mod view;

@@ -1,0 +1,38 @@
+//! `GET /docs/api`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use askama::Template;
+
+use super::document;
+use super::view::{Means, Reference};
+use crate::accounts::session::SignedIn;
+use crate::accounts::store::User;
+use crate::app::State;
+use crate::http::{Error, page};
+
+#[derive(Template)]
+#[template(path = "docs/api.html")]
+struct PageForUser {
+    user: User,
+    reference: Reference,
+}
+
+#[derive(Template)]
+#[template(path = "docs/api_for_visitors.html")]
+struct PageForVisitor {
+    reference: Reference,
+}
+
+/// The description of the API, for people; public.
+pub async fn show(
+    state: web::Data<State>,
+    request: HttpRequest,
+    signed_in: Option<SignedIn>,
+) -> Result<HttpResponse, Error> {
+    let document = document::of(&page::origin(&request, &state.config));
+    let reference = Reference::from(&document);
+    match signed_in {
+        Some(SignedIn(user)) => page::html(&PageForUser { user, reference }),
+        None => page::html(&PageForVisitor { reference }),
+    }
+}
