@@ -71,7 +71,7 @@ pub fn info(origin: &str) -> Vec<Example> {
     let url = format!("{origin}/v2/info");
     vec![
         curl(&url, None),
-        python_sdk(origin, "print(client.get_account_info().account.title)"),
+        python_sdk(origin, "print(client.get_account_info().account.status)"),
         php_curl(&url, None),
     ]
 }

@@ -310,14 +310,11 @@ fn add_fields(prefix: &str, schema: &Schema, fields: &mut Vec<Field>) {
         _ => return,
     };
     for (name, schema) in &object.properties {
+        let is_required = object.required.contains(name);
         let name = format!("{prefix}{name}");
         if fields.iter().any(|field| field.name == name) {
             continue;
         }
-        let is_required = object
-            .required
-            .iter()
-            .any(|required| name.ends_with(required));
         fields.push(field(name.clone(), is_required, schema));
         match schema {
             RefOr::T(Schema::Object(object)) if !is_closed(object) => {
@@ -401,10 +398,14 @@ fn kind(schema: &RefOr<Schema>) -> String {
             };
             types(&object.schema_type).replacen("object", &format!("object{values}"), 1)
         }
-        RefOr::T(Schema::Array(array)) if array.max_items == Some(0) => "empty list".to_owned(),
         RefOr::T(Schema::Array(array)) => {
             let of = items(array).map(kind).unwrap_or_default();
-            types(&array.schema_type).replacen("list", &format!("list of {of}s"), 1)
+            // Of "objects of strings" as of "strings".
+            let of = match of.split_once(' ') {
+                Some((one, rest)) => format!("{one}s {rest}"),
+                None => format!("{of}s"),
+            };
+            types(&array.schema_type).replacen("list", &format!("list of {of}"), 1)
         }
         RefOr::T(Schema::AnyOf(alternatives)) => either(&alternatives.items),
         RefOr::T(Schema::OneOf(alternatives)) => either(&alternatives.items),

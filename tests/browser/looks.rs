@@ -216,6 +216,7 @@ fn signing_up_and_domains() {
     let app = App::start(Backend::Sqlite, |_| {});
     let browser = Browser::new(&app);
     visit(&browser, "/signup", "sign-up");
+    visit(&browser, "/docs/api", "docs-visitor");
     SignUp::open(&browser).submit_wrong();
     look(&browser, "sign-up-error");
     sign_up(&browser);
@@ -357,6 +358,7 @@ fn activity_and_settings() {
     visit(&browser, "/activity/emails", "emails-none");
     emails(&app);
     visit(&browser, "/activity/emails", "emails");
+    visit(&browser, "/docs/api", "docs");
     visit(&browser, "/settings", "settings");
     browser.fill("#current-password", PASSWORD);
     browser.fill("#new-password", "short");
