@@ -166,7 +166,7 @@ fn openapi(origin: &str) -> OperationBuilder {
         .description(Some(
             "The description of this API, as OpenAPI 3.1. No key is needed.",
         ))
-        .securities(Some([SecurityRequirement::default(); 0]))
+        .securities(Some(Vec::<SecurityRequirement>::new()))
         .response("200", answer("The description.", ObjectBuilder::new()))
         .extensions(Some(samples(examples::openapi(origin))))
 }

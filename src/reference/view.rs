@@ -219,11 +219,7 @@ fn endpoint(
                 RefOr::T(parameter) => Some(Field {
                     name: parameter.name.clone(),
                     is_required: parameter.required == Required::True,
-                    kind: parameter
-                        .schema
-                        .as_ref()
-                        .map(|s| kind(s))
-                        .unwrap_or_default(),
+                    kind: parameter.schema.as_ref().map(kind).unwrap_or_default(),
                     table: None,
                     limit: None,
                     description: Prose::parse(parameter.description.as_deref().unwrap_or_default()),
