@@ -423,7 +423,9 @@ mod tests {
             assert!(content.is_ascii() && !content.contains('\0'));
             assert_eq!(content.replace("\r\n", "").find(['\r', '\n']), None);
         }
-        let long = email(json!({"headers": {"X-Long": "x ".repeat(40_000)}}));
+        // As it may have been accepted before headers had a limit.
+        let mut long = email(json!({"headers": {"X-Long": "x"}}));
+        long.headers.insert("X-Long".into(), "x ".repeat(40_000));
         let failed = build(&long, ID, clock::now(), None);
         assert!(matches!(failed, Err(Unsendable::Header)));
     }
@@ -447,8 +449,9 @@ mod tests {
         let domain = DomainName::parse("acme.test").unwrap();
         let key = DkimKey::generate().unwrap();
         let key = DkimKey::open(&key.seal(&secret, &domain).unwrap(), &secret, &domain).unwrap();
-        let name = "x ".repeat(30_000);
-        let message = email(json!({"to": [{"email": "bob@example.org", "name": name}]}));
+        // As it may have been accepted before names had a limit.
+        let mut message = email(json!({}));
+        message.to[0].name = Some("x ".repeat(30_000));
         let signed = move || {
             let signature = signature(&key, &domain).unwrap();
             build(&message, ID, clock::now(), Some(&signature)).unwrap()
@@ -487,14 +490,21 @@ mod tests {
         ]
     }
 
+    /// Most often what is accepted.
+    fn usually(good: &'static str) -> impl Strategy<Value = String> {
+        prop_oneof![9 => good, 1 => hostile()]
+    }
+
     prop_compose! {
         fn hostile_email()(
             user in local_part(),
-            texts in proptest::collection::vec(hostile(), 9),
-            header in prop_oneof!["[!-9;-~]{1,20}", Just("X-Tag".to_owned())],
+            texts in proptest::collection::vec(hostile(), 7),
+            header in usually("[A-Za-z0-9._-]{1,20}"),
+            id in usually("[!#-;=?-\\[\\]-~]{0,20}"),
+            kind in usually("(plain|x-y|html)(; name=[a-z]{1,5})?"),
             has_text in any::<bool>(),
         ) -> Value {
-            let [from, to, cc, subject, header_value, file, id, kind, body] = &texts[..] else {
+            let [from, to, cc, subject, header_value, file, body] = &texts[..] else {
                 unreachable!()
             };
             let mailbox = |name| json!({"email": format!("{user}@example.org"), "name": name});
@@ -545,7 +555,9 @@ mod tests {
             }
             prop_assert_eq!(found, expected);
             // Those of the parts, each behind a boundary.
-            let parts = content.split("\r\n--").skip(1);
+            let (_, body) = content.split_once("\r\n\r\n").expect("a body");
+            let body = format!("\r\n{body}");
+            let parts = body.split("\r\n--").skip(1);
             let parts = parts.filter_map(|part| part.split_once("\r\n"));
             for (_, part) in parts.filter(|(boundary, _)| !boundary.ends_with("--")) {
                 for name in header_names(&format!("{part}\r\n\r\n")) {
