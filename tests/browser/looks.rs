@@ -34,8 +34,9 @@ const TOO_SMALL: &str = "
 /// What has moved since the page began to load, but for what a person moved.
 const SHIFTS: &str = "
     const frame = () => new Promise(requestAnimationFrame);
+    const rect = ({x, y, width, height}) => [x, y, width, height].join(' ');
     const tell = ({value, sources}) =>
-      `${value}: ${sources.map(({node}) => node?.outerHTML ?? 'what is gone').join(' ')}`;
+      `${value}: ${sources.map(source => `${rect(source.previousRect)} to ${rect(source.currentRect)} ${source.node?.outerHTML ?? 'what is gone'}`).join(' ')}`;
     return (async () => {
       await document.fonts.ready;
       await frame();
@@ -52,6 +53,8 @@ const SHIFTS: &str = "
 fn visit(browser: &Browser, path: &str, screen: &str) {
     for width in [DESKTOP, PHONE] {
         resize(browser, width, 800);
+        // A first page may be drawn before the browser knows its new size.
+        browser.goto("/login");
         browser.goto(path);
         assert_still(browser, &format!("{screen} at {width} pixels"));
     }
