@@ -407,7 +407,9 @@ fn what_went_wrong() {
 /// `docs/api-keys-light.png` and `-dark.png` are these pictures.
 #[test]
 fn the_page_as_the_readme_shows_it() {
-    let app = App::start(Backend::Sqlite, |_| {});
+    let app = App::start(Backend::Sqlite, |settings| {
+        settings.smtp_url = Some("smtp://127.0.0.1:1".into());
+    });
     let browser = Browser::new(&app);
     sign_up(&browser);
     let run = |noun: &str, verb: &str, rest: &[&str]| {

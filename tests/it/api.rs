@@ -237,7 +237,7 @@ both! {
         let form = [("name", "another"), ("scope", "all"), ("expiry", "none"), ("nonce", "")];
         let post = program.bare("POST", "/api-keys").header("sec-fetch-site", "same-origin");
         let answer = program.send(post.bearer_auth(&key).form(&form));
-        assert_eq!((answer.status, answer.location()), (303, Some("/login")));
+        assert_eq!((answer.status, answer.location()), (303, Some("/login?unsent=yes")));
         assert_eq!(app.database.number("SELECT count(*) FROM api_keys"), 1);
     }
 

@@ -236,7 +236,7 @@ both! {
             is_soon
         });
         assert!(owner.get(&wait).body.contains("Wait 5 seconds, then check again."));
-        assert_eq!(app.visitor().post(&ask, &[]).location(), Some("/login"));
+        assert_eq!(app.visitor().post(&ask, &[]).location(), Some("/login?unsent=yes"));
         assert_eq!(app.stranger().post(&ask, &[]).status, 404);
     }
 
