@@ -80,7 +80,7 @@ fn warn(config: &Config) {
     }
     match &config.relay {
         Some(relay) => tracing::info!("emails are delivered through the relay {relay}"),
-        None => tracing::warn!(
+        None => tracing::info!(
             "emails are accepted and held: nothing is delivered until TOSEND_SMTP_URL names a relay"
         ),
     }
