@@ -28,6 +28,10 @@ use crate::routes;
 use crate::secret::ServerSecret;
 use crate::upkeep;
 
+/// How long a connection is kept that nobody uses: longer than gateways keep theirs, most of which do
+/// so for 60 or 120 seconds. Who closes first would do so while a request is on its way.
+const KEEP_ALIVE: Duration = Duration::from_secs(130);
+
 /// After SIGTERM, how long requests that are under way may take.
 const DRAIN_SECONDS: u64 = 8;
 
@@ -120,6 +124,7 @@ impl Server {
                 .wrap(from_fn(head::as_get))
                 .wrap(from_fn(log::in_a_span))
         })
+        .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_SECONDS);
         if let Some(workers) = workers {
             server = server.workers(workers);

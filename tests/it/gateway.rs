@@ -111,6 +111,23 @@ fn a_good_key_passes_and_the_upstream_knows_whose_it_is() {
     }
 }
 
+/// Gateways keep connections for a minute or two and send the next request on them, which would fail
+/// if the server had hung up meanwhile.
+#[test]
+fn a_connection_is_there_for_the_next_request_after_a_while() {
+    let database = Database::new(Backend::Sqlite);
+    let mut dashboard = Dashboard::start(&database, &[]);
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    let (_, key) = owner.create_key("Key", "");
+    let mut wire = Wire::to(&dashboard.base);
+    assert_eq!(wire.get("/v2/verify", &key).status, 200);
+    std::thread::sleep(Duration::from_secs(10));
+    assert_eq!(wire.get("/v2/verify", &key).status, 200);
+    // It keeps no server from ending.
+    assert!(dashboard.terminate());
+}
+
 #[test]
 fn no_key_and_a_bad_key_do_not_pass() {
     let database = Database::new(Backend::Sqlite);

@@ -61,16 +61,16 @@ impl KeyStore {
         self.write(create).unwrap()
     }
 
-    /// Where the machine is busy a connection may be long in coming. Nothing is done then, and it is
-    /// asked for again.
+    /// Where the machine is busy, a connection or a lock may be longer in coming than the product
+    /// waits for it. Nothing is done then, and it is tried again.
     fn write<T, E: From<db::Error> + Debug>(
         &self,
         work: impl Fn(&mut Connection) -> Result<T, E>,
     ) -> Result<T, E> {
         let mut done = None;
-        until("a connection", || {
+        until("a database that answers", || {
             let result = self.db.write_blocking(&work);
-            let is_late = |error: &E| format!("{error:?}").contains("timed out waiting");
+            let is_late = |error: &E| format!("{error:?}").contains("Unavailable(");
             let is_done = !result.as_ref().err().is_some_and(is_late);
             done = Some(result);
             is_done

@@ -9,7 +9,11 @@ use serde_json::Value;
 /// For what never comes, not for what is slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub struct Wire(BufReader<TcpStream>);
+/// Made with the first request, since a server hangs up on who connects and says nothing.
+pub struct Wire {
+    address: String,
+    stream: Option<BufReader<TcpStream>>,
+}
 
 #[derive(Debug)]
 pub struct Answered {
@@ -22,10 +26,19 @@ pub struct Answered {
 
 impl Wire {
     pub fn to(base: &str) -> Self {
-        let stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self(BufReader::new(stream))
+        Self {
+            address: base.strip_prefix("http://").unwrap().to_owned(),
+            stream: None,
+        }
+    }
+
+    fn stream(&mut self) -> &mut BufReader<TcpStream> {
+        self.stream.get_or_insert_with(|| {
+            let stream = TcpStream::connect(&self.address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream.set_read_timeout(Some(LIMIT)).unwrap();
+            BufReader::new(stream)
+        })
     }
 
     /// Whether the key works; for a domain, if the path asks for one.
@@ -47,16 +60,17 @@ impl Wire {
 
     /// Returns when the whole answer is there.
     pub fn send(&mut self, request: &str) -> Answered {
+        let stream = self.stream();
         let begun = Instant::now();
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        stream.get_mut().write_all(request.as_bytes()).unwrap();
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
-            assert_ne!(self.0.read_line(&mut head).unwrap(), 0, "cut off: {head}");
+            assert_ne!(stream.read_line(&mut head).unwrap(), 0, "cut off: {head}");
         }
         let (_, length) = head.split_once("content-length: ").expect("a length");
         let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
+        stream.read_exact(&mut body).unwrap();
         let status = head["HTTP/1.1 ".len()..][..3].parse().unwrap();
         Answered {
             begun,
