@@ -22,10 +22,15 @@ pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// A body that is longer needs a place.
 const SMALL_BYTES: usize = 1024 * 1024;
 /// A body of 16 MiB takes some 48 until its email is stored.
-const PLACES: usize = 8;
+const PLACES: usize = 6;
+/// Apart, so that nobody who just begins big bodies takes the places of those who have a key.
+const PLACES_OF_STRANGERS: usize = 2;
 
 /// Room for the big bodies that are held at a time, by all workers.
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    places: Arc<Semaphore>,
+    of_strangers: Arc<Semaphore>,
+}
 
 /// To be kept as long as anything of a body is; a small one needs none.
 #[derive(Clone, Default)]
@@ -33,19 +38,24 @@ pub struct Place(Option<Arc<OwnedSemaphorePermit>>);
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(PLACES)))
+        Self {
+            places: Arc::new(Semaphore::new(PLACES)),
+            of_strangers: Arc::new(Semaphore::new(PLACES_OF_STRANGERS)),
+        }
     }
 }
 
 impl Room {
     /// Reads a whole body of at most 16 MiB: else an error of 413, 408, 415 if it is compressed, or
-    /// 503 if there is no place for it.
+    /// 503 if there is no place for it. Whether the sender is known is asked when the body turns out
+    /// to be big.
     pub async fn read(
         &self,
         request: &HttpRequest,
         payload: &mut Payload,
+        is_known: impl AsyncFn() -> bool,
     ) -> Result<(Bytes, Place), Error> {
-        tokio::time::timeout(DEADLINE, self.collect(request.headers(), payload))
+        tokio::time::timeout(DEADLINE, self.collect(request.headers(), payload, is_known))
             .await
             .unwrap_or_else(|_| Err(too_slow()))
     }
@@ -54,6 +64,7 @@ impl Room {
         &self,
         headers: &HeaderMap,
         payload: &mut Payload,
+        is_known: impl AsyncFn() -> bool,
     ) -> Result<(Bytes, Place), Error> {
         refuse_compressed(headers)?;
         let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
@@ -71,7 +82,7 @@ impl Room {
             }
             // By what came, not by what was announced: who sends nothing holds nothing.
             if length > SMALL_BYTES && place.0.is_none() {
-                place = self.take()?;
+                place = self.take(is_known().await)?;
                 bytes.reserve(declared.saturating_sub(bytes.len()));
             }
             bytes.extend_from_slice(&chunk);
@@ -79,8 +90,12 @@ impl Room {
         Ok((bytes.freeze(), place))
     }
 
-    fn take(&self) -> Result<Place, Error> {
-        match Arc::clone(&self.0).try_acquire_owned() {
+    fn take(&self, is_known: bool) -> Result<Place, Error> {
+        let places = match is_known {
+            true => &self.places,
+            false => &self.of_strangers,
+        };
+        match Arc::clone(places).try_acquire_owned() {
             Ok(permit) => Ok(Place(Some(Arc::new(permit)))),
             Err(_) => Err(ErrorServiceUnavailable("too many big bodies at a time")),
         }

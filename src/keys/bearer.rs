@@ -188,9 +188,16 @@ impl FromRequest for BearerWithBody {
         let request = request.clone();
         let mut payload = payload.take();
         Box::pin(async move {
-            let room = &State::of(&request).room;
-            let (bytes, place) = room
-                .read(&request, &mut payload)
+            let state = State::of(&request);
+            let in_header = from_header(request.headers())?;
+            let is_known = async || match &in_header {
+                Some(key) => matches!(state.verifier.verify(key).await, Ok(Some(_))),
+                // It may still come, in the body.
+                None => false,
+            };
+            let (bytes, place) = state
+                .room
+                .read(&request, &mut payload, is_known)
                 .await
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
             let body = Body {
@@ -198,7 +205,7 @@ impl FromRequest for BearerWithBody {
                 place,
                 is_json: is_json(request.headers()),
             };
-            let presented = from_header(request.headers())?.or_else(|| body.key());
+            let presented = in_header.or_else(|| body.key());
             let (key, call) = authenticate(request, presented).await?;
             Ok(Self { key, call, body })
         })

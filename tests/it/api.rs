@@ -80,6 +80,33 @@ fn post_raw(app: &App, key: &str, content_type: &str, body: impl Into<Vec<u8>>) 
     program.send(request)
 }
 
+/// More than is taken of a body before it needs a place.
+const BIG: usize = 2 * 1024 * 1024;
+
+/// An email that is longer than that, also as text; with the key in it, if there is one.
+fn big_email(key: Option<&str>) -> (Value, String) {
+    let mut email = email_with("text", json!("x".repeat(BIG * 3 / 2)));
+    if let Some(key) = key {
+        email["api_key"] = json!(key);
+    }
+    let body = email.to_string();
+    (email, body)
+}
+
+/// Begins to send an email, by a program with this key in the header, or with none.
+fn begin(app: &App, key: &str, body: &str) -> Slow {
+    let authorization = match key {
+        "" => String::new(),
+        key => format!("Authorization: Bearer {key}\r\n"),
+    };
+    let head = format!(
+        "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\n{authorization}Content-Type: {JSON}\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    Slow::begin(app.address, &(head + &body[..BIG]))
+}
+
 fn email_with(field: &str, value: Value) -> Value {
     let mut email = email(FROM);
     email[field] = value;
@@ -701,11 +728,36 @@ both! {
         assert_eq!(stored["reply_to"], json!({"email": "zoe@example.org", "name": "Müller, Zoë"}));
         assert_eq!(stored["headers"]["List-Unsubscribe"], "<https://a.test>");
         assert!(!last_message(&app).contains(&key));
+        // As its newer versions do: an object, whose name is left out if there is none.
+        let mut newer = body.clone();
+        newer["reply_to"] = json!({"email": "zoe@example.org"});
+        newer["text"] = json!("");
+        let sent = send(anyone.bare("POST", "/v2/emails").body(newer.to_string()));
+        assert_eq!(told(&sent), "200");
+        let stored: Value = serde_json::from_str(&last_message(&app)).unwrap();
+        assert_eq!(stored["reply_to"], json!({"email": "zoe@example.org", "name": null}));
         // What it shows when it failed.
         let mut refused = body.clone();
         refused["from"]["email"] = json!("a@nowhere.test");
         let refused = send(anyone.bare("POST", "/v2/emails").body(refused.to_string()));
         assert_eq!(refused.json()["message"], "The from email domain is not found.");
+    }
+
+    /// curl, and so every program in PHP, asks before it sends more than 1 MiB, and waits a second if
+    /// it hears nothing.
+    fn who_asks_before_a_big_body_is_told_to_send_it(app: App) {
+        let (_, key) = ready(&app);
+        let (_, body) = big_email(None);
+        let head = format!(
+            "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: {JSON}\r\nConnection: close\r\nExpect: 100-continue\r\n\
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut client = Slow::begin(app.address, &head);
+        assert!(client.interim().starts_with("HTTP/1.1 100 "));
+        let end = client.end(&body);
+        assert!(end.starts_with("HTTP/1.1 200 "), "{end}");
     }
 
     fn requests_of_the_php_sdk_are_taken_as_it_makes_them(app: App) {
@@ -718,6 +770,7 @@ both! {
             "subject": "Welcome!",
             "html": "<h1>Hello</h1>",
             "headers": [],
+            "attachments": [{"type": "text/plain", "name": "a.txt", "content": "SGVsbG8="}],
         });
         let post = |path: &str, body: &Value| {
             let request = program.with_key("POST", path).header("content-type", JSON);
@@ -764,34 +817,20 @@ both! {
 
     fn few_big_bodies_are_held_at_a_time(app: App) {
         let (_, key) = ready(&app);
-        let mut big = email(FROM);
-        big["text"] = json!("x".repeat(3 * 1024 * 1024));
-        let body = big.to_string();
-        let (first, rest) = body.split_at(2 * 1024 * 1024);
-        let begin = || {
-            let head = format!(
-                "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
-                 Content-Type: {JSON}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            Slow::begin(app.address, &(head + first))
-        };
-        // Without a length, as it comes.
-        let begin_chunked = || {
-            let head = format!(
-                "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
-                 Content-Type: {JSON}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
-                 {:x}\r\n{first}\r\n",
-                first.len()
-            );
-            Slow::begin(app.address, &head)
-        };
+        let (big, body) = big_email(None);
+        let (first, rest) = body.split_at(BIG);
         let program = app.program(&key);
-        let mut held: Vec<Slow> = (0..7).map(|_| begin()).collect();
+        let mut held: Vec<Slow> = (0..5).map(|_| begin(&app, &key, &body)).collect();
         for _ in 0..3 {
             assert_eq!(program.post(&big).status, 200, "there is a place left");
         }
-        let mut last = begin_chunked();
+        // Without a length, as it comes.
+        let head = format!(
+            "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: {JSON}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {BIG:x}\r\n{first}\r\n"
+        );
+        let mut last = Slow::begin(app.address, &head);
         let mut refused = program.post(&big);
         until("all places are taken", || {
             refused = program.post(&big);
@@ -810,6 +849,31 @@ both! {
             let end = slow.end(rest);
             assert!(end.starts_with("HTTP/1.1 200 "), "{end}");
         }
+    }
+
+    fn strangers_take_no_place_of_who_has_a_key(app: App) {
+        let (owner, key) = ready(&app);
+        let (gone_id, gone) = owner.create_key("Gone", "");
+        owner.delete_key(gone_id);
+        let (big, body) = big_email(None);
+        let program = app.program(&key);
+        let without_header = |email: &Value| post_raw(&app, "", JSON, email.to_string());
+        let (with_key, _) = big_email(Some(&key));
+        assert_eq!(told(&without_header(&with_key)), "200");
+        let held = [begin(&app, "", &body), begin(&app, &gone, &body)];
+        let mut refused = without_header(&with_key);
+        until("all places of strangers are taken", || {
+            refused = without_header(&with_key);
+            refused.status != 200
+        });
+        assert_eq!(refused.status, 503, "{refused:?}");
+        for _ in 0..3 {
+            assert_eq!(told(&program.post(&big)), "200");
+        }
+        let [keyless, with_gone] = held.map(|mut slow| slow.end(&body[BIG..]));
+        assert!(keyless.starts_with("HTTP/1.1 401 "), "{keyless}");
+        assert!(with_gone.starts_with("HTTP/1.1 403 "), "{with_gone}");
+        assert_eq!(told(&without_header(&with_key)), "200");
     }
 
     fn a_body_that_would_grow_in_memory_is_refused(app: App) {

@@ -379,6 +379,17 @@ impl Slow {
         Self(stream)
     }
 
+    /// Reads what the server says meanwhile, up to the empty line.
+    pub fn interim(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
     /// Sends the body and reads until the server closes.
     pub fn end(&mut self, body: &str) -> String {
         self.0.write_all(body.as_bytes()).unwrap();
