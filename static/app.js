@@ -391,18 +391,15 @@ function warn(text) {
 // What is read aloud. Outside an open dialog nothing is.
 function say(text) {
   const dialog = openDialog();
-  if (!dialog) {
-    document.getElementById("status").textContent = text;
-    return;
-  }
-  let note = dialog.querySelector(".dialog-status");
+  let note = dialog ? dialog.querySelector(".dialog-status") : document.getElementById("status");
   if (!note) {
     note = document.createElement("p");
     note.className = "visually-hidden dialog-status";
     note.setAttribute("role", "status");
     dialog.append(note);
   }
-  // A live region is read when it changes, not when it comes.
+  note.textContent = "";
+  // A live region is read when it changes, not when it comes, nor when it is the same again.
   requestAnimationFrame(() => (note.textContent = text));
 }
 

@@ -315,12 +315,17 @@ impl Browser {
         self.script::<()>(&format!(
             "const area = document.createElement('textarea');
              area.id = 'paste-here';
-             document.querySelector('{place}').append(area);
-             area.focus();"
+             document.querySelector('{place}').append(area);"
         ));
-        let chord = self.driver.action_chain().key_down(Key::Control);
-        self.run(chord.send_keys("v").key_up(Key::Control).perform());
+        // Again, since the page may take the focus back while it copies.
         self.wait("something is pasted", || {
+            self.script::<()>(
+                "const area = document.getElementById('paste-here');
+                 area.focus();
+                 area.select();",
+            );
+            let chord = self.driver.action_chain().key_down(Key::Control);
+            self.run(chord.send_keys("v").key_up(Key::Control).perform());
             !self.value("#paste-here").is_empty()
         });
         let text = self.value("#paste-here");
