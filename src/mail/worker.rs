@@ -42,8 +42,8 @@ const LONGEST_REST: Duration = Duration::from_secs(60);
 /// Looked up at a time; other nodes may be quicker with some.
 const CANDIDATES: i64 = 32;
 /// At the end: for what is under way, and for giving back what is not done.
-const DRAIN: Duration = Duration::from_secs(7);
-const LAST_WRITE: Duration = Duration::from_secs(1);
+const DRAIN: Duration = Duration::from_secs(6);
+const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How long the end may take.
 pub const END: Duration = Duration::from_secs(9);
 

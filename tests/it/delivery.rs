@@ -539,6 +539,25 @@ fn a_node_that_is_told_to_stop_ends_what_is_under_way_and_keeps_no_claim() {
 }
 
 #[test]
+fn a_node_that_ends_over_a_slow_relay_gives_its_emails_back() {
+    let mut relay = Relay::start();
+    let hours = 3_600;
+    relay.order(&json!({"delay": hours}));
+    let (database, mut dashboard, program) = deliver_by_a_process(Backend::Sqlite, &relay);
+    for _ in 0..UNDER_WAY {
+        accept(&program, &email("ada@acme.test"));
+    }
+    until_all(&database, "claim IS NOT NULL");
+    assert!(dashboard.terminate());
+
+    relay.order(&json!({"delay": 0}));
+    let _again = Dashboard::start(&database, &["--smtp-url", &relay.url()]);
+    // No lease has to end first.
+    until_all(&database, "status = 'delivered'");
+    assert_eq!(message_ids(&relay.got()).len(), UNDER_WAY);
+}
+
+#[test]
 fn a_login_is_sent_over_tls_alone_and_a_wrong_one_fails_no_email() {
     let mut relay = Relay::with_tls();
     relay.order(&json!({"password": "four grey lamps"}));

@@ -1,10 +1,12 @@
 //! What DNS says of a domain, and what becomes of the domain and its keys by that.
 
 use chrono::{TimeDelta, Utc};
+use tosend_dashboard::accounts::event::Actor;
 use tosend_dashboard::accounts::store::AccountId;
 use tosend_dashboard::db::{DatabaseUrl, Db};
 use tosend_dashboard::domains::dkim::DkimKey;
 use tosend_dashboard::domains::name::DomainName;
+use tosend_dashboard::domains::records::{Findings, RecordState};
 use tosend_dashboard::domains::store as domains_store;
 use tosend_dashboard::secret::ServerSecret;
 
@@ -385,6 +387,32 @@ both! {
         assert_eq!(status(&app, id), "verified");
         let unknown = ["domain", "replace-key", "--account", EMAIL, "other.test"];
         assert!(cli(&app.database, &unknown, "").is_err());
+    }
+
+    fn what_dns_said_of_an_old_key_says_nothing_of_the_new_one(app: App) {
+        let owner = app.owner();
+        let (id, _) = add(&owner, "acme.test");
+        let account = AccountId(app.database.number("SELECT id FROM accounts"));
+        let public = || {
+            until("a key", || is_set(&app, id, "dkim_public"));
+            app.database.text("SELECT dkim_public FROM sending_domains")
+        };
+        let db = Db::open(&DatabaseUrl::parse(&app.database.url).unwrap()).unwrap();
+        let found = Findings { dkim: Some(RecordState::Found), ..Findings::default() };
+        let settle = |public: &str| {
+            let settled = db.write_blocking(|conn| {
+                domains_store::settle(conn, account, id, public, &found, &Actor::server())
+            });
+            settled.unwrap().unwrap()
+        };
+        // As if it had been looked up before, and answered now.
+        let old = public();
+        let replace = ["domain", "replace-key", "--account", EMAIL, "acme.test"];
+        cli(&app.database, &replace, "").unwrap();
+        settle(&old);
+        assert_eq!(status(&app, id), "pending");
+        settle(&public());
+        assert_eq!(status(&app, id), "verified");
     }
 
     fn every_domain_has_a_key_that_only_the_server_can_use(app: App) {

@@ -52,8 +52,8 @@ pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<b
     Ok(claimed == 1)
 }
 
-/// Writes down what DNS says of a domain with this public key, moves the domain as that demands, and says when it is to be
-/// looked at again. Returns it as it is now.
+/// Writes down what DNS says of a domain with this public key, moves the domain as that demands, and
+/// says when it is to be looked at again. Returns it as it is now.
 pub fn settle(
     conn: &mut Connection,
     account: AccountId,
