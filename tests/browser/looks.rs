@@ -2,6 +2,9 @@
 //! while it loads, and axe finds nothing. Pictures are left in `target/screenshots` for people to
 //! look at.
 
+use std::thread;
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::browser::Browser;
@@ -465,6 +468,30 @@ fn the_page_as_the_readme_shows_it() {
         spread(&browser, DESKTOP);
         browser.shoot(&format!("readme-{theme}"));
     }
+}
+
+/// Where a page comes in parts, what is drawn of the first would be moved by the next.
+#[test]
+fn nothing_is_drawn_before_a_page_is_whole() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let network = Proxy::to(&app.address.to_string());
+    let browser = Browser::through(&network);
+    // What pages share comes with the first of them.
+    browser.goto("/login");
+    for path in ["/signup", "/docs/api", "/nothing"] {
+        network.hold_after("</svg>");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                until("the page has begun", || network.is_holding());
+                // Time to draw what there is.
+                thread::sleep(Duration::from_secs(1));
+                network.restore();
+            });
+            browser.goto(path);
+        });
+        assert_still(&browser, path);
+    }
+    browser.forgive(&["status of 404"]);
 }
 
 /// The alarm works.

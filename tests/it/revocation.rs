@@ -5,6 +5,7 @@
 //! last tests turn the program on verifiers that are wrong, and it must find them out.
 
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -89,8 +90,10 @@ impl<'a> Scene<'a> {
             }
         };
         thread::scope(|scope| {
-            for _ in 0..PROBERS {
-                scope.spawn(work);
+            let crews: Vec<_> = (0..PROBERS).map(|_| scope.spawn(work)).collect();
+            for crew in crews {
+                // Fails as the crew did, which tells why.
+                crew.join().unwrap_or_else(|why| resume_unwind(why));
             }
         });
         accepts.into_inner()

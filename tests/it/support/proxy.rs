@@ -23,6 +23,8 @@ struct State {
     open: Vec<TcpStream>,
     /// How many more bytes come from the database before the next cut.
     left: Option<usize>,
+    /// After this nothing gets through any more.
+    hold: Option<&'static str>,
     cuts: usize,
     connections: usize,
     /// Connections of earlier ones carry nothing any more.
@@ -47,6 +49,7 @@ impl Proxy {
                 mode: Mode::Pass,
                 open: Vec::new(),
                 left: None,
+                hold: None,
                 cuts: 0,
                 connections: 0,
                 generation: 0,
@@ -72,7 +75,18 @@ impl Proxy {
         self.network.state().left = Some(bytes);
     }
 
-    /// How often that happened.
+    /// Lets nothing through any more once this text came from the database, and holds back what comes
+    /// right after it.
+    pub fn hold_after(&self, text: &'static str) {
+        self.network.state().hold = Some(text);
+    }
+
+    /// Whether that happened.
+    pub fn is_holding(&self) -> bool {
+        self.network.state().mode == Mode::Swallow
+    }
+
+    /// How often connections were closed in the middle.
     pub fn cuts(&self) -> usize {
         self.network.state().cuts
     }
@@ -189,9 +203,26 @@ impl Network {
                     .filter(|_| cut.is_none())
                     .map(|left| left - length);
             }
+            let mut begun = 0;
+            if is_answer
+                && let Some(text) = state.hold
+                && let Some(end) = end_of(text, &bytes[..length])
+            {
+                state.hold = None;
+                state.mode = Mode::Swallow;
+                drop(state);
+                begun = end;
+                if to.write_all(&bytes[..end]).is_err() {
+                    break;
+                }
+                state = self.passable(generation);
+                if state.mode != Mode::Pass {
+                    break;
+                }
+            }
             // Beside the lock: other connections go on while this one's reader is slow.
             drop(state);
-            let is_written = to.write_all(&bytes[..cut.unwrap_or(length)]).is_ok();
+            let is_written = to.write_all(&bytes[begun..cut.unwrap_or(length)]).is_ok();
             if cut.is_some() {
                 let mut state = self.state();
                 state.cut();
@@ -205,6 +236,11 @@ impl Network {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
+}
+
+fn end_of(text: &str, bytes: &[u8]) -> Option<usize> {
+    let mut windows = bytes.windows(text.len());
+    Some(windows.position(|window| window == text.as_bytes())? + text.len())
 }
 
 impl State {
