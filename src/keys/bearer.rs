@@ -190,6 +190,8 @@ impl FromRequest for BearerWithBody {
         Box::pin(async move {
             let state = State::of(&request);
             let in_header = from_header(request.headers())?;
+            // For a place alone. What counts is the verdict when the body is there: the key may be
+            // revoked meanwhile.
             let is_known = async || match &in_header {
                 Some(key) => matches!(state.verifier.verify(key).await, Ok(Some(_))),
                 // It may still come, in the body.
