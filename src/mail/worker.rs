@@ -4,11 +4,13 @@
 //! take. A node that dies over it leaves it to another, which cannot know whether the relay has it.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use futures_util::FutureExt;
 use lettre::Address;
 use lettre::message::DkimConfig;
 use tokio::sync::Notify;
@@ -20,6 +22,7 @@ use super::mime::{self, Mail, STACK_BYTES, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::relay_url::RelayUrl;
 use super::store::{self, Outgoing};
+use crate::background::Runtime;
 use crate::clock;
 use crate::db::{self, Db};
 use crate::domains::dkim::DkimKey;
@@ -55,11 +58,7 @@ pub fn run(
     accepted: &Arc<Notify>,
     stop: Receiver<()>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_stack_size(STACK_BYTES)
-        .build();
-    let runtime = match runtime {
+    let runtime = match Runtime::new(Some(STACK_BYTES)) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "emails cannot be delivered");
@@ -74,8 +73,6 @@ pub fn run(
         under_way: Mutex::default(),
     });
     runtime.block_on(worker.deliver(accepted, stop));
-    // It would wait for a database that hangs.
-    runtime.shutdown_background();
 }
 
 struct Worker {
@@ -114,7 +111,7 @@ impl Worker {
             is_failing = claimed.is_err();
             for (id, claim) in claimed.unwrap_or_default() {
                 let worker = self.clone();
-                attempts.spawn(async move { worker.attempt(id, claim).await });
+                attempts.spawn(async move { worker.attempt_unless_it_panics(id, claim).await });
             }
             tokio::select! {
                 _ = &mut stopped => break,
@@ -174,6 +171,18 @@ impl Worker {
         let claimed: Vec<_> = ids.into_iter().map(|id| (id, claim.clone())).collect();
         self.under_way().extend(claimed.iter().cloned());
         Ok(claimed)
+    }
+
+    /// A panic over one email leaves it to the end of its lease, and others alone.
+    async fn attempt_unless_it_panics(&self, id: i64, claim: String) {
+        let attempt = AssertUnwindSafe(self.attempt(id, claim.clone())).catch_unwind();
+        if attempt.await.is_err() {
+            self.under_way().remove(&(id, claim));
+            tracing::error!(
+                email = id,
+                "an attempt to deliver panicked; it is repeated in ten minutes"
+            );
+        }
     }
 
     /// One attempt, and what it comes to is written down.
