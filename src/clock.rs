@@ -1,5 +1,8 @@
 //! The one clock. Every instant the program stores is made here.
 
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, TimeDelta, Timelike, Utc};
 
 /// The present instant in UTC, cut to microseconds: PostgreSQL stores no finer ones, and an
@@ -11,6 +14,15 @@ pub fn now() -> NaiveDateTime {
 /// An instant as it can be stored.
 pub fn to_microseconds(instant: NaiveDateTime) -> NaiveDateTime {
     instant.trunc_subsecs(6)
+}
+
+/// For how long the machine has run, times of sleep included, which `Instant` leaves out.
+pub fn since_boot() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let uptime = std::fs::read_to_string("/proc/uptime").ok();
+    let seconds = uptime.and_then(|text| text.split_whitespace().next()?.parse().ok());
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.unwrap_or_else(|| START.elapsed())
 }
 
 const MONTHS: [&str; 12] = [

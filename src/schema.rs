@@ -65,6 +65,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    clock_seen (id) {
+        id -> Int8,
+        believed_at -> Timestamp,
+        odd_at -> Nullable<Timestamp>,
+        steady_seconds -> Int8,
+    }
+}
+
+diesel::table! {
     email_counts (account_id, hour, api_key_id, domain_id) {
         account_id -> Int8,
         api_key_id -> Int8,
@@ -212,6 +221,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_key_domains,
     api_key_uses,
     api_keys,
+    clock_seen,
     email_counts,
     email_counts_frontier,
     emails,

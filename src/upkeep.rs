@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 
 use chrono::{NaiveDateTime, TimeDelta};
 
-use crate::accounts::store::{AccountId, events};
+use crate::accounts::store::{AccountId, events, sessions};
 use crate::clock;
 use crate::config::Config;
+use crate::db::clock_watch::{self, Change};
 use crate::db::{self, Db};
+use crate::domains::store as domains_store;
 use crate::keys::store;
-use crate::mail::store as mail_store;
+use crate::mail::{store as mail_store, worker};
 
 const TICK: Duration = Duration::from_secs(1);
+/// How often the clock is compared with what the database remembers.
+const WATCH: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 /// Keys that are looked up at a time.
@@ -27,20 +31,28 @@ const CONTENTS: i64 = 50;
 
 /// Goes on until `stop` is dropped.
 pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
-    let upkeep = Upkeep {
+    let mut upkeep = Upkeep {
         db,
         config,
         since: clock::now(),
+        watched: None,
         stop,
     };
-    let (mut quiet_at, mut count_at, mut forget_at) =
-        (Instant::now(), Instant::now(), Instant::now());
+    let now = Instant::now();
+    let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
     let mut is_failing = false;
     loop {
-        let mut done = upkeep.end_due();
+        let mut done = Ok(());
+        if Instant::now() >= watch_at {
+            watch_at = Instant::now() + WATCH;
+            done = upkeep.watch_clock();
+        }
+        if done.is_ok() {
+            done = upkeep.end_due();
+        }
         if done.is_ok() && Instant::now() >= quiet_at {
             quiet_at = Instant::now() + MINUTE;
-            done = upkeep.end_quiet();
+            done = upkeep.end_quiet().and(upkeep.pull_back());
         }
         if done.is_ok() && Instant::now() >= count_at {
             let counted = upkeep.count_emails();
@@ -70,10 +82,51 @@ struct Upkeep<'a> {
     config: &'a Config,
     /// When this server began: before, nobody may have been able to call.
     since: NaiveDateTime,
+    /// When the clock was compared last, in time since the machine was started.
+    watched: Option<Duration>,
     stop: &'a Receiver<()>,
 }
 
 impl Upkeep<'_> {
+    fn watch_clock(&mut self) -> db::Result<()> {
+        let since_boot = clock::since_boot();
+        let ran = self.watched.map(|before| since_boot.saturating_sub(before));
+        let ran = ran.map(|ran| TimeDelta::from_std(ran).unwrap_or(TimeDelta::MAX / 2));
+        let watch = |conn: &mut _| clock_watch::watch(conn, ran);
+        let change = self.db.write_blocking(watch)?;
+        let is_first = self.watched.replace(since_boot).is_none();
+        let doubt = match change {
+            Some(Change::Doubted(doubt)) => Some(doubt),
+            None if is_first => self.db.read_blocking(clock_watch::find_doubt)?,
+            Some(Change::InLineAgain | Change::Accepted) => {
+                tracing::info!("the clock is believed again");
+                self.since = clock::now();
+                self.db.write_blocking(|conn| {
+                    store::pull_back_uses_of_any_account(conn)?;
+                    sessions::pull_back_of_any_account(conn)
+                })?;
+                None
+            }
+            None => None,
+        };
+        if let Some(doubt) = doubt {
+            tracing::warn!("{doubt}");
+        }
+        Ok(())
+    }
+
+    /// What a wrong clock put off.
+    fn pull_back(&self) -> db::Result<()> {
+        let emails = self.db.write_blocking(worker::pull_back)?;
+        let domains = self
+            .db
+            .write_blocking(domains_store::pull_back_of_any_account)?;
+        if emails + domains > 0 {
+            tracing::info!(emails, domains, "what a wrong clock had put off is due now");
+        }
+        Ok(())
+    }
+
     /// Reads first: SQLite has one writer, who is not to be taken up every second for nothing.
     fn end_due(&self) -> db::Result<()> {
         let due = |conn: &mut _| store::find_due_of_any_account(conn, KEYS);
@@ -105,6 +158,12 @@ impl Upkeep<'_> {
 
     /// Gives how many hours were counted.
     fn count_emails(&self) -> db::Result<usize> {
+        let is_ahead = self
+            .db
+            .read_blocking(store::is_counted_ahead_of_any_account)?;
+        if is_ahead && self.db.write_blocking(store::recount_of_any_account)? {
+            tracing::warn!("emails are counted anew: a wrong clock had led the counts astray");
+        }
         for counted in 0..HOURS {
             let hour = match self.is_told() {
                 true => None,
@@ -120,13 +179,14 @@ impl Upkeep<'_> {
     }
 
     fn forget(&self) -> db::Result<()> {
-        let before = clock::now() - TimeDelta::days(self.config.activity_days);
-        let ended_before = clock::now() - TimeDelta::days(self.config.retention_days);
+        let (activity_days, retention_days) =
+            (self.config.activity_days, self.config.retention_days);
         let hashes = self.repeat(|conn| store::forget_ended_of_any_account(conn, ROWS));
         let calls = self.repeat(|conn| store::forget_calls_of_any_account(conn, ROWS));
-        let events = self.repeat(|conn| events::forget_of_any_account(conn, before, ROWS));
-        let contents = self
-            .repeat(|conn| mail_store::forget_content_of_any_account(conn, ended_before, CONTENTS));
+        let events = self.repeat(|conn| events::forget_of_any_account(conn, activity_days, ROWS));
+        let contents = self.repeat(|conn| {
+            mail_store::forget_content_of_any_account(conn, retention_days, CONTENTS)
+        });
         hashes.and(calls).and(events).and(contents)
     }
 

@@ -16,6 +16,7 @@ const MANY: usize = 10_000;
 /// Failures that cost nothing: people mistype.
 const FREE_FAILURES: i64 = 5;
 const LONGEST_DELAY_SECONDS: i64 = 60;
+pub const LONGEST_DELAY: TimeDelta = TimeDelta::seconds(LONGEST_DELAY_SECONDS);
 
 /// How often an address may submit the forms that run argon2. IPv6 counts by /64, which is what
 /// one customer has. Each node counts for itself.

@@ -2,6 +2,7 @@
 
 mod account;
 mod apply;
+mod clock;
 mod domain;
 mod key;
 mod serve;
@@ -49,6 +50,9 @@ enum Command {
     Key(key::Command),
     /// Make an account have the domains and keys that a file declares; delete nothing
     Apply(apply::ApplyArgs),
+    /// Whether the clock is believed
+    #[command(subcommand)]
+    Clock(clock::Command),
     /// Bring the database's tables up to date, and do nothing else
     Migrate,
     /// Make this machine's secret the one that all nodes of a PostgreSQL share: signs everyone out
@@ -91,6 +95,7 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Domain(command) => domain::run(command, &config, &db),
         Command::Key(command) => key::run(command, &config, &db),
         Command::Apply(args) => apply::run(&args, &config, &db),
+        Command::Clock(command) => clock::run(&command, &db),
         Command::Migrate => print("The database is up to date."),
         Command::AdoptSecret => adopt_secret(&config, &db),
     }

@@ -1,11 +1,13 @@
 //! The database: SQLite in a file, or PostgreSQL. Knows no noun and nothing of HTTP.
 
+pub mod clock_watch;
 mod connection;
 mod error;
 pub mod migrations;
 pub mod nodes;
 mod pool;
 
+pub use clock_watch::{stamp, trusted_now};
 use connection::without_timeouts;
 pub use connection::{AnyConnection as Connection, DatabaseUrl, Purpose, now, serialize, timezone};
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};

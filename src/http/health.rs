@@ -4,7 +4,7 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 
 use crate::app::State;
-use crate::db::migrations;
+use crate::db::{clock_watch, migrations};
 
 /// `GET /healthz`: the process answers. Does not touch the database.
 pub async fn alive() -> HttpResponse {
@@ -14,7 +14,7 @@ pub async fn alive() -> HttpResponse {
 }
 
 /// `GET /readyz`: the database answers and has all migrations, and every part of the server runs;
-/// else 503.
+/// else 503. It also tells if the clock is in doubt.
 pub async fn ready(state: web::Data<State>) -> HttpResponse {
     let problems = match migrations::are_complete(&state.db).await {
         Ok(true) => state.parts.list_down(),
@@ -24,8 +24,11 @@ pub async fn ready(state: web::Data<State>) -> HttpResponse {
             vec!["the database does not answer".to_owned()]
         }
     };
+    // Which keeps no key from being served.
+    let doubt = state.db.read(clock_watch::find_doubt).await.ok().flatten();
+    let doubt = doubt.map_or(String::new(), |doubt| format!("\n{doubt}"));
     let (mut response, text) = match problems.is_empty() {
-        true => (HttpResponse::Ok(), "ready".to_owned()),
+        true => (HttpResponse::Ok(), format!("ready{doubt}")),
         false => (HttpResponse::ServiceUnavailable(), problems.join("\n")),
     };
     response

@@ -70,7 +70,7 @@ pub struct Refused {
 #[derive(Debug, Clone)]
 pub struct Before {
     pub attempts: i64,
-    pub first_attempt_at: NaiveDateTime,
+    pub first_attempt_at: Option<NaiveDateTime>,
     pub refused: Vec<Refused>,
     /// How many have it already.
     pub delivered: usize,
@@ -81,7 +81,8 @@ pub struct Before {
 pub struct Outcome {
     pub status: Status,
     pub attempts: i64,
-    pub first_attempt_at: NaiveDateTime,
+    /// `None` until there was one at a time that could be believed.
+    pub first_attempt_at: Option<NaiveDateTime>,
     /// In how long it is tried again, if it is.
     pub retry_in: Option<TimeDelta>,
     /// Who is still to get it.
@@ -91,8 +92,14 @@ pub struct Outcome {
 }
 
 impl Before {
-    /// After the relay told the fate of each recipient.
-    pub fn then(self, now: NaiveDateTime, recipients: &[Address], fates: &[Fate]) -> Outcome {
+    /// After the relay told the fate of each recipient. `now`: unless the clock is in doubt, when no
+    /// email is given up.
+    pub fn then(
+        self,
+        now: Option<NaiveDateTime>,
+        recipients: &[Address],
+        fates: &[Fate],
+    ) -> Outcome {
         let is_over = self.is_over(now);
         let (mut refused, mut remaining, mut delivered) =
             (self.refused, Vec::new(), self.delivered);
@@ -125,7 +132,7 @@ impl Before {
         Outcome {
             status,
             attempts: self.attempts + 1,
-            first_attempt_at: self.first_attempt_at,
+            first_attempt_at: self.first_attempt_at.or(now),
             retry_in: (!remaining.is_empty()).then(|| delay(self.attempts)),
             remaining,
             refused,
@@ -137,7 +144,7 @@ impl Before {
     /// is wrong.
     pub fn then_trouble(
         self,
-        now: NaiveDateTime,
+        now: Option<NaiveDateTime>,
         recipients: &[Address],
         trouble: &Trouble,
         retry_in: Duration,
@@ -151,7 +158,7 @@ impl Before {
         Outcome {
             status: Status::Deferred,
             attempts: self.attempts,
-            first_attempt_at: self.first_attempt_at,
+            first_attempt_at: self.first_attempt_at.or(now),
             retry_in: Some(TimeDelta::from_std(retry_in).unwrap_or(TimeDelta::minutes(1))),
             remaining: recipients.iter().map(ToString::to_string).collect(),
             refused: self.refused,
@@ -172,8 +179,9 @@ impl Before {
         }
     }
 
-    fn is_over(&self, now: NaiveDateTime) -> bool {
-        now - self.first_attempt_at >= PATIENCE
+    fn is_over(&self, now: Option<NaiveDateTime>) -> bool {
+        let since = self.first_attempt_at.zip(now);
+        since.is_some_and(|(first, now)| now - first >= PATIENCE)
     }
 }
 
@@ -192,7 +200,7 @@ mod tests {
     fn before(attempts: i64, hours: i64) -> Before {
         Before {
             attempts,
-            first_attempt_at: clock::now() - TimeDelta::hours(hours),
+            first_attempt_at: Some(clock::now() - TimeDelta::hours(hours)),
             refused: Vec::new(),
             delivered: 0,
         }
@@ -222,7 +230,7 @@ mod tests {
             Fate::Refused("550 no such user".into()),
             Fate::Deferred("450 later".into()),
         ];
-        let outcome = before(2, 1).then(clock::now(), &to, &fates);
+        let outcome = before(2, 1).then(Some(clock::now()), &to, &fates);
         assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
         assert_eq!(outcome.remaining, ["bob2@example.org"]);
         assert_eq!(outcome.refused.len(), 1);
@@ -234,9 +242,9 @@ mod tests {
     fn after_two_days_it_ends_with_the_reason() {
         let to: [Address; 1] = addresses();
         let fates = [Fate::Deferred("450 later".into())];
-        let outcome = before(3, 47).then(clock::now(), &to, &fates);
+        let outcome = before(3, 47).then(Some(clock::now()), &to, &fates);
         assert_eq!(outcome.status, Status::Deferred);
-        let outcome = before(3, 48).then(clock::now(), &to, &fates);
+        let outcome = before(3, 48).then(Some(clock::now()), &to, &fates);
         assert_eq!((outcome.status, outcome.retry_in), (Status::Failed, None));
         assert_eq!(outcome.reply, "450 later");
         assert_eq!(outcome.refused[0].reply, "450 later");
@@ -247,8 +255,26 @@ mod tests {
             ..before(3, 48)
         };
         assert_eq!(
-            late.then(clock::now(), &to, &fates).status,
+            late.then(Some(clock::now()), &to, &fates).status,
             Status::Delivered
+        );
+    }
+
+    #[test]
+    fn nothing_ends_by_a_clock_that_is_in_doubt() {
+        let to: [Address; 1] = addresses();
+        let fates = [Fate::Deferred("450 later".into())];
+        let outcome = before(3, 1_000).then(None, &to, &fates);
+        assert_eq!(outcome.status, Status::Deferred);
+        let away = Trouble::Unreachable("no connection".into());
+        let first = Before {
+            first_attempt_at: None,
+            ..before(3, 1_000)
+        };
+        let outcome = first.then_trouble(None, &to, &away, Duration::from_secs(1));
+        assert_eq!(
+            (outcome.status, outcome.first_attempt_at),
+            (Status::Deferred, None)
         );
     }
 
@@ -257,13 +283,13 @@ mod tests {
         let to: [Address; 1] = addresses();
         let wait = Duration::from_secs(30);
         let away = Trouble::Unreachable("no connection".into());
-        let outcome = before(3, 1).then_trouble(clock::now(), &to, &away, wait);
+        let outcome = before(3, 1).then_trouble(Some(clock::now()), &to, &away, wait);
         assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
         assert_eq!(outcome.retry_in, Some(TimeDelta::seconds(30)));
-        let outcome = before(3, 48).then_trouble(clock::now(), &to, &away, wait);
+        let outcome = before(3, 48).then_trouble(Some(clock::now()), &to, &away, wait);
         assert_eq!(outcome.status, Status::Failed);
         let wrong = Trouble::NotLetIn;
-        let outcome = before(3, 1_000).then_trouble(clock::now(), &to, &wrong, wait);
+        let outcome = before(3, 1_000).then_trouble(Some(clock::now()), &to, &wrong, wait);
         assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
     }
 }

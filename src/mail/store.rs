@@ -49,7 +49,7 @@ impl Sent {
 
 /// The emails whose time has come, longest waiting first.
 pub fn list_due_of_any_account(conn: &mut Connection, most: i64) -> db::Result<Vec<i64>> {
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     Ok(emails::table
         .filter(emails::ended_at.is_null())
         .filter(emails::next_attempt_at.le(now))
@@ -67,7 +67,7 @@ pub fn claim_of_any_account(
     claim: &str,
     lease: TimeDelta,
 ) -> db::Result<Vec<i64>> {
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     let mut claimed = Vec::new();
     for id in ids {
         if claimed.len() == most {
@@ -137,7 +137,7 @@ pub fn settle_of_any_account(
     claim: &str,
     outcome: &Outcome,
 ) -> db::Result<bool> {
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     let json = |list: serde_json::Result<String>| list.expect("a list of strings");
     let refused =
         (!outcome.refused.is_empty()).then(|| json(serde_json::to_string(&outcome.refused)));
@@ -157,9 +157,29 @@ pub fn settle_of_any_account(
     Ok(count == 1)
 }
 
+/// Lets no email wait for a time that only a wrong clock could have set: what waits for longer than
+/// `longest` is due now, or when its lease would end. Returns how many did.
+pub fn pull_back_of_any_account(
+    conn: &mut Connection,
+    longest: TimeDelta,
+    lease: TimeDelta,
+) -> db::Result<usize> {
+    let now = db::stamp(conn)?;
+    let far = emails::table
+        .filter(emails::ended_at.is_null())
+        .filter(emails::next_attempt_at.gt(now + longest));
+    let claimed = diesel::update(far.filter(emails::claim.is_not_null()))
+        .set(emails::next_attempt_at.eq(now + lease))
+        .execute(conn)?;
+    let waiting = diesel::update(far)
+        .set(emails::next_attempt_at.eq(now))
+        .execute(conn)?;
+    Ok(claimed + waiting)
+}
+
 /// Gives an email back as it was, for whoever comes next.
 pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> db::Result<()> {
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     diesel::update(claimed(id, claim))
         .set((
             emails::claim.eq(None::<String>),
@@ -169,12 +189,16 @@ pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> 
     Ok(())
 }
 
-/// Removes the content of some emails that ended before an instant. Returns of how many.
+/// Removes the content of some emails that ended more than so many days ago. Returns of how many.
 pub fn forget_content_of_any_account(
     conn: &mut Connection,
-    before: NaiveDateTime,
+    days: i64,
     most: i64,
 ) -> db::Result<usize> {
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(0);
+    };
+    let before = now - TimeDelta::days(days);
     let old: Vec<i64> = emails::table
         .filter(emails::ended_at.lt(before))
         .filter(emails::message.is_not_null())

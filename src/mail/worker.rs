@@ -23,8 +23,7 @@ use super::relay::{Fate, Relay, Trouble};
 use super::relay_url::RelayUrl;
 use super::store::{self, Outgoing};
 use crate::background::Runtime;
-use crate::clock;
-use crate::db::{self, Db};
+use crate::db::{self, Connection, Db};
 use crate::domains::dkim::DkimKey;
 use crate::domains::store as domains_store;
 use crate::emails::message::Message;
@@ -42,6 +41,8 @@ const POLL: Duration = Duration::from_secs(2);
 /// How long a relay that cannot be used is left alone, at first and at most.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Longer than any email waits for its next attempt.
+const LONGEST_WAIT: TimeDelta = TimeDelta::days(1);
 /// Looked up at a time; other nodes may be quicker with some.
 const CANDIDATES: i64 = 32;
 /// At the end: for what is under way, and for giving back what is not done.
@@ -73,6 +74,12 @@ pub fn run(
         under_way: Mutex::default(),
     });
     runtime.block_on(worker.deliver(accepted, stop));
+}
+
+/// Lets no email wait for a time that only a wrong clock could have set. Returns how many did.
+pub fn pull_back(conn: &mut Connection) -> db::Result<usize> {
+    let lease = TimeDelta::from_std(LEASE).expect("minutes");
+    store::pull_back_of_any_account(conn, LONGEST_WAIT, lease)
 }
 
 struct Worker {
@@ -217,7 +224,7 @@ impl Worker {
         };
         let mut before = Before {
             attempts: email.attempts,
-            first_attempt_at: email.first_attempt_at.unwrap_or_else(clock::now),
+            first_attempt_at: email.first_attempt_at,
             refused: email.refused.clone(),
             delivered: 0,
         };
@@ -242,14 +249,16 @@ impl Worker {
             let words = "The relay took too long.".to_owned();
             Ok(vec![Fate::Deferred(words); recipients.len()])
         });
+        let trusted_now = |conn: &mut _| Ok::<_, db::Error>(db::trusted_now(conn)?);
+        let now = self.db.read(trusted_now).await.unwrap_or_default();
         Ok(Some(match sent {
             Ok(fates) => {
                 self.can_be_used();
-                before.then(clock::now(), &recipients, &fates)
+                before.then(now, &recipients, &fates)
             }
             Err(trouble) => {
                 let rest = self.cannot_be_used(&trouble);
-                before.then_trouble(clock::now(), &recipients, &trouble, rest)
+                before.then_trouble(now, &recipients, &trouble, rest)
             }
         }))
     }

@@ -9,6 +9,7 @@ mod activity;
 mod api;
 mod apply;
 mod batch;
+mod clock;
 mod command_line;
 mod defences;
 mod delivery;

@@ -2,12 +2,11 @@
 
 use std::net::IpAddr;
 
-use chrono::{Days, NaiveDateTime};
+use chrono::{Days, NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::AccountId;
 use crate::accounts::event::{Action, Actor, Filter, Kind, NewEvent};
-use crate::clock;
 use crate::db::{self, Connection};
 use crate::schema::events;
 
@@ -73,7 +72,7 @@ pub fn record(
     diesel::insert_into(events::table)
         .values((
             events::account_id.eq(account.0),
-            events::at.eq(clock::now()),
+            events::at.eq(db::stamp(conn)?),
             events::actor.eq(&actor.name),
             events::address.eq(actor.address.map(|address: IpAddr| address.to_string())),
             events::action.eq(event.action.as_str()),
@@ -140,12 +139,12 @@ pub fn list(
     Ok(rows.into_iter().map(Event::from).collect())
 }
 
-/// Removes some of the events that are older than an instant. Returns how many.
-pub fn forget_of_any_account(
-    conn: &mut Connection,
-    before: NaiveDateTime,
-    most: i64,
-) -> db::Result<usize> {
+/// Removes some of the events that are older than so many days. Returns how many.
+pub fn forget_of_any_account(conn: &mut Connection, days: i64, most: i64) -> db::Result<usize> {
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(0);
+    };
+    let before = now - TimeDelta::days(days);
     let old: Vec<i64> = events::table
         .filter(events::at.lt(before))
         .order(events::at)

@@ -404,8 +404,10 @@ pub fn rehash_password(
 /// Returns the seconds to wait if the account's sign-in is shut.
 pub fn begin_attempt(conn: &mut Connection, email: &Email) -> db::Result<Option<i64>> {
     let now = clock::now();
-    diesel::delete(login_attempts::table.filter(login_attempts::next_at.lt(now - FORGIVEN)))
-        .execute(conn)?;
+    if let Some(now) = db::trusted_now(conn)? {
+        diesel::delete(login_attempts::table.filter(login_attempts::next_at.lt(now - FORGIVEN)))
+            .execute(conn)?;
+    }
     let email_hash = hash_of(email);
     let inserted = conn.transaction(|conn| {
         diesel::insert_into(login_attempts::table)
@@ -421,9 +423,13 @@ pub fn begin_attempt(conn: &mut Connection, email: &Email) -> db::Result<Option<
         Err(error) if is_unique_violation(&error) => {}
         Err(error) => return Err(error.into()),
     }
+    // A longer delay than the longest was set by a clock that was wrong.
+    let is_open = login_attempts::next_at
+        .le(now)
+        .or(login_attempts::next_at.gt(now + throttle::LONGEST_DELAY));
     let failures: Option<i64> = diesel::update(login_attempts::table)
         .filter(login_attempts::email_hash.eq(&email_hash[..]))
-        .filter(login_attempts::next_at.le(now))
+        .filter(is_open)
         .set(login_attempts::failures.eq(login_attempts::failures + 1))
         .returning(login_attempts::failures)
         .get_result(conn)

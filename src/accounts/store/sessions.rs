@@ -90,9 +90,11 @@ pub fn insert(
     if !rehash_password(conn, proven, &proven.password_hash)? {
         return Ok(false);
     }
-    let now = clock::now();
-    diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
-        .execute(conn)?;
+    if let Some(now) = db::trusted_now(conn)? {
+        diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
+            .execute(conn)?;
+    }
+    let now = db::stamp(conn)?;
     diesel::insert_into(sessions::table)
         .values((
             sessions::id_hash.eq(&id.0[..]),
@@ -249,6 +251,7 @@ pub(super) fn delete_all(conn: &mut Connection, user_id: i64) -> db::Result<()> 
 /// Lets a live session of a person go on under another id, as old as it is. Returns whether there
 /// was one.
 pub(super) fn renew(conn: &mut Connection, user_id: i64, renewal: Renewal) -> db::Result<bool> {
+    let now = db::stamp(conn)?;
     let updated = diesel::update(
         live()
             .filter(sessions::id_hash.eq(&renewal.from.0[..]))
@@ -256,7 +259,7 @@ pub(super) fn renew(conn: &mut Connection, user_id: i64, renewal: Renewal) -> db
     )
     .set((
         sessions::id_hash.eq(&renewal.to.0[..]),
-        sessions::last_seen_at.eq(clock::now()),
+        sessions::last_seen_at.eq(now),
     ))
     .execute(conn)?;
     Ok(updated == 1)
@@ -289,6 +292,19 @@ fn record_of_user(
     };
     let actor = Actor::user(user.id, &user.email, address);
     Ok(events::record(conn, user.account, &actor, event)?)
+}
+
+/// Takes back what a wrong clock put into the future: such a session would live for too long. Returns
+/// how many there were.
+pub fn pull_back_of_any_account(conn: &mut Connection) -> db::Result<usize> {
+    let now = db::stamp(conn)?;
+    let begun = diesel::update(sessions::table.filter(sessions::created_at.gt(now)))
+        .set(sessions::created_at.eq(now))
+        .execute(conn)?;
+    let seen = diesel::update(sessions::table.filter(sessions::last_seen_at.gt(now)))
+        .set(sessions::last_seen_at.eq(now))
+        .execute(conn)?;
+    Ok(begun + seen)
 }
 
 /// Notes that a session is in use. One that is gone stays gone.

@@ -9,18 +9,20 @@ use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
 use crate::domains::life::{Standing, jittered};
-use crate::domains::records::Findings;
+use crate::domains::records::{Findings, RecordState};
 use crate::schema::sending_domains;
 
 /// After this, another node looks at a domain that was claimed: longer than a look takes.
 const LEASE: TimeDelta = TimeDelta::minutes(2);
+/// Longer than any domain rests.
+const LONGEST: TimeDelta = TimeDelta::days(2);
 
 /// Some of the domains that are to be looked at.
 pub fn find_due_of_any_account(
     conn: &mut Connection,
     most: i64,
 ) -> db::Result<Vec<(AccountId, i64)>> {
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     // Two queries, since an index finds either, not "the one or the other".
     let mut due: Vec<(i64, i64)> = sending_domains::table
         .filter(sending_domains::next_check_at.is_null())
@@ -42,7 +44,7 @@ pub fn find_due_of_any_account(
 
 /// Claims a domain that is to be looked at. Returns whether it was: of all nodes one gets it.
 pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<bool> {
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     let is_due = sending_domains::next_check_at
         .is_null()
         .or(sending_domains::next_check_at.le(now));
@@ -50,6 +52,15 @@ pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<b
         .set(sending_domains::next_check_at.eq(now + LEASE))
         .execute(conn)?;
     Ok(claimed == 1)
+}
+
+/// Lets no domain wait for a time that only a wrong clock could have set. Returns how many did.
+pub fn pull_back_of_any_account(conn: &mut Connection) -> db::Result<usize> {
+    let now = db::stamp(conn)?;
+    let far = sending_domains::table.filter(sending_domains::next_check_at.gt(now + LONGEST));
+    Ok(diesel::update(far)
+        .set(sending_domains::next_check_at.eq(now))
+        .execute(conn)?)
 }
 
 /// Writes down what DNS says of a domain with this public key, moves the domain as that demands, and
@@ -69,7 +80,7 @@ pub fn settle(
     let Some(domain) = find(conn, account, id)? else {
         return Ok(None);
     };
-    let now = db::now(conn)?;
+    let now = db::stamp(conn)?;
     let (pending_since, key): (Option<NaiveDateTime>, Option<String>) = row(account, id)
         .select((sending_domains::pending_since, sending_domains::dkim_public))
         .first(conn)?;
@@ -84,6 +95,10 @@ pub fn settle(
         missing_since: domain.missing_since,
     };
     let mut after = before.after(findings.dkim, now);
+    if findings.dkim != Some(RecordState::Found) && db::trusted_now(conn)?.is_none() {
+        // How long the record has been missing cannot be told.
+        after = before.clone();
+    }
     if after.status != before.status {
         if write_status(conn, account, id, after.status)? {
             let detail = detail(after.status);

@@ -1,6 +1,6 @@
 //! Sending domains in the database.
 
-pub use self::check::{claim, find_due_of_any_account, settle};
+pub use self::check::{claim, find_due_of_any_account, pull_back_of_any_account, settle};
 
 use chrono::NaiveDateTime;
 use diesel::Connection as _;

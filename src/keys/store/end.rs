@@ -7,7 +7,6 @@ use super::life::{lock, record, row, unrestrict};
 use super::{EndedHow, Found, Key};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
-use crate::clock;
 use crate::db::{self, Connection};
 use crate::keys::name::KeyName;
 use crate::keys::scope::Scope;
@@ -25,17 +24,21 @@ pub fn delete(
 ) -> db::Result<Found> {
     let found = lock(conn, account, id)?;
     if let Found::Live(key) = &found {
-        end(conn, account, key, EndedHow::Deleted, clock::now(), actor)?;
+        let now = db::stamp(conn)?;
+        end(conn, account, key, EndedHow::Deleted, now, actor)?;
     }
     Ok(found)
 }
 
-/// Some of the keys whose time is over, which are refused already and have not ended yet.
+/// Some of the keys whose time is over, which are refused already and have not ended yet; none while
+/// the clock is in doubt.
 pub fn find_due_of_any_account(
     conn: &mut Connection,
     most: i64,
 ) -> db::Result<Vec<(AccountId, i64)>> {
-    let now = db::now(conn)?;
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(Vec::new());
+    };
     // Two queries, since SQLite looks into neither index for "the one or the other".
     let mut due: Vec<(i64, i64)> = api_keys::table
         .filter(api_keys::ended_at.is_null())
@@ -58,8 +61,11 @@ pub fn find_due_of_any_account(
     Ok(ids.collect())
 }
 
-/// The keys that were replaced and stop when they are quiet.
+/// The keys that were replaced and stop when they are quiet; none while the clock is in doubt.
 pub fn find_quiet_of_any_account(conn: &mut Connection) -> db::Result<Vec<(AccountId, i64)>> {
+    if db::trusted_now(conn)?.is_none() {
+        return Ok(Vec::new());
+    }
     let waiting: Vec<(i64, i64)> = api_keys::table
         .filter(api_keys::stops_when_quiet.is_not_null())
         .filter(api_keys::ended_at.is_null())
@@ -85,7 +91,9 @@ pub fn end_if_due(
         Found::Ended(_) => return Ok(true),
         Found::Nothing => return Ok(false),
     };
-    let now = db::now(conn)?;
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(false);
+    };
     if !is_quiet(&key, since, now)
         || accounts_store::find(conn, account)?.status == AccountStatus::Paused
     {
@@ -124,7 +132,10 @@ pub fn has_expired(
 
 /// Forgets the hashes of some of the keys that ended so long ago that they are shown no more.
 pub fn forget_ended_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
-    let since = clock::now() - super::SHOWN_AFTER_END;
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(0);
+    };
+    let since = now - super::SHOWN_AFTER_END;
     let old: Vec<i64> = api_keys::table
         .filter(api_keys::ended_hash.is_not_null())
         .filter(api_keys::ended_at.lt(since))

@@ -171,7 +171,10 @@ pub(super) fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Re
         && let Some(over) = key.end_by(now)
     {
         let server = Actor::server();
-        end(conn, account, key, over.how, over.at, &server)?;
+        // It is refused in any case; what is written down cannot be undone when the clock was wrong.
+        if db::trusted_now(conn)?.is_some() {
+            end(conn, account, key, over.how, over.at, &server)?;
+        }
         key.end = Some(over);
     }
     Ok(Found::of(key, now))

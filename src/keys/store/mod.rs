@@ -36,10 +36,11 @@ pub use life::{Edit, EditError, changes, edit, pause, resume};
 pub use list::{count_ended, count_waiting_emails, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
-pub use uses::record_uses_of_any_account;
+pub use uses::{pull_back_uses_of_any_account, record_uses_of_any_account};
 pub use verification::{LiveKey, find_live_by_hashes_of_any_account};
 pub use volume::{
-    HourOfEmails, count_emails_of_domains, count_emails_of_keys, find_hour_of_any_account,
+    HourOfEmails, count_emails_of_domains, count_emails_of_keys, countable_from_of_any_account,
+    find_hour_of_any_account, is_counted_ahead_of_any_account, recount_of_any_account,
     volume_of_account, volume_of_key, write_hour_of_any_account,
 };
 

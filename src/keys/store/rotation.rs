@@ -133,7 +133,8 @@ pub fn stop(
     if let Found::Live(key) = &found
         && has_live_successor(conn, account, key)?
     {
-        end(conn, account, key, EndedHow::Stopped, clock::now(), actor)?;
+        let now = db::stamp(conn)?;
+        end(conn, account, key, EndedHow::Stopped, now, actor)?;
     }
     Ok(found)
 }

@@ -29,6 +29,16 @@ impl<'a> From<&'a (i64, Use)> for UseRow<'a> {
     }
 }
 
+/// Takes back uses that a wrong clock put into the future, or later ones would not show. Returns how
+/// many.
+pub fn pull_back_uses_of_any_account(conn: &mut Connection) -> db::Result<usize> {
+    let now = db::stamp(conn)?;
+    let ahead = api_key_uses::table.filter(api_key_uses::used_at.gt(now));
+    Ok(diesel::update(ahead)
+        .set(api_key_uses::used_at.eq(now))
+        .execute(conn)?)
+}
+
 /// Remembers uses of keys, each unless a later one is known already.
 pub fn record_uses_of_any_account(conn: &mut Connection, uses: &[(i64, Use)]) -> db::Result<()> {
     match conn {

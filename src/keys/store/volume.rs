@@ -205,6 +205,29 @@ fn frontier(conn: &mut Connection) -> QueryResult<Option<NaiveDateTime>> {
         .optional()
 }
 
+/// The earliest time that an email may be accepted at: those before are counted already.
+pub fn countable_from_of_any_account(conn: &mut Connection) -> db::Result<NaiveDateTime> {
+    Ok(frontier(conn)?.map_or(EVER, |frontier| frontier + LATE))
+}
+
+/// Whether the frontier is ahead of the time: a wrong clock had moved it past hours whose emails came
+/// later.
+pub fn is_counted_ahead_of_any_account(conn: &mut Connection) -> db::Result<bool> {
+    let now = db::trusted_now(conn)?;
+    let ahead = frontier(conn)?.zip(now);
+    Ok(ahead.is_some_and(|(frontier, now)| frontier > now + TimeDelta::hours(1)))
+}
+
+/// Begins to count anew if the frontier is ahead of the time. Returns whether it was.
+pub fn recount_of_any_account(conn: &mut Connection) -> db::Result<bool> {
+    let is_ahead = is_counted_ahead_of_any_account(conn)?;
+    if is_ahead {
+        diesel::delete(email_counts_frontier::table).execute(conn)?;
+        diesel::delete(email_counts::table).execute(conn)?;
+    }
+    Ok(is_ahead)
+}
+
 /// The emails of an hour, to be written down; none, where there is nothing but time to be passed over.
 #[derive(Debug)]
 pub struct HourOfEmails {
@@ -236,7 +259,10 @@ struct CountRow {
 /// first email on, where nothing ever was. Nobody waits for it: it is read before anything is locked.
 pub fn find_hour_of_any_account(conn: &mut Connection) -> db::Result<Option<HourOfEmails>> {
     let from = frontier(conn)?;
-    let end = hour_of(db::now(conn)? - LATE);
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(None);
+    };
+    let end = hour_of(now - LATE);
     if from.is_some_and(|from| from >= end) {
         return Ok(None);
     }

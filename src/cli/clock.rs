@@ -1,0 +1,42 @@
+//! `tosend-dashboard clock …`
+
+use clap::Subcommand;
+
+use super::{Outcome, one_line, print};
+use crate::clock;
+use crate::db::{self, Db, clock_watch};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell whether the clock is in line with the last time that the database has seen
+    Show,
+    /// Attest that the clock is right: what is deleted, ended or given up by age is so from now on
+    Accept,
+}
+
+pub fn run(command: &Command, db: &Db) -> Outcome {
+    let told = match command {
+        Command::Show => db.read_blocking(show),
+        Command::Accept => db.write_blocking(accept),
+    };
+    print(told.map_err(|e| one_line(&e.to_string()))?)
+}
+
+fn show(conn: &mut db::Connection) -> db::Result<String> {
+    Ok(match clock_watch::find_doubt(conn)? {
+        Some(doubt) => format!("{doubt}."),
+        None => format!("The clock is believed: {}.", time(conn)?),
+    })
+}
+
+fn accept(conn: &mut db::Connection) -> db::Result<String> {
+    let now = clock_watch::accept(conn)?;
+    Ok(format!(
+        "The clock is believed now: {}.",
+        clock::for_people(&now)
+    ))
+}
+
+fn time(conn: &mut db::Connection) -> db::Result<String> {
+    Ok(clock::for_people(&db::now(conn)?))
+}
