@@ -6,6 +6,7 @@ mod error;
 pub mod migrations;
 pub mod nodes;
 mod pool;
+mod sqlite_file;
 
 pub use clock_watch::{stamp, trusted_now};
 use connection::without_timeouts;

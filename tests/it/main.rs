@@ -35,6 +35,7 @@ mod sender_rule;
 mod settings;
 mod stderr;
 mod threads;
+mod turns;
 mod usage;
 mod usage_counts;
 mod verify;
