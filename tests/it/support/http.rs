@@ -413,6 +413,11 @@ impl Slow {
         String::from_utf8(head).unwrap()
     }
 
+    /// Sends a part of the body.
+    pub fn send(&mut self, part: &str) {
+        self.0.write_all(part.as_bytes()).unwrap();
+    }
+
     /// Sends the body and reads until the server closes.
     pub fn end(&mut self, body: &str) -> String {
         self.0.write_all(body.as_bytes()).unwrap();
