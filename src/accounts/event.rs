@@ -72,6 +72,7 @@ impl Actor {
 pub fn actor_label(name: &str) -> &str {
     match name {
         OPERATOR => "the operator (command line)",
+        STRANGER => "somebody not signed in",
         SERVER => "the server",
         email => email,
     }

@@ -114,6 +114,10 @@ impl Dashboard {
         Program::new(self.base.clone(), key)
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`: no chance to tidy up.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
