@@ -106,7 +106,7 @@ fn adopt_secret(config: &Config, db: &Db) -> Outcome {
 }
 
 fn read_secret(config: &Config) -> Result<ServerSecret, String> {
-    make_folder_of(&config.secret_file)?;
+    make_folder(config.secret_file.parent().unwrap_or(Path::new("")))?;
     ServerSecret::read_or_make(&config.secret_file)
 }
 
@@ -150,8 +150,8 @@ fn log_to_stderr(config: &Config) {
 
 /// The database, made if it is a file that is missing, with all migrations.
 fn open(config: &Config) -> Result<Db, String> {
-    if let DatabaseUrl::Sqlite(path) = &config.database {
-        make_folder_of(path)?;
+    if let DatabaseUrl::Sqlite(file) = &config.database {
+        make_folder(file.folder())?;
     }
     let db = Db::open(&config.database).map_err(|why| {
         let why = one_line(&why);
@@ -167,11 +167,12 @@ fn open(config: &Config) -> Result<Db, String> {
     Ok(db)
 }
 
-/// Makes the folder of a file, for its owner alone. One that exists is not changed.
-fn make_folder_of(path: &Path) -> Outcome {
-    let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else {
+/// Makes a folder for its owner alone. One that exists is not changed; an empty name is the
+/// current one's.
+fn make_folder(folder: &Path) -> Outcome {
+    if folder.as_os_str().is_empty() {
         return Ok(());
-    };
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -34,6 +34,9 @@ impl Db {
     /// # Errors
     /// One sentence on why the database cannot be reached.
     pub fn open(url: &DatabaseUrl) -> std::result::Result<Self, String> {
+        if let DatabaseUrl::Sqlite(file) = url {
+            file.make_if_missing().map_err(|e| e.to_string())?;
+        }
         establish(url, Access::Write).map_err(|e| e.to_string())?;
         let pool = |access, size| {
             Pool::builder()

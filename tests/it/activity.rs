@@ -734,7 +734,7 @@ both! {
 
 /// How many bytes of memory a server takes.
 fn memory(server: &Dashboard) -> i64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process())).unwrap();
     let line = status
         .lines()
         .find(|line| line.starts_with("VmRSS:"))

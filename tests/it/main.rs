@@ -34,6 +34,7 @@ mod sdk;
 mod secrecy;
 mod sender_rule;
 mod settings;
+mod turns;
 mod usage;
 mod usage_counts;
 mod verify;

@@ -114,7 +114,7 @@ impl Dashboard {
         Program::new(self.base.clone(), key)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub fn process(&self) -> u32 {
         self.child.id()
     }
 
