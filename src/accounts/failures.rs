@@ -139,6 +139,16 @@ impl Failures {
         sum.filter(|tally| !tally.is_empty())
     }
 
+    /// What could not be written down is told later.
+    pub fn put_back(&self, email: &str, tally: &Tally) {
+        let mut asked = lock(&self.asked);
+        let sum = asked
+            .entry(email.to_owned())
+            .or_insert(Tally::of(tally.address));
+        sum.failed += tally.failed;
+        sum.refused += tally.refused;
+    }
+
     /// Tells people what is due, and sums the log up, until `stop` is dropped.
     pub fn keep_telling(&self, db: &Db, refusals: &Refusals, stop: &Receiver<()>) {
         let mut bound_at = Instant::now();
@@ -213,10 +223,19 @@ impl Failures {
                 }
             }
         }
+        let mut done = Ok(());
         for (email, person, tally) in due {
-            db.write_blocking(|conn| record(conn, &person, &email, &tally))?;
+            // Not tried after a failure, by which nothing is lost.
+            done =
+                done.and_then(|()| db.write_blocking(|conn| record(conn, &person, &email, &tally)));
+            if done.is_err() {
+                self.put_back(&email, &tally);
+                if let Some(known) = lock(&self.known).get_mut(&email) {
+                    known.told = None;
+                }
+            }
         }
-        Ok(())
+        done
     }
 }
 

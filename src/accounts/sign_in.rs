@@ -50,16 +50,19 @@ pub async fn authenticate(
         return looked_at;
     };
     if let Some(tally) = state.failures.take(email) {
-        let (email, user_id) = (email.to_string(), credentials.user_id);
+        let (of, user_id) = (email.to_string(), credentials.user_id);
         let told = state.db.write(move |conn| {
-            match store::find_people(conn, std::slice::from_ref(&email))?.get(&email) {
+            match store::find_people(conn, std::slice::from_ref(&of))?.get(&of) {
                 Some(person) if person.user_id == user_id => {
-                    failures::record(conn, person, &email, &tally)
+                    failures::record(conn, person, &of, &tally)
                 }
                 _ => Ok(()),
             }
         });
-        told.await?;
+        if let Err(error) = told.await {
+            state.failures.put_back(email.as_ref(), &tally);
+            return Err(error.into());
+        }
     }
     Ok(Some(credentials))
 }

@@ -17,7 +17,9 @@ pub async fn answer_first(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, ActixError> {
-    if request.resource_map().has_resource(request.path()) {
+    // As the router sees it: decoded.
+    let path = request.match_info().as_str();
+    if request.resource_map().has_resource(path) {
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
     let (request, _) = request.into_parts();

@@ -1095,6 +1095,8 @@ both! {
             let sent = sent.header("content-type", "application/json").body(big.clone());
             assert_eq!(told(&program.send(sent)), "404", "{path}");
         }
+        // Spelled otherwise, it is there.
+        assert_eq!(owner.get("/api%2Dkeys").status, 200);
         assert_eq!(count_emails(&app), 0);
     }
 

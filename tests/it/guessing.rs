@@ -294,15 +294,14 @@ fn refusals_are_in_the_log_without_what_was_entered() {
     let log = || std::fs::read_to_string(&server.log).unwrap();
     let lines = |reason: &str| {
         let wanted = format!("reason=\"{reason}\"");
-        let count = log()
+        log()
             .lines()
             .filter(|line| {
                 line.contains("WARN")
                     && line.contains(&wanted)
                     && line.contains("address=127.0.0.1")
             })
-            .count();
-        count
+            .count()
     };
     until("the refusals are logged", || {
         lines("not sent by this site") == 1
