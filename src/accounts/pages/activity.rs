@@ -20,8 +20,11 @@ use crate::db::Db;
 use crate::http::{Error, page};
 
 const PER_PAGE: usize = 50;
-/// Lines of a download that are read at a time: the next ones when the browser has taken these.
-const PER_READ: usize = 100;
+/// About how much of a download is read at a time: the next when the browser has taken this. Events
+/// that an older version wrote may be long, so that a first few show how many that is.
+const PER_READ: usize = 256 * 1024;
+const FIRST_LINES: usize = 20;
+const MOST_LINES: usize = 500;
 /// How much of them is handed on at a time. The connection keeps what was handed on until it is sent.
 const PER_PIECE: usize = 32 * 1024;
 /// The name of an actor has at most 254 characters: what is longer is part of none.
@@ -154,6 +157,7 @@ pub async fn csv(
         lines: Bytes::from(csv::header()?),
         next: None,
         is_read: false,
+        at_a_time: FIRST_LINES,
         _turn: turn,
     };
     // Before the answer begins: this much can still be told as an error.
@@ -183,6 +187,8 @@ struct Download {
     /// The last event that was read.
     next: Option<i64>,
     is_read: bool,
+    /// How many events are read next.
+    at_a_time: usize,
     _turn: Turn,
 }
 
@@ -196,11 +202,14 @@ impl Download {
     }
 
     async fn read(&mut self) -> Result<(), Error> {
-        let events = read(&self.db, self.account, &self.filter, self.next, PER_READ).await?;
-        self.is_read = events.len() < PER_READ;
+        let wanted = self.at_a_time;
+        let events = read(&self.db, self.account, &self.filter, self.next, wanted).await?;
+        self.is_read = events.len() < wanted;
         self.next = events.last().map(|last| last.id);
         let mut lines = self.lines.to_vec();
         lines.extend(csv::lines(&events)?);
+        let each = lines.len() / wanted + 1;
+        self.at_a_time = (PER_READ / each).clamp(1, MOST_LINES);
         self.lines = lines.into();
         Ok(())
     }
