@@ -13,6 +13,7 @@ pub mod json;
 pub mod log;
 pub mod missing;
 pub mod page;
+mod panics;
 pub mod preferences;
 pub mod refusals;
 mod user_agent;

@@ -4,11 +4,13 @@
 //! take. A node that dies over it leaves it to another, which cannot know whether the relay has it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use futures_util::FutureExt;
 use lettre::Address;
 use lettre::message::DkimConfig;
 use tokio::sync::{Notify, Semaphore};
@@ -21,6 +23,7 @@ use super::relay::{Fate, Relay, Trouble};
 use super::relay_url::RelayUrl;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
+use crate::background::Runtime;
 use crate::clock;
 use crate::db::{self, Db};
 use crate::domains::dkim::DkimKey;
@@ -55,11 +58,7 @@ pub fn run(
     accepted: &Arc<Notify>,
     stop: Receiver<()>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_stack_size(STACK_BYTES)
-        .build();
-    let runtime = match runtime {
+    let runtime = match Runtime::new(Some(STACK_BYTES)) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "emails cannot be delivered");
@@ -75,8 +74,6 @@ pub fn run(
         under_way: Mutex::default(),
     });
     runtime.block_on(worker.deliver(accepted, stop));
-    // It would wait for a database that hangs.
-    runtime.shutdown_background();
 }
 
 struct Worker {
@@ -123,7 +120,9 @@ impl Worker {
             let has_more = !claimed.is_empty();
             for Picked { account, email } in claimed {
                 let (worker, claim) = (self.clone(), claim.clone());
-                let attempt = attempts.spawn(async move { worker.attempt(email, claim).await });
+                let attempt = attempts.spawn(async move {
+                    worker.attempt_unless_it_panics(email, claim).await;
+                });
                 accounts.insert(attempt.id(), account);
             }
             if has_more {
@@ -214,6 +213,18 @@ impl Worker {
             rounds -= usize::from(is_over);
         }
         Ok(Vec::new())
+    }
+
+    /// A panic over one email leaves it to the end of its lease, and others alone.
+    async fn attempt_unless_it_panics(&self, id: i64, claim: String) {
+        let attempt = AssertUnwindSafe(self.attempt(id, claim.clone())).catch_unwind();
+        if attempt.await.is_err() {
+            self.under_way().remove(&(id, claim));
+            tracing::error!(
+                email = id,
+                "an attempt to deliver panicked; it is repeated in ten minutes"
+            );
+        }
     }
 
     /// One attempt, and what it comes to is written down.

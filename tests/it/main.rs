@@ -34,6 +34,8 @@ mod sdk;
 mod secrecy;
 mod sender_rule;
 mod settings;
+mod stderr;
+mod threads;
 mod turns;
 mod usage;
 mod usage_counts;
