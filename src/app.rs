@@ -8,19 +8,25 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
+use actix_web::rt::net::TcpStream;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpRequest, HttpServer, web};
+use socket2::SockRef;
 use tokio::sync::Notify;
 
+use crate::accounts::downloads::Downloads;
+use crate::accounts::failures::Failures;
+use crate::accounts::known_device::KnownDevices;
 use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
-use crate::accounts::throttle::PerAddress;
+use crate::accounts::throttle::{PerAddress, PerDevice};
 use crate::background::{BackgroundThread, Parts};
 use crate::config::Config;
 use crate::db::Db;
 use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
 use crate::http::body::Room;
+use crate::http::refusals::Refusals;
 use crate::http::{head, headers, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
@@ -32,6 +38,10 @@ use crate::upkeep;
 /// How long a connection is kept that nobody uses: longer than gateways keep theirs, most of which do
 /// so for 60 or 120 seconds. Who closes first would do so while a request is on its way.
 const KEEP_ALIVE: Duration = Duration::from_secs(130);
+
+/// How long a client may take nothing of an answer before the connection is closed: else it would
+/// hold what the answer needs for as long as it likes.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// After SIGTERM, how long requests that are under way may take.
 const DRAIN_SECONDS: u64 = 8;
@@ -50,6 +60,11 @@ pub struct State {
     pub accepted: Arc<Notify>,
     pub hasher: Hasher,
     pub sign_in_limit: PerAddress,
+    pub device_limit: PerDevice,
+    pub devices: KnownDevices,
+    pub failures: Failures,
+    pub downloads: Downloads,
+    pub refusals: Refusals,
     pub checker: Checker,
     pub check_limit: CheckLimit,
     pub setup_code: SetupCode,
@@ -72,6 +87,11 @@ impl State {
             config,
             hasher: Hasher::new(),
             sign_in_limit: PerAddress::new(),
+            device_limit: PerDevice::new(),
+            devices: KnownDevices::new(&secret),
+            failures: Failures::default(),
+            downloads: Downloads::default(),
+            refusals: Refusals::default(),
             setup_code: SetupCode::derive(secret.as_ref()),
             secret,
             parts: Parts::default(),
@@ -127,6 +147,12 @@ impl Server {
                 .wrap(from_fn(head::as_get))
                 .wrap(from_fn(log::in_a_span))
         })
+        .on_connect(|stream, _| {
+            if let Some(stream) = stream.downcast_ref::<TcpStream>() {
+                // Without it the system waits for much longer, which is no reason to hang up.
+                let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD));
+            }
+        })
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_SECONDS);
         if let Some(workers) = workers {
@@ -153,6 +179,10 @@ impl Server {
         let upkeep = start("upkeep", |state, stop| {
             upkeep::run(&state.db, &state.config, &stop);
         })?;
+        let failures = start("the record of failed sign-ins", |state, stop| {
+            let State { db, refusals, .. } = state;
+            state.failures.keep_telling(db, refusals, &stop);
+        })?;
         let domains = start("the check of domains", |state, stop| {
             state.checker.keep_checking(&stop);
         })?;
@@ -175,6 +205,9 @@ impl Server {
         drop((upkeep, domains));
         if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
             tracing::warn!("emails were still under way at the end, and are sent again");
+        }
+        if !failures.end(LAST_WRITE) {
+            tracing::warn!("failed sign-ins could not be written before the end");
         }
         if !usage.end(LAST_WRITE) {
             tracing::warn!("how keys were used could not be written before the end");

@@ -8,11 +8,11 @@ use actix_web::middleware::{Compress, from_fn};
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
 use crate::accounts::pages::{self as accounts, activity, settings};
-use crate::accounts::session::DbSessions;
+use crate::accounts::session::{DbSessions, remember_device};
 use crate::app::State;
 use crate::domains::pages as domains;
 use crate::emails::api as emails;
-use crate::http::{self, api_error, assets, body, csrf, health, preferences};
+use crate::http::{self, api_error, assets, body, csrf, health, missing, preferences};
 use crate::keys::{api as gateway, pages as keys};
 use crate::mail::pages as mail;
 use crate::reference::{api as reference, pages as docs};
@@ -54,8 +54,10 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
                     .configure(pages)
                     // Looked up when the body is there: it may be long in coming.
                     .wrap(session)
+                    .wrap(from_fn(remember_device))
                     .wrap(from_fn(body::read_first))
                     .wrap(from_fn(csrf::protect))
+                    .wrap(from_fn(missing::answer_first))
                     .wrap(from_fn(http::render_errors))
                     .wrap(from_fn(preferences::know)),
             );

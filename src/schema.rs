@@ -140,8 +140,8 @@ diesel::table! {
 }
 
 diesel::table! {
-    login_attempts (email_hash) {
-        email_hash -> Bytea,
+    login_attempts (counter_hash) {
+        counter_hash -> Bytea,
         failures -> Int8,
         next_at -> Timestamp,
     }

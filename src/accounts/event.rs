@@ -1,5 +1,6 @@
 //! What happens in an account, as its activity tells it: who did what, from where.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use chrono::NaiveDate;
@@ -20,6 +21,8 @@ pub struct Actor {
 const OPERATOR: &str = "operator";
 /// What the server does by itself when its time comes.
 const SERVER: &str = "server";
+/// Somebody who is not signed in.
+const STRANGER: &str = "unknown";
 
 impl Actor {
     pub fn user(id: i64, email: &str, address: IpAddr) -> Self {
@@ -47,6 +50,15 @@ impl Actor {
         Self::without_address(SERVER)
     }
 
+    /// Someone who is not signed in, and whose address is all that is known.
+    pub fn stranger(address: IpAddr) -> Self {
+        Self {
+            user_id: None,
+            name: STRANGER.to_owned(),
+            address: Some(address),
+        }
+    }
+
     fn without_address(name: &str) -> Self {
         Self {
             user_id: None,
@@ -60,6 +72,7 @@ impl Actor {
 pub fn actor_label(name: &str) -> &str {
     match name {
         OPERATOR => "the operator (command line)",
+        STRANGER => "somebody not signed in",
         SERVER => "the server",
         email => email,
     }
@@ -102,6 +115,8 @@ actions! {
     PasswordChanged, "account.password_changed", "Password changed";
     SessionStarted, "session.started", "Signed in";
     SessionEnded, "session.ended", "Signed out";
+    /// Many of them, summed up.
+    SessionRefused, "session.refused", "Sign-in failed";
     DomainAdded, "domain.added", "Domain added";
     DomainVerified, "domain.verified", "Domain verified";
     DomainLost, "domain.lost", "Domain no longer verified";
@@ -176,6 +191,77 @@ pub struct Filter {
     pub to: Option<NaiveDate>,
 }
 
+/// How many bytes of an event's detail are kept.
+pub const MOST_DETAIL: usize = 4 * 1024;
+/// For "and 92 more", behind each list that is cut.
+const ROOM_FOR_COUNT: usize = 32;
+
+/// A detail as it is kept: lists that are too long end with how many more there were. Every part of
+/// it, and both sides of an arrow, get their share.
+pub fn bounded(detail: &str) -> Cow<'_, str> {
+    if detail.len() <= MOST_DETAIL {
+        return detail.into();
+    }
+    // Each list with what stands before it.
+    let mut lists: Vec<(&str, &str)> = Vec::new();
+    for (at, part) in detail.split("; ").enumerate() {
+        for (side, list) in part.split(" → ").enumerate() {
+            let before = match (at, side) {
+                (0, 0) => "",
+                (_, 0) => "; ",
+                _ => " → ",
+            };
+            lists.push((before, list));
+        }
+    }
+    // So many parts are none that this program writes: then it is one text.
+    if lists.len() > 32 {
+        lists = vec![("", detail)];
+    }
+    let between: usize = lists.iter().map(|(before, _)| before.len()).sum();
+    let mut left = MOST_DETAIL - between;
+    // The shortest leave what they do not need to the others.
+    let mut lengths: Vec<usize> = lists.iter().map(|(_, list)| list.len()).collect();
+    lengths.sort_unstable();
+    let mut share = left;
+    for (at, length) in lengths.iter().enumerate() {
+        share = left / (lengths.len() - at);
+        if *length > share {
+            break;
+        }
+        left -= length;
+    }
+    let cut = lists
+        .into_iter()
+        .map(|(before, list)| match list.len() <= share {
+            true => format!("{before}{list}"),
+            false => format!(
+                "{before}{}",
+                cut_list(list, share.saturating_sub(ROOM_FOR_COUNT))
+            ),
+        });
+    cut.collect::<String>().into()
+}
+
+/// As many whole items as fit, and how many more there are.
+fn cut_list(list: &str, most: usize) -> String {
+    let items: Vec<&str> = list.split(", ").collect();
+    let mut end = 0;
+    let mut kept = 0;
+    for item in &items {
+        let longer = end + item.len() + if kept == 0 { 0 } else { ", ".len() };
+        if longer > most {
+            break;
+        }
+        (end, kept) = (longer, kept + 1);
+    }
+    if kept == 0 {
+        let end = (0..=most).rev().find(|at| list.is_char_boundary(*at));
+        return format!("{}…", &list[..end.unwrap_or(0)]);
+    }
+    format!("{} and {} more", &list[..end], items.len() - kept)
+}
+
 /// One thing that happened, about to be recorded.
 #[derive(Debug, Clone)]
 pub struct NewEvent<'a> {
@@ -183,6 +269,71 @@ pub struct NewEvent<'a> {
     pub subject_id: Option<i64>,
     /// What it happened to, as it was called then.
     pub subject: &'a str,
-    /// What changed, in words; never a secret.
+    /// What changed, in words, however many; never a secret. What is kept of it is `bounded`.
     pub detail: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(count: usize) -> String {
+        let all: Vec<String> = (0..count)
+            .map(|n| format!("mailbox-{n}@acme.test"))
+            .collect();
+        all.join(", ")
+    }
+
+    #[test]
+    fn a_short_detail_stays_as_it_is() {
+        let detail = format!("senders: {}", list(100));
+        assert!(detail.len() < MOST_DETAIL);
+        assert_eq!(bounded(&detail), detail);
+    }
+
+    #[test]
+    fn a_long_list_ends_with_how_many_more_there_were() {
+        let detail = format!("name: “a” → “b”; senders: {} → {}", list(3), list(1_000));
+        let kept = bounded(&detail);
+        assert!(kept.len() <= MOST_DETAIL && kept.len() > MOST_DETAIL - 100);
+        let (rest, count) = kept
+            .strip_suffix(" more")
+            .unwrap()
+            .rsplit_once(" and ")
+            .unwrap();
+        // What is short is whole.
+        let list_after = rest.strip_prefix(&format!("name: “a” → “b”; senders: {} → ", list(3)));
+        let shown = list_after.unwrap().split(", ").count();
+        assert_eq!(shown + count.parse::<usize>().unwrap(), 1_000);
+    }
+
+    #[test]
+    fn long_lists_share_the_room() {
+        let detail = format!(
+            "scope: {} → {}; senders: {} → {}; recipients: {} → {}",
+            list(500),
+            list(501),
+            list(502),
+            list(503),
+            list(504),
+            list(505)
+        );
+        let kept = bounded(&detail);
+        assert!(kept.len() <= MOST_DETAIL, "{}", kept.len());
+        assert_eq!(kept.matches(" more").count(), 6);
+        assert!(kept.contains("; recipients: mailbox-0@acme.test, "));
+    }
+
+    #[test]
+    fn whatever_stands_in_it_is_cut() {
+        for odd in [
+            "é".repeat(10_000),
+            "; ".repeat(10_000),
+            " → ".repeat(10_000),
+            ", ".repeat(10_000),
+            format!("a; {}", "x".repeat(10_000)),
+        ] {
+            assert!(bounded(&odd).len() <= MOST_DETAIL);
+        }
+    }
 }

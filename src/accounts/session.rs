@@ -7,9 +7,12 @@ use std::pin::Pin;
 
 use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError};
 use actix_session::{Session, SessionExt};
+use actix_web::body::MessageBody;
 use actix_web::cookie::time::Duration;
-use actix_web::dev::Payload;
-use actix_web::{FromRequest, HttpRequest};
+use actix_web::cookie::{Cookie, SameSite};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::middleware::Next;
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
 use super::event::Actor;
 use super::store::sessions::{self, SessionId};
@@ -29,6 +32,9 @@ const ADDRESS: &str = "address";
 const USER_AGENT: &str = "user_agent";
 /// Only on the way from `go_on` to `update`: the key that the row has now.
 const NEXT_KEY: &str = "next_key";
+
+/// For how long a browser remembers who signed in on it, from the last time.
+const DEVICE_KEPT: Duration = Duration::days(365);
 
 /// What a session holds is the user's id and nothing else, so a row is its user, and only people who
 /// signed in have one. Rows are keyed by the hash of the session key.
@@ -144,15 +150,66 @@ pub fn sign_in(
         .and_then(|()| session.insert(PASSWORD_HASH, &proven.password_hash))
         .and_then(|()| session.insert(ADDRESS, address))
         .and_then(|()| session.insert(USER_AGENT, kept))
-        .map_err(|e| Error::Internal(e.to_string()))
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    note_device(request, proven);
+    Ok(())
 }
 
 /// Tells the browser the key that its session has now. (`renew` would start another session, after
-/// the handler, which may fail.)
-pub fn go_on(session: &Session, key: &str) -> Result<(), Error> {
+/// the handler, which may fail.) `now`: with the password that was just set.
+pub fn go_on(
+    session: &Session,
+    request: &HttpRequest,
+    key: &str,
+    now: &Credentials,
+) -> Result<(), Error> {
     session
         .insert(NEXT_KEY, key)
-        .map_err(|e| Error::Internal(e.to_string()))
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    note_device(request, now);
+    Ok(())
+}
+
+/// What the browser is to remember, on the way from a handler to `remember_device`.
+struct Device(String);
+
+fn note_device(request: &HttpRequest, person: &Credentials) {
+    let devices = &State::of(request).devices;
+    let device = Device(devices.remember(&devices_of(request), person));
+    request.extensions_mut().insert(device);
+}
+
+/// Middleware around the session's: lets the browser remember who signed in, once they have.
+pub async fn remember_device<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let mut response = next.call(request).await?;
+    let device = response.request().extensions_mut().remove();
+    if let Some(Device(value)) = device {
+        let cookie = Cookie::build(device_cookie(response.request()), value)
+            .path("/")
+            .same_site(SameSite::Lax)
+            .secure(State::of(response.request()).config.is_https())
+            .http_only(true)
+            .max_age(DEVICE_KEPT)
+            .finish();
+        response.response_mut().add_cookie(&cookie)?;
+    }
+    Ok(response)
+}
+
+/// The cookie of devices as it came; empty if there is none.
+pub fn devices_of(request: &HttpRequest) -> String {
+    let cookie = request.cookie(device_cookie(request));
+    cookie.map_or_else(String::new, |cookie| cookie.value().to_owned())
+}
+
+fn device_cookie(request: &HttpRequest) -> &'static str {
+    match State::of(request).config.is_https() {
+        true => "__Host-tosend_device",
+        false => "tosend_device",
+    }
 }
 
 /// Signs out: the session is over when this returns `Ok`.

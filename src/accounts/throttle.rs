@@ -1,50 +1,146 @@
 //! Against guessing: a limit for each address, here, and a delay for each account, in the database.
+//! A device on which a person signed in before has a limit and a delay of its own: what strangers
+//! guess does not keep that person out, and what is guessed with a stolen device is slowed down too.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
 use governor::clock::Clock;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
+use super::email::Email;
+use crate::token;
+
 const BURST: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Above this many remembered addresses, those that may try again anyway are forgotten.
-const MANY: usize = 10_000;
+/// How many keys a limit remembers. At most once a second those that may try again anyway are
+/// forgotten; if that is not enough, all are: whoever has so many addresses is not held back by a
+/// limit for each of them, and the delay of each account holds on.
+const MOST: usize = 100_000;
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
 /// Failures that cost nothing: people mistype.
 const FREE_FAILURES: i64 = 5;
 const LONGEST_DELAY_SECONDS: i64 = 60;
 pub const LONGEST_DELAY: TimeDelta = TimeDelta::seconds(LONGEST_DELAY_SECONDS);
 
-/// How often an address may submit the forms that run argon2. IPv6 counts by /64, which is what
-/// one customer has. Each node counts for itself.
-pub struct PerAddress(DefaultKeyedRateLimiter<IpAddr>);
+/// How often each of many may do something, in bounded memory. Each node counts for itself.
+pub struct Limit<K: Hash + Eq + Clone> {
+    quota: Quota,
+    inner: Mutex<Inner<K>>,
+}
 
-impl PerAddress {
-    pub fn new() -> Self {
-        Self(RateLimiter::keyed(
-            Quota::per_minute(PER_MINUTE).allow_burst(BURST),
-        ))
+struct Inner<K: Hash + Eq + Clone> {
+    limiter: DefaultKeyedRateLimiter<K>,
+    swept: Instant,
+}
+
+impl<K: Hash + Eq + Clone> Limit<K> {
+    pub fn new(quota: Quota) -> Self {
+        Self {
+            quota,
+            inner: Mutex::new(Inner {
+                limiter: RateLimiter::keyed(quota),
+                swept: Instant::now(),
+            }),
+        }
     }
 
     /// # Errors
     /// How many seconds to wait.
-    pub fn admit(&self, address: IpAddr) -> Result<(), u64> {
-        if self.0.len() > MANY {
-            self.0.retain_recent();
+    pub fn admit(&self, key: &K) -> Result<(), u64> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.limiter.len() >= MOST && inner.swept.elapsed() >= BETWEEN_SWEEPS {
+            inner.swept = Instant::now();
+            inner.limiter.retain_recent();
         }
-        self.0.check_key(&network(address)).map_err(|not_until| {
+        if inner.limiter.len() >= MOST {
+            inner.limiter = RateLimiter::keyed(self.quota);
+        }
+        inner.limiter.check_key(key).map_err(|not_until| {
             let wait = not_until.wait_time_from(governor::clock::DefaultClock::default().now());
             wait.as_secs() + 1
         })
     }
 }
 
+/// How often the forms that run argon2 may be submitted.
+fn of_forms() -> Quota {
+    Quota::per_minute(PER_MINUTE).allow_burst(BURST)
+}
+
+/// How often an address may submit them. IPv6 counts by /64, which is what one customer has.
+pub struct PerAddress(Limit<IpAddr>);
+
+impl PerAddress {
+    pub fn new() -> Self {
+        Self(Limit::new(of_forms()))
+    }
+
+    /// # Errors
+    /// How many seconds to wait.
+    pub fn admit(&self, address: IpAddr) -> Result<(), u64> {
+        self.0.admit(&network(address))
+    }
+}
+
 impl Default for PerAddress {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// How often they may be submitted, from any address, by a device on which this person signed in
+/// before, or in a session.
+pub struct PerDevice(Limit<Counter>);
+
+impl PerDevice {
+    pub fn new() -> Self {
+        Self(Limit::new(of_forms()))
+    }
+
+    /// # Errors
+    /// How many seconds to wait.
+    pub fn admit(&self, device: Counter) -> Result<(), u64> {
+        self.0.admit(&device)
+    }
+}
+
+impl Default for PerDevice {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What wrong passwords count against, as a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Counter([u8; 32]);
+
+impl Counter {
+    /// Of whoever knows no more than the address, which may be nobody's.
+    pub fn of_email(email: &Email) -> Self {
+        Self(token::hash(email.as_ref()))
+    }
+
+    /// No email address begins like the text of these two.
+    pub fn of_device(user_id: i64, token: &str) -> Self {
+        Self(token::hash(&format!("\0device {user_id} {token}")))
+    }
+
+    /// Of a session in which the present password is asked again.
+    pub fn of_session(id: &impl std::fmt::Display) -> Self {
+        Self(token::hash(&format!("\0session {id}")))
+    }
+}
+
+impl AsRef<[u8]> for Counter {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -58,7 +154,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How long an account's sign-in stays shut after so many failures in a row.
+/// How long the sign-in of a counter stays shut after so many failures in a row.
 pub fn delay_after(failures: i64) -> TimeDelta {
     let seconds = match failures - FREE_FAILURES {
         ..0 => 0,
@@ -87,6 +183,29 @@ mod tests {
         // One more may drip in if the machine takes seconds for this loop.
         assert!((20..30).contains(&admitted), "{admitted}");
         assert!(limit.admit("192.0.2.2".parse().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn a_limit_remembers_so_many_and_no_more() {
+        let limit = Limit::new(of_forms());
+        for key in 0..MOST + 10 {
+            assert!(limit.admit(&key).is_ok());
+        }
+        assert!(limit.inner.lock().unwrap().limiter.len() <= MOST);
+    }
+
+    #[test]
+    fn what_is_counted_is_kept_apart() {
+        let email = Email::parse("ada@acme.test").unwrap();
+        let all = [
+            Counter::of_email(&email),
+            Counter::of_device(1, "a"),
+            Counter::of_device(11, "a"),
+            Counter::of_device(1, "b"),
+            Counter::of_session(&1),
+        ];
+        let kinds: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(kinds.len(), all.len());
     }
 
     #[test]

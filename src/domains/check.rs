@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::Quota;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -18,6 +18,7 @@ use super::name::DomainName;
 use super::store::{self, Domain};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
+use crate::accounts::throttle::Limit;
 use crate::background::Runtime;
 use crate::db::{self, Db};
 use crate::secret::ServerSecret;
@@ -30,8 +31,6 @@ const AT_ONCE: usize = 8;
 /// How often the people of an account may have a domain looked up: their questions go to others'
 /// servers.
 pub const SECONDS_BETWEEN: u64 = 5;
-/// Above this many remembered accounts, those that may ask again anyway are forgotten.
-const MANY: usize = 10_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -191,20 +190,17 @@ impl Checker {
 }
 
 /// How often each account may ask for a look. Each node counts for itself.
-pub struct CheckLimit(DefaultKeyedRateLimiter<i64>);
+pub struct CheckLimit(Limit<i64>);
 
 impl CheckLimit {
     pub fn new() -> Self {
         let span = Duration::from_secs(SECONDS_BETWEEN);
         let quota = Quota::with_period(span).expect("a span of time");
-        Self(RateLimiter::keyed(quota.allow_burst(NonZeroU32::MIN)))
+        Self(Limit::new(quota.allow_burst(NonZeroU32::MIN)))
     }
 
     pub fn admits(&self, account: AccountId) -> bool {
-        if self.0.len() > MANY {
-            self.0.retain_recent();
-        }
-        self.0.check_key(&account.0).is_ok()
+        self.0.admit(&account.0).is_ok()
     }
 }
 

@@ -6,7 +6,8 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, ORIGIN};
 use actix_web::middleware::Next;
 
-use super::{Error, page};
+use super::refusals::Refusal;
+use super::{Error, client_address, page};
 use crate::app::State;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -20,6 +21,9 @@ pub async fn protect<B: MessageBody>(
         return next.call(request).await.map(|r| r.map_into_left_body());
     }
     let (request, _) = request.into_parts();
+    let state = State::of(&request);
+    let address = client_address(&request, &state.config.trusted_proxies);
+    state.refusals.note(Refusal::CrossSite, address);
     Ok(ServiceResponse::from_err(Error::CrossSite, request).map_into_right_body())
 }
 

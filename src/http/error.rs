@@ -149,7 +149,7 @@ impl Asker {
 
     fn wanted(&self) -> Option<&str> {
         match self.is_safe && !self.is_htmx {
-            true => Some(self.path()),
+            true => Some(page::local_path(Some(self.path()))),
             false => self.came_from.as_deref(),
         }
     }

@@ -11,9 +11,11 @@ pub mod headers;
 pub mod health;
 pub mod json;
 pub mod log;
+pub mod missing;
 pub mod page;
 mod panics;
 pub mod preferences;
+pub mod refusals;
 mod user_agent;
 
 pub use address::client_address;

@@ -7,6 +7,9 @@ use askama::Template;
 use super::Error;
 use crate::config::Config;
 
+/// A path that is longer leads nowhere.
+const LONGEST_PATH: usize = 2_000;
+
 /// A page or fragment; nothing of it may be kept by browser or proxy.
 pub fn html(template: &impl Template) -> Result<HttpResponse, Error> {
     answer(HttpResponse::Ok(), template)
@@ -73,7 +76,8 @@ pub fn is_htmx(request: &HttpRequest) -> bool {
 pub fn local_path(next: Option<&str>) -> &str {
     match next {
         Some(path)
-            if path.starts_with('/')
+            if path.len() <= LONGEST_PATH
+                && path.starts_with('/')
                 && !path[1..].starts_with(['/', '\\'])
                 && path.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') =>
         {
@@ -134,6 +138,7 @@ mod tests {
             "/a\nb",
             "/\t/evil.test",
             "javascript:alert(1)",
+            &format!("/{}", "a".repeat(LONGEST_PATH)),
         ] {
             assert_eq!(local_path(Some(evil)), "/api-keys", "{evil:?}");
         }

@@ -308,6 +308,7 @@ both! {
             ("account.resumed", TITLE, operator),
             ("account.renamed", "Acme Ltd", here),
             ("account.password_changed", EMAIL, operator),
+            ("session.refused", EMAIL, ("unknown", "127.0.0.1")),
             ("session.started", "", here),
         ];
         let mut told = lines(&owner, "");
@@ -327,7 +328,7 @@ both! {
         let label = |line: &Line| Action::from_column(&line.action).unwrap().label().to_owned();
         assert_eq!(shown, told.iter().map(label).collect::<Vec<_>>());
         let page = owner.get("/activity").body;
-        for text in ["the operator (command line)", "the server", EMAIL,
+        for text in ["the operator (command line)", "the server", "somebody not signed in", EMAIL,
             "127.0.0.1", ELSEWHERE, "name: “Payroll” → “Wages”", "aria-current=\"page\">Activity"]
         {
             assert!(page.contains(text), "{text}");
@@ -620,6 +621,52 @@ both! {
         assert!(!page.contains("<b>"));
     }
 
+    fn a_long_list_is_cut_where_it_is_recorded(app: App) {
+        let owner = app.owner();
+        let addresses = |n: usize| -> String {
+            let host = format!("{0}.{0}.{0}.test", "d".repeat(55));
+            (0..100).map(|i| format!("{}{i}-{n}@{host}\n", "m".repeat(50))).collect()
+        };
+        let nonce = owner.nonce();
+        let (first, second) = (addresses(1), addresses(2));
+        let created = owner.post("/api-keys", &[("nonce", &nonce), ("name", "Payroll"), ("scope", "all"),
+            ("expiry", "none"), ("recipients", &first)]);
+        assert_eq!(created.status, 200, "{}", created.body);
+        let id = owner.get("/api-keys").key_ids()[0];
+        let path = format!("/api-keys/{id}/edit");
+        let version = owner.get(&path).field("version");
+        let edited = owner.post(&path, &[("version", &version), ("name", "Wages"), ("scope", "all"),
+            ("expiry", "none"), ("recipients", &second), ("confirmed", "yes")]);
+        assert_eq!(edited.status, 303, "{}", edited.body);
+        let bytes = match app.database.backend() {
+            Backend::Sqlite => "LENGTH(CAST(detail AS BLOB))",
+            Backend::Postgres => "OCTET_LENGTH(detail)",
+        };
+        let longest = app.database.number(&format!("SELECT MAX({bytes}) FROM events"));
+        assert!((3_000..=4_096).contains(&longest), "{longest}");
+        let told = lines(&owner, "?kind=key");
+        assert!(told[0].detail.starts_with("name: “Payroll” → “Wages”; recipients: mmm"));
+        for line in &told {
+            let (shown, more) = line.detail.strip_suffix(" more").unwrap().rsplit_once(" and ").unwrap();
+            let last = shown.rsplit(" → ").next().unwrap();
+            assert_eq!(last.split(", ").count() + more.parse::<usize>().unwrap(), 100, "{line:?}");
+        }
+    }
+
+    fn a_long_question_is_part_of_no_name(app: App) {
+        let owner = app.owner();
+        for long in [255, 20_000] {
+            let query = format!("?who={}", "a".repeat(long));
+            assert_eq!(actions(&owner, &query), [""; 0]);
+            let page = owner.get(&format!("/activity{query}"));
+            assert!(page.body.len() < 20_000, "{}", page.body.len());
+        }
+        let nowhere = app.visitor().get(&format!("/login?next=/{}", "a".repeat(5_000)));
+        assert!(!nowhere.body.contains("aaaa"));
+        let nowhere = app.visitor().get(&format!("/api-keys?q={}", "a".repeat(5_000)));
+        assert!(nowhere.location().unwrap().len() < 100);
+    }
+
     fn old_activity_is_forgotten(app: App) {
         let owner = app.owner();
         let before = lines(&owner, "");
@@ -682,5 +729,72 @@ both! {
             app.database.execute("ALTER TABLE api_keys_gone RENAME TO api_keys");
             until("it is over", || count("the upkeep works again") == outage);
         }
+    }
+}
+
+/// How many bytes of memory a server takes.
+fn memory(server: &Dashboard) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    let kib: i64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kib * 1024
+}
+
+#[test]
+fn downloads_that_nobody_reads_hold_little() {
+    use std::io::{Read, Write};
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let database = Database::new(backend);
+        let server = Dashboard::start(&database, &[]);
+        let owner = server.visitor();
+        owner.sign_up();
+        database.execute(&format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 8000)
+             INSERT INTO events (account_id, at, actor, action, subject, detail)
+             SELECT 1, '{}', 'x', 'account.paused', '', '{}' FROM n",
+            stored(Utc::now().naive_utc()),
+            "d".repeat(4_096)
+        ));
+        assert_eq!(
+            owner.get("/activity.csv").body.matches("\r\n").count(),
+            8_003
+        );
+        let before = memory(&server);
+        let address = server.base.strip_prefix("http://").unwrap();
+        let mut readers: Vec<_> = (0..20)
+            .map(|_| {
+                let mut stream = std::net::TcpStream::connect(address).unwrap();
+                let head = format!(
+                    "GET /activity.csv HTTP/1.1\r\nHost: x\r\nCookie: {}\r\n\r\n",
+                    owner.cookies()
+                );
+                stream.write_all(head.as_bytes()).unwrap();
+                stream
+            })
+            .collect();
+        let statuses: Vec<String> = readers
+            .iter_mut()
+            .map(|stream| {
+                let mut line = [0; 12];
+                stream.read_exact(&mut line).unwrap();
+                String::from_utf8_lossy(&line[9..]).into_owned()
+            })
+            .collect();
+        let running = statuses.iter().filter(|status| *status == "200").count();
+        assert_eq!(running, 4, "{statuses:?}");
+        assert!(
+            statuses
+                .iter()
+                .all(|status| status == "200" || status == "429")
+        );
+        let more = memory(&server) - before;
+        assert!(more < 50_000_000, "{more}");
+        drop(readers);
+        until("downloads run again", || {
+            owner.get("/activity.csv?kind=session").status == 200
+        });
     }
 }

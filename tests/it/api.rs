@@ -1061,6 +1061,45 @@ both! {
         assert_eq!(told(&app.program(&key).email_from("a@failed.test")), not_found);
     }
 
+    fn what_is_not_there_is_said_to_programs_in_their_shape(app: App) {
+        let (owner, key) = ready(&app);
+        let program = app.program(&key);
+        let big = serde_json::to_vec(&json!({"text": "x".repeat(200_000)})).unwrap();
+        for path in ["/v1/emails", "/v1", "//v2/emails", "/V2/emails", "/api/v2/emails", "/emails",
+            "/v2emails", "/v2x/emails", "/api/emails", "/api-keys/1/nothing", "/%2Fv2/emails", "/static"]
+        {
+            for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"] {
+                let ask = || program.bare(method, path);
+                for (request, who) in [
+                    (ask().bearer_auth(&key), "with a key"),
+                    (ask().bearer_auth("x").header("accept", "text/html"), "with a wrong key"),
+                    (ask().header("content-type", "application/json; charset=utf-8"), "with JSON"),
+                    (ask().header("accept", "application/json"), "for JSON"),
+                    (ask().bearer_auth(&key).header("sec-fetch-site", "cross-site"), "of a site"),
+                ] {
+                    let answer = program.send(request);
+                    assert_eq!(told(&answer), "404", "{method} {path} {who} {answer:?}");
+                    assert_eq!(answer.json()["errors"], json!({}), "{method} {path} {who}");
+                    assert_eq!(answer.header("content-type"), Some("application/json"));
+                    assert_eq!(answer.header("cache-control"), Some("no-store"));
+                }
+                // Of browsers, whatever site sent them.
+                for site in ["same-origin", "cross-site"] {
+                    let request = owner.request(method, path).header("accept", "text/html, */*;q=0.8");
+                    let answer = owner.send(request.header("sec-fetch-site", site));
+                    assert_eq!(answer.status, 404, "{method} {path} {site}");
+                    assert!(answer.body.contains("There is nothing here."), "{method} {path}");
+                }
+            }
+            let sent = program.bare("POST", path).bearer_auth(&key);
+            let sent = sent.header("content-type", "application/json").body(big.clone());
+            assert_eq!(told(&program.send(sent)), "404", "{path}");
+        }
+        // Spelled otherwise, it is there.
+        assert_eq!(owner.get("/api%2Dkeys").status, 200);
+        assert_eq!(count_emails(&app), 0);
+    }
+
     fn an_answer_of_the_router_has_the_envelope_too(app: App) {
         let (_, key) = ready(&app);
         let program = app.program(&key);

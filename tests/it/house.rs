@@ -110,6 +110,22 @@ fn actix_stands_at_the_edge_only() {
     }
 }
 
+/// A request is let in when its head is there; the session may have ended when something is written.
+#[test]
+fn pages_write_by_way_of_the_session_only() {
+    // Of those who sign up, and have no session yet.
+    let exceptions = [("accounts/pages/mod.rs", 1)];
+    for (path, text) in sources() {
+        if !is_named(&path, &["pages.rs"]) {
+            continue;
+        }
+        let plain: String = text.split_whitespace().collect();
+        let writes = plain.matches("db.write").count();
+        let known = exceptions.iter().find(|(name, _)| *name == path);
+        assert_eq!(writes, known.map_or(0, |(_, count)| *count), "{path}");
+    }
+}
+
 #[test]
 fn dns_is_asked_in_one_place() {
     for (path, text) in sources() {

@@ -19,6 +19,8 @@ mod durability;
 mod failover;
 mod faults;
 mod gateway;
+mod guessing;
+mod held;
 mod house;
 mod key_list;
 mod keys;

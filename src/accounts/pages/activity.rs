@@ -5,10 +5,11 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
 use actix_web::web::{self, Bytes};
 use askama::Template;
 use chrono::{Datelike, NaiveDate};
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream;
 use serde::Deserialize;
 
 use crate::accounts::csv;
+use crate::accounts::downloads::{BUSY_SECONDS, Turn};
 use crate::accounts::event::{Filter, Kind};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
@@ -19,8 +20,15 @@ use crate::db::Db;
 use crate::http::{Error, page};
 
 const PER_PAGE: usize = 50;
-/// Lines of the download that are in memory at a time.
-const PER_CHUNK: usize = 1_000;
+/// About how much of a download is read at a time: the next when the browser has taken this. Events
+/// that an older version wrote may be long, so that a first few show how many that is.
+const PER_READ: usize = 256 * 1024;
+const FIRST_LINES: usize = 20;
+const MOST_LINES: usize = 500;
+/// How much of them is handed on at a time. The connection keeps what was handed on until it is sent.
+const PER_PIECE: usize = 32 * 1024;
+/// The name of an actor has at most 254 characters: what is longer is part of none.
+const LONGEST_WHO: usize = 255;
 
 impl From<::csv::Error> for Error {
     fn from(error: ::csv::Error) -> Self {
@@ -51,7 +59,13 @@ impl Query {
             kind: Kind::ALL
                 .into_iter()
                 .find(|kind| kind.as_str() == self.kind),
-            actor: self.who.trim().replace(char::is_control, ""),
+            actor: self
+                .who
+                .trim()
+                .replace(char::is_control, "")
+                .chars()
+                .take(LONGEST_WHO)
+                .collect(),
             key_id: self.key.parse().ok(),
             from: parse_day(&self.from),
             to: parse_day(&self.to),
@@ -130,22 +144,27 @@ pub async fn csv(
     SignedIn(user): SignedIn,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
-    let (filter, account) = (query.filter(), user.account);
+    let turn = state
+        .downloads
+        .begin(user.account.0)
+        .ok_or(Error::TooMany {
+            retry_after_seconds: BUSY_SECONDS,
+        })?;
+    let mut download = Download {
+        db: state.db.clone(),
+        account: user.account,
+        filter: query.filter(),
+        lines: Bytes::from(csv::header()?),
+        next: None,
+        is_read: false,
+        at_a_time: FIRST_LINES,
+        _turn: turn,
+    };
     // Before the answer begins: this much can still be told as an error.
-    let first = read(&state.db, account, &filter, None, PER_CHUNK).await?;
-    let header = stream::iter([csv::header().map(Bytes::from).map_err(Error::from)]);
-    let chunks = stream::try_unfold(Some(first), move |events| {
-        let (db, filter) = (state.db.clone(), filter.clone());
-        async move {
-            let Some(events) = events else {
-                return Ok(None);
-            };
-            let next = match events.get(PER_CHUNK - 1) {
-                Some(last) => Some(read(&db, account, &filter, Some(last.id), PER_CHUNK).await?),
-                None => None,
-            };
-            Ok::<_, Error>(Some((Bytes::from(csv::lines(&events)?), next)))
-        }
+    download.read().await?;
+    let pieces = stream::try_unfold(download, |mut download| async move {
+        let piece = download.piece().await?;
+        Ok::<_, Error>(piece.map(|piece| (piece, download)))
     });
     let name = format!("activity-{}.csv", clock::now().date());
     Ok(HttpResponse::Ok()
@@ -155,7 +174,45 @@ pub async fn csv(
             format!("attachment; filename=\"{name}\""),
         ))
         .insert_header((CACHE_CONTROL, "no-store"))
-        .streaming(header.chain(chunks)))
+        .streaming(pieces))
+}
+
+/// What is left of a download.
+struct Download {
+    db: Db,
+    account: AccountId,
+    filter: Filter,
+    /// Read, and not yet handed on.
+    lines: Bytes,
+    /// The last event that was read.
+    next: Option<i64>,
+    is_read: bool,
+    /// How many events are read next.
+    at_a_time: usize,
+    _turn: Turn,
+}
+
+impl Download {
+    async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.lines.is_empty() && !self.is_read {
+            self.read().await?;
+        }
+        let length = self.lines.len().min(PER_PIECE);
+        Ok((length > 0).then(|| self.lines.split_to(length)))
+    }
+
+    async fn read(&mut self) -> Result<(), Error> {
+        let wanted = self.at_a_time;
+        let events = read(&self.db, self.account, &self.filter, self.next, wanted).await?;
+        self.is_read = events.len() < wanted;
+        self.next = events.last().map(|last| last.id);
+        let mut lines = self.lines.to_vec();
+        lines.extend(csv::lines(&events)?);
+        let each = lines.len() / wanted + 1;
+        self.at_a_time = (PER_READ / each).clamp(1, MOST_LINES);
+        self.lines = lines.into();
+        Ok(())
+    }
 }
 
 async fn read(

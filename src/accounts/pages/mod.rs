@@ -13,12 +13,14 @@ use serde::Deserialize;
 
 use super::email::Email;
 use super::event::Actor;
-use super::password::{Busy, Match, Password};
-use super::session::{SignedIn, sign_in, sign_out};
-use super::store::{self, CreateError, Credentials, NewAccount};
+use super::password::{Busy, Password};
+use super::session::{SignedIn, devices_of, sign_in, sign_out};
+use super::sign_in::{Place, authenticate};
+use super::store::{self, CreateError, NewAccount};
 use super::title::Title;
 use crate::app::State;
 use crate::config::{Signup, is_loopback_authority};
+use crate::http::refusals::Refusal;
 use crate::http::{Error, client_address, page};
 
 impl From<Busy> for Error {
@@ -222,11 +224,19 @@ pub async fn login(
     session: Session,
     web::Form(form): web::Form<LoginForm>,
 ) -> Result<HttpResponse, Error> {
-    admit(&state, &request)?;
     let next = page::local_path(form.next.as_deref()).to_owned();
     let proven = match Email::parse(&form.email) {
-        Ok(email) => authenticate(&state, email, &form.password).await?,
-        Err(_) => None,
+        Ok(email) => {
+            let place = Place {
+                address: address(&state, &request),
+                devices: &devices_of(&request),
+            };
+            authenticate(&state, place, &email, &form.password).await?
+        }
+        Err(_) => {
+            admit(&state, &request)?;
+            None
+        }
     };
     match proven {
         Some(credentials) => {
@@ -243,59 +253,17 @@ pub async fn login(
     }
 }
 
-/// The user's credentials, if the password is theirs.
-async fn authenticate(
-    state: &State,
-    email: Email,
-    password: &SecretString,
-) -> Result<Option<Credentials>, Error> {
-    let attempted = email.clone();
-    let wait = state
-        .db
-        .write(move |conn| store::begin_attempt(conn, &attempted))
-        .await?;
-    if let Some(seconds) = wait {
-        return Err(Error::TooMany {
-            retry_after_seconds: seconds.unsigned_abs(),
-        });
-    }
-    let wanted = email.clone();
-    let found = state
-        .db
-        .read(move |conn| store::find_credentials(conn, &wanted))
-        .await?;
-    let phc = found.as_ref().map(|found| found.password_hash.clone());
-    let matched = state.hasher.compare(Password::typed(password), phc).await?;
-    let Some(mut credentials) = found else {
-        return Ok(None);
-    };
-    let rehashed = match matched {
-        Match::No => return Ok(None),
-        Match::Yes => None,
-        Match::Rehashed(new) => Some(new),
-    };
-    state
-        .db
-        .write(move |conn| {
-            store::forget_attempts(conn, &email)?;
-            if let Some(new) = rehashed {
-                if !store::rehash_password(conn, &credentials, &new)? {
-                    return Ok(None);
-                }
-                credentials.password_hash = new;
-            }
-            Ok(Some(credentials))
-        })
-        .await
-}
-
-/// All forms that run argon2 count against the address they come from.
+/// Forms of strangers that run argon2 count against the address they come from.
 fn admit(state: &State, request: &HttpRequest) -> Result<(), Error> {
+    let address = address(state, request);
     state
         .sign_in_limit
-        .admit(address(state, request))
-        .map_err(|retry_after_seconds| Error::TooMany {
-            retry_after_seconds,
+        .admit(address)
+        .map_err(|retry_after_seconds| {
+            state.refusals.note(Refusal::Throttled, address);
+            Error::TooMany {
+                retry_after_seconds,
+            }
         })
 }
 

@@ -1,19 +1,23 @@
 //! Settings: the name of the account, the person's password, and where they are signed in.
 
+use std::net::IpAddr;
+
 use actix_session::Session as Cookie;
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::{address, admit, authenticate};
-use crate::accounts::email::Email;
+use super::address;
 use crate::accounts::password::Password;
 use crate::accounts::session::{Acting, SignedIn, ThisSession, go_on, sign_out};
+use crate::accounts::sign_in::compare;
 use crate::accounts::store::sessions::{self, Ended, Renewal, Session, SessionId};
-use crate::accounts::store::{self, PasswordError, User};
+use crate::accounts::store::{self, Credentials, PasswordError, User};
+use crate::accounts::throttle::Counter;
 use crate::accounts::title::Title;
 use crate::app::State;
+use crate::http::refusals::Refusal;
 use crate::http::{Error, page};
 use crate::token;
 
@@ -146,19 +150,38 @@ pub async fn change_password(
     }: Acting,
     web::Form(form): web::Form<PasswordForm>,
 ) -> Result<HttpResponse, Error> {
-    admit(&state, &request)?;
-    let (email, current) = (user.email.clone(), &form.current);
+    let counter = Counter::of_session(&session.id);
+    let from = address(&state, &request);
+    state
+        .device_limit
+        .admit(counter)
+        .map_err(|wait| too_many(&state, from, wait))?;
+    let (email, current) = (&user.email, &form.current);
     let problem = 'problem: {
-        let new = match Password::choose(&form.new, &email, &user.title) {
+        let new = match Password::choose(&form.new, email, &user.title) {
             Ok(new) => new,
             Err(why) => break 'problem Problem::New(why.to_string()),
         };
         if current.expose_secret().is_empty() {
             break 'problem Problem::Current("Enter the password you have now.".into());
         }
-        let email = Email::parse(&email).map_err(|e| Error::Internal(e.to_string()))?;
-        let Some(proven) = authenticate(&state, email, current).await? else {
-            break 'problem Problem::Current(WRONG.into());
+        // Guesses count against this session: what strangers do keeps no one from it.
+        let user_id = user.id;
+        let known = session
+            .write(&state.db, move |conn| {
+                store::find_credentials_of_user(conn, user_id)
+            })
+            .await??;
+        let proven = match compare(&state, counter, known, current).await {
+            Ok(Some(proven)) => proven,
+            Ok(None) => {
+                state.refusals.note(Refusal::WrongPassword, from);
+                break 'problem Problem::Current(WRONG.into());
+            }
+            Err(Error::TooMany {
+                retry_after_seconds,
+            }) => return Err(too_many(&state, from, retry_after_seconds)),
+            Err(error) => return Err(error),
         };
         if new.is(&Password::typed(current)) {
             break 'problem Problem::New(SAME.into());
@@ -170,6 +193,10 @@ pub async fn change_password(
             to: SessionId::of_key(&key),
         };
         let of_user = user.clone();
+        let now = Credentials {
+            user_id,
+            password_hash: new_hash.clone(),
+        };
         let changed = session
             .write(&state.db, move |conn| {
                 store::change_password(conn, &of_user, &proven, &new_hash, renewal, &actor)
@@ -177,7 +204,7 @@ pub async fn change_password(
             .await?;
         match changed {
             Ok(()) => {
-                go_on(&cookie, &key)?;
+                go_on(&cookie, &request, &key, &now)?;
                 return Ok(page::redirect(&request, "/settings?notice=password"));
             }
             Err(PasswordError::SignedOut) => return Err(Error::SignInNeeded),
@@ -191,6 +218,13 @@ pub async fn change_password(
         Problem::New(why) => page.new_error = Some(why),
     }
     page::unprocessable(&page)
+}
+
+fn too_many(state: &State, from: IpAddr, retry_after_seconds: u64) -> Error {
+    state.refusals.note(Refusal::Throttled, from);
+    Error::TooMany {
+        retry_after_seconds,
+    }
 }
 
 /// `POST /settings/sessions/{id}/end`: signs one of the person's devices out, this one too.

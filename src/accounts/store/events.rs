@@ -6,7 +6,7 @@ use chrono::{Days, NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::AccountId;
-use crate::accounts::event::{Action, Actor, Filter, Kind, NewEvent};
+use crate::accounts::event::{Action, Actor, Filter, Kind, NewEvent, bounded};
 use crate::db::{self, Connection};
 use crate::schema::events;
 
@@ -78,7 +78,7 @@ pub fn record(
             events::action.eq(event.action.as_str()),
             events::subject_id.eq(event.subject_id),
             events::subject.eq(event.subject),
-            events::detail.eq(event.detail),
+            events::detail.eq(&*bounded(event.detail)),
         ))
         .execute(conn)?;
     Ok(())

@@ -3,13 +3,17 @@
 pub mod events;
 pub mod sessions;
 
+use std::collections::HashMap;
+
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::email::Email;
 use super::event::{Action, Actor, NewEvent};
-use super::{email::Email, throttle, title::Title};
+use super::throttle::{self, Counter};
+use super::title::Title;
 use crate::clock;
 use crate::db::{self, Connection, Purpose, is_unique_violation};
 use crate::schema::{accounts, login_attempts, users};
@@ -18,6 +22,8 @@ use sessions::Renewal;
 
 /// After this long without another failure, failures are forgotten.
 const FORGIVEN: TimeDelta = TimeDelta::days(1);
+/// How many counters of failures are kept.
+const MOST_COUNTERS: i64 = 100_000;
 
 /// Whose data a statement may touch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,6 +75,13 @@ pub struct NewAccount {
     pub title: Title,
     pub email: Email,
     pub password_hash: String,
+}
+
+/// A user, and whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Person {
+    pub user_id: i64,
+    pub account: AccountId,
 }
 
 /// A user, and the PHC string that a password is compared with.
@@ -326,6 +339,40 @@ pub fn find_credentials(conn: &mut Connection, email: &Email) -> db::Result<Opti
     }))
 }
 
+pub fn find_credentials_of_user(
+    conn: &mut Connection,
+    user_id: i64,
+) -> db::Result<Option<Credentials>> {
+    let found: Option<String> = users::table
+        .find(user_id)
+        .select(users::password_hash)
+        .first(conn)
+        .optional()?;
+    Ok(found.map(|password_hash| Credentials {
+        user_id,
+        password_hash,
+    }))
+}
+
+/// Who has which of these addresses.
+pub fn find_people(
+    conn: &mut Connection,
+    emails: &[String],
+) -> db::Result<HashMap<String, Person>> {
+    let mut people = HashMap::new();
+    for emails in emails.chunks(1_000) {
+        let rows: Vec<(String, i64, i64)> = users::table
+            .filter(users::email.eq_any(emails))
+            .select((users::email, users::id, users::account_id))
+            .load(conn)?;
+        people.extend(rows.into_iter().map(|(email, user_id, account_id)| {
+            let account = AccountId(account_id);
+            (email, Person { user_id, account })
+        }));
+    }
+    Ok(people)
+}
+
 /// Sets a new password, ends all sessions and forgives failures. Returns whether there is such a
 /// user.
 pub fn set_password(
@@ -351,7 +398,7 @@ pub fn set_password(
     };
     events::record(conn, AccountId(account_id), actor, event)?;
     sessions::delete_all(conn, user_id)?;
-    forget_attempts(conn, email)?;
+    forget_attempts(conn, &Counter::of_email(email))?;
     Ok(true)
 }
 
@@ -400,19 +447,19 @@ pub fn rehash_password(
     Ok(updated == 1)
 }
 
-/// Counts a sign-in before its password is looked at, so that parallel guesses count too.
-/// Returns the seconds to wait if the account's sign-in is shut.
-pub fn begin_attempt(conn: &mut Connection, email: &Email) -> db::Result<Option<i64>> {
+/// Counts a look at a password before it is made, so that parallel guesses count too. Returns the
+/// seconds to wait if there were too many.
+pub fn begin_attempt(conn: &mut Connection, counter: &Counter) -> db::Result<Option<i64>> {
     let now = clock::now();
     if let Some(now) = db::trusted_now(conn)? {
         diesel::delete(login_attempts::table.filter(login_attempts::next_at.lt(now - FORGIVEN)))
             .execute(conn)?;
     }
-    let email_hash = hash_of(email);
+    let counter = counter.as_ref();
     let inserted = conn.transaction(|conn| {
         diesel::insert_into(login_attempts::table)
             .values((
-                login_attempts::email_hash.eq(&email_hash[..]),
+                login_attempts::counter_hash.eq(counter),
                 login_attempts::failures.eq(1),
                 login_attempts::next_at.eq(now),
             ))
@@ -428,13 +475,13 @@ pub fn begin_attempt(conn: &mut Connection, email: &Email) -> db::Result<Option<
         .le(now)
         .or(login_attempts::next_at.gt(now + throttle::LONGEST_DELAY));
     let failures: Option<i64> = diesel::update(login_attempts::table)
-        .filter(login_attempts::email_hash.eq(&email_hash[..]))
+        .filter(login_attempts::counter_hash.eq(counter))
         .filter(is_open)
         .set(login_attempts::failures.eq(login_attempts::failures + 1))
         .returning(login_attempts::failures)
         .get_result(conn)
         .optional()?;
-    let attempt = login_attempts::table.filter(login_attempts::email_hash.eq(&email_hash[..]));
+    let attempt = login_attempts::table.filter(login_attempts::counter_hash.eq(counter));
     match failures {
         Some(failures) => {
             diesel::update(attempt)
@@ -452,15 +499,28 @@ pub fn begin_attempt(conn: &mut Connection, email: &Email) -> db::Result<Option<
     }
 }
 
-/// Forgets the failures of an account: its password was right, or was set anew.
-pub fn forget_attempts(conn: &mut Connection, email: &Email) -> db::Result<()> {
-    diesel::delete(
-        login_attempts::table.filter(login_attempts::email_hash.eq(&hash_of(email)[..])),
-    )
-    .execute(conn)?;
+/// Forgets failures: the password was right, or was set anew.
+pub fn forget_attempts(conn: &mut Connection, counter: &Counter) -> db::Result<()> {
+    diesel::delete(login_attempts::table.filter(login_attempts::counter_hash.eq(counter.as_ref())))
+        .execute(conn)?;
     Ok(())
 }
 
-fn hash_of(email: &Email) -> [u8; 32] {
-    crate::token::hash(email.as_ref())
+/// Removes counters beyond `MOST_COUNTERS`. Those with the fewest failures go first: whoever makes
+/// very many cannot get rid of one that is shut.
+pub fn bound_attempts(conn: &mut Connection) -> db::Result<()> {
+    loop {
+        let count: i64 = login_attempts::table.count().get_result(conn)?;
+        let most = (count - MOST_COUNTERS).min(1_000);
+        if most <= 0 {
+            return Ok(());
+        }
+        let fewest: Vec<Vec<u8>> = login_attempts::table
+            .order((login_attempts::failures, login_attempts::next_at))
+            .limit(most)
+            .select(login_attempts::counter_hash)
+            .load(conn)?;
+        diesel::delete(login_attempts::table.filter(login_attempts::counter_hash.eq_any(fewest)))
+            .execute(conn)?;
+    }
 }

@@ -17,6 +17,8 @@ use crate::token;
 
 const IDLE: TimeDelta = TimeDelta::hours(12);
 const LIFETIME: TimeDelta = TimeDelta::days(7);
+/// How many sessions a person may have at a time.
+const MOST: i64 = 100;
 /// A session's last use is written at most this often.
 const SEEN_STEP: TimeDelta = TimeDelta::minutes(1);
 
@@ -74,11 +76,8 @@ pub enum Ended {
 }
 
 /// Starts a session, unless the password was changed since it was compared: that ends all
-/// sessions, and this one would come after. Takes the occasion to remove those that have ended.
-/// Returns whether it was started.
-///
-/// A sign-in that fails is not recorded: an account's activity can be written only where there is
-/// an account, and the time that takes would tell strangers which addresses have one.
+/// sessions, and this one would come after. Takes the occasion to remove those that have ended, and
+/// those beyond `MOST` of this person. Returns whether it was started.
 pub fn insert(
     conn: &mut Connection,
     id: SessionId,
@@ -94,6 +93,7 @@ pub fn insert(
         diesel::delete(sessions::table.filter(sessions::created_at.lt(now - LIFETIME)))
             .execute(conn)?;
     }
+    end_oldest(conn, proven.user_id, MOST - 1)?;
     let now = db::stamp(conn)?;
     diesel::insert_into(sessions::table)
         .values((
@@ -107,6 +107,32 @@ pub fn insert(
         .execute(conn)?;
     record_of_user(conn, proven.user_id, address, Action::SessionStarted)?;
     Ok(true)
+}
+
+/// Ends the sessions of a person that were not seen for longest, but for so many.
+fn end_oldest(conn: &mut Connection, user_id: i64, kept: i64) -> db::Result<()> {
+    let oldest: Vec<Vec<u8>> = sessions::table
+        .filter(sessions::user_id.eq(user_id))
+        .order((sessions::last_seen_at.desc(), sessions::id_hash))
+        .offset(kept)
+        .limit(1_000)
+        .select(sessions::id_hash)
+        .load(conn)?;
+    if oldest.is_empty() {
+        return Ok(());
+    }
+    diesel::delete(sessions::table.filter(sessions::id_hash.eq_any(&oldest))).execute(conn)?;
+    let Some(user) = find_user(conn, user_id)? else {
+        return Ok(());
+    };
+    let detail = format!(
+        "{} of this person, not seen for longest: there can be {MOST}",
+        match oldest.len() {
+            1 => "1 session".to_owned(),
+            count => format!("{count} sessions"),
+        }
+    );
+    record_end(conn, &user, &detail, &Actor::server())
 }
 
 /// Whether a person's session lives. Whoever ends sessions of this person, or changes the password,

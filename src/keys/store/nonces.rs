@@ -9,6 +9,8 @@ use crate::schema::form_nonces;
 
 /// How long a form can be sent after it was opened.
 pub(super) const LIFETIME: TimeDelta = TimeDelta::hours(24);
+/// How many forms of a person can be sent.
+const MOST: i64 = 1_000;
 
 /// Whether a form with this nonce was shown to the user and can still be sent, or was.
 pub fn knows_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<bool> {
@@ -22,10 +24,22 @@ pub fn knows_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -
     Ok(known.is_some())
 }
 
-/// Remembers a form that is about to be shown; forgets those that are too old to be sent.
+/// Remembers a form that is about to be shown; forgets those that are too old to be sent, and a
+/// person's oldest beyond `MOST`.
 pub fn issue_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<()> {
     if let Some(now) = db::trusted_now(conn)? {
         diesel::delete(form_nonces::table.filter(form_nonces::created_at.lt(now - LIFETIME)))
+            .execute(conn)?;
+    }
+    let oldest: Vec<Vec<u8>> = form_nonces::table
+        .filter(form_nonces::user_id.eq(user_id))
+        .order(form_nonces::created_at.desc())
+        .offset(MOST - 1)
+        .limit(1_000)
+        .select(form_nonces::nonce_hash)
+        .load(conn)?;
+    if !oldest.is_empty() {
+        diesel::delete(form_nonces::table.filter(form_nonces::nonce_hash.eq_any(oldest)))
             .execute(conn)?;
     }
     diesel::insert_into(form_nonces::table)

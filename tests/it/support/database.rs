@@ -107,6 +107,26 @@ impl Database {
         }
     }
 
+    /// As the server opens it.
+    pub fn open(&self) -> tosend_dashboard::db::Db {
+        use tosend_dashboard::db::{DatabaseUrl, Db};
+        Db::open(&DatabaseUrl::parse(&self.url).unwrap()).unwrap()
+    }
+
+    /// Runs SQL whenever a row is added to a table.
+    pub fn on_insert(&self, table: &str, sql: &str) {
+        self.execute(&match self.backend {
+            Backend::Sqlite => {
+                format!("CREATE TRIGGER also AFTER INSERT ON {table} BEGIN {sql}; END")
+            }
+            Backend::Postgres => format!(
+                "CREATE FUNCTION also() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN {sql}; RETURN NEW; END $$;
+                 CREATE TRIGGER also AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION also()"
+            ),
+        });
+    }
+
     /// The SQLite file.
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("data/tosend.db")

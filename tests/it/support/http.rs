@@ -115,7 +115,10 @@ fn client() -> Client {
 pub struct Visitor {
     client: Client,
     base: Mutex<String>,
+    /// The session's.
     cookie: Mutex<Option<String>>,
+    /// Of the devices on which people signed in.
+    device: Mutex<Option<String>>,
 }
 
 impl Visitor {
@@ -124,6 +127,7 @@ impl Visitor {
             client: client(),
             base: base.into(),
             cookie: Mutex::default(),
+            device: Mutex::default(),
         }
     }
 
@@ -149,9 +153,9 @@ impl Visitor {
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.base.lock().unwrap());
         let request = self.client.request(method.parse().unwrap(), url);
-        match self.cookie.lock().unwrap().as_ref() {
-            Some(cookie) => request.header("cookie", cookie),
-            None => request,
+        match self.cookies() {
+            cookies if cookies.is_empty() => request,
+            cookies => request.header("cookie", cookies),
         }
     }
 
@@ -160,13 +164,32 @@ impl Visitor {
             .header("sec-fetch-site", "same-origin")
     }
 
-    /// Sends, and keeps the cookie that comes back.
+    /// As browsers send them.
+    pub fn cookies(&self) -> String {
+        let (session, device) = (self.cookie(), self.device.lock().unwrap().clone());
+        let both: Vec<String> = session.into_iter().chain(device).collect();
+        both.join("; ")
+    }
+
+    pub fn device(&self) -> Option<String> {
+        self.device.lock().unwrap().clone()
+    }
+
+    pub fn set_device(&self, cookie: Option<String>) {
+        *self.device.lock().unwrap() = cookie;
+    }
+
+    /// Sends, and keeps the cookies that come back.
     pub fn send(&self, request: RequestBuilder) -> Answer {
         let answer = request.send().and_then(Answer::read).expect("an answer");
         for set_cookie in answer.headers.get_all("set-cookie") {
             let pair = set_cookie.to_str().unwrap().split(';').next().unwrap();
             let is_removal = pair.ends_with('=');
-            *self.cookie.lock().unwrap() = (!is_removal).then(|| pair.to_owned());
+            let kept = match pair.contains("tosend_device=") {
+                true => &self.device,
+                false => &self.cookie,
+            };
+            *kept.lock().unwrap() = (!is_removal).then(|| pair.to_owned());
         }
         answer
     }
@@ -388,6 +411,11 @@ impl Slow {
             head.extend(byte);
         }
         String::from_utf8(head).unwrap()
+    }
+
+    /// Sends a part of the body.
+    pub fn send(&mut self, part: &str) {
+        self.0.write_all(part.as_bytes()).unwrap();
     }
 
     /// Sends the body and reads until the server closes.

@@ -1,0 +1,172 @@
+//! Devices on which a person has signed in before: a cookie that means nothing to anybody else.
+//!
+//! It proves no more than that: whoever has it must still know the password, and gets a limit and a
+//! delay of their own for guessing it. It is bound to the password that was right then, so that
+//! whoever signed in with an old one has nothing left of it, and shares the public limits again.
+
+use sha2::{Digest, Sha256};
+
+use super::store::Credentials;
+use super::throttle::Counter;
+use crate::secret::ServerSecret;
+use crate::token;
+
+/// How many people a browser is remembered for, the latest first.
+const MOST_PEOPLE: usize = 4;
+/// A random token, and the proof in hexadecimal digits.
+const TOKEN_CHARS: usize = 32;
+const ENTRY_CHARS: usize = TOKEN_CHARS + 64;
+const SEPARATOR: char = '.';
+
+/// As long as a hash of a password: so that an unknown address takes as long as a known one.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+pub struct KnownDevices {
+    key: [u8; 32],
+}
+
+impl KnownDevices {
+    pub fn new(secret: &ServerSecret) -> Self {
+        Self {
+            key: secret.key_for("devices on which people have signed in"),
+        }
+    }
+
+    /// What wrong passwords of this person count against on a device that has this cookie; `None`
+    /// unless they signed in there with the password that they have now.
+    pub fn find(&self, cookie: &str, person: Option<&Credentials>) -> Option<Counter> {
+        let nobody = Credentials {
+            user_id: 0,
+            password_hash: NOBODY.to_owned(),
+        };
+        let (user, is_somebody) = match person {
+            Some(person) => (person, true),
+            None => (&nobody, false),
+        };
+        let token = self.token_in(cookie, user)?;
+        is_somebody.then(|| Counter::of_device(user.user_id, token))
+    }
+
+    /// The cookie after a sign-in: this person first, on the same device as before if it is known.
+    pub fn remember(&self, cookie: &str, person: &Credentials) -> String {
+        let token = match self.token_in(cookie, person) {
+            Some(token) => token.to_owned(),
+            None => token::random(),
+        };
+        let own = format!("{token}{}", self.proof(&token, person));
+        let others = entries(cookie).filter(|entry| !entry.starts_with(&token));
+        let all = std::iter::once(own.as_str()).chain(others);
+        let kept: Vec<&str> = all.take(MOST_PEOPLE).collect();
+        kept.join(&SEPARATOR.to_string())
+    }
+
+    fn token_in<'a>(&self, cookie: &'a str, person: &Credentials) -> Option<&'a str> {
+        let proven = entries(cookie)
+            .map(|entry| entry.split_at(TOKEN_CHARS))
+            .find(|(token, proof)| {
+                // Of hashes, so that the time taken tells nothing of how much was right.
+                token::hash(proof) == token::hash(&self.proof(token, person))
+            });
+        proven.map(|(token, _)| token)
+    }
+
+    /// Over parts of a fixed length each.
+    fn proof(&self, token: &str, person: &Credentials) -> String {
+        let proof = Sha256::new()
+            .chain_update(self.key)
+            .chain_update(token::hash(token))
+            .chain_update(person.user_id.to_be_bytes())
+            .chain_update(token::hash(&person.password_hash))
+            .finalize();
+        proof.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+fn entries(cookie: &str) -> impl Iterator<Item = &str> {
+    let is_entry = |entry: &&str| {
+        entry.len() == ENTRY_CHARS && entry.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    cookie.split(SEPARATOR).filter(is_entry).take(MOST_PEOPLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn devices() -> KnownDevices {
+        KnownDevices { key: [7; 32] }
+    }
+
+    fn person(user_id: i64, password_hash: &str) -> Credentials {
+        Credentials {
+            user_id,
+            password_hash: password_hash.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_device_is_known_for_its_person_and_their_password_only() {
+        let (devices, ada) = (devices(), person(1, "one"));
+        let cookie = devices.remember("", &ada);
+        assert!(devices.find(&cookie, Some(&ada)).is_some());
+        assert!(devices.find(&cookie, Some(&person(2, "one"))).is_none());
+        assert!(devices.find(&cookie, Some(&person(1, "two"))).is_none());
+        assert!(devices.find(&cookie, None).is_none());
+        let others = KnownDevices { key: [8; 32] };
+        assert!(others.find(&cookie, Some(&ada)).is_none());
+        for (at, _) in cookie.char_indices() {
+            let mut forged = cookie.clone();
+            let other = if &cookie[at..=at] == "0" { "1" } else { "0" };
+            forged.replace_range(at..=at, other);
+            assert!(devices.find(&forged, Some(&ada)).is_none(), "{forged}");
+        }
+    }
+
+    #[test]
+    fn to_sign_in_again_makes_no_other_device() {
+        let (devices, ada) = (devices(), person(1, "one"));
+        let first = devices.remember("", &ada);
+        let again = devices.remember(&first, &ada);
+        assert_eq!(first, again);
+        let elsewhere = devices.remember("", &ada);
+        assert_ne!(
+            devices.find(&first, Some(&ada)),
+            devices.find(&elsewhere, Some(&ada))
+        );
+    }
+
+    #[test]
+    fn a_browser_is_remembered_for_a_few_people() {
+        let devices = devices();
+        let people: Vec<_> = (1..=6).map(|id| person(id, "one")).collect();
+        let cookie = people.iter().fold(String::new(), |cookie, person| {
+            devices.remember(&cookie, person)
+        });
+        let known = |person| devices.find(&cookie, Some(person)).is_some();
+        let known: Vec<bool> = people.iter().map(known).collect();
+        assert_eq!(known, [false, false, true, true, true, true]);
+        assert!(cookie.len() < 400);
+    }
+
+    #[test]
+    fn odd_cookies_are_no_devices() {
+        let (devices, ada) = (devices(), person(1, "one"));
+        let long = "a".repeat(ENTRY_CHARS);
+        for odd in [
+            "",
+            ".",
+            "....",
+            "a",
+            &long,
+            &long.replace('a', "é"),
+            &format!("{long}."),
+        ] {
+            assert!(devices.find(odd, Some(&ada)).is_none(), "{odd}");
+            assert!(
+                devices
+                    .find(&devices.remember(odd, &ada), Some(&ada))
+                    .is_some()
+            );
+        }
+    }
+}
