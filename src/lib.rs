@@ -11,6 +11,7 @@ pub mod domains;
 pub mod emails;
 pub mod http;
 pub mod keys;
+pub mod listener;
 pub mod mail;
 pub mod reference;
 pub mod routes;
