@@ -13,6 +13,7 @@ pub mod http;
 pub mod keys;
 pub mod listener;
 pub mod mail;
+pub mod open_files;
 pub mod reference;
 pub mod routes;
 pub mod schema;

@@ -7,6 +7,7 @@ use crate::accounts::store as accounts_store;
 use crate::app::{self, State};
 use crate::config::{Config, Signup};
 use crate::listener::ReservedAddress;
+use crate::open_files;
 
 /// What would keep it from serving comes first, and the migrations, which can take minutes and
 /// cannot be undone, last. Meanwhile clients are refused: the port is taken, but nothing listens
@@ -19,6 +20,7 @@ pub fn run(config: Config) -> Outcome {
         ),
         _ => format!("cannot listen on {}: {e}", config.listen),
     };
+    open_files::raise_limit();
     let reserved = ReservedAddress::reserve(config.listen).map_err(cannot_listen)?;
     let db = open(&config)?;
     let secret = server_secret::read(&config, &db)?;

@@ -77,6 +77,13 @@ impl Dashboard {
         Self::spawn(database, command)
     }
 
+    /// As `start`, by someone whose limits of open files are these.
+    pub fn start_limited(database: &Database, soft: u32, hard: u32) -> Self {
+        let mut command = Command::new("/usr/bin/prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
+        Self::spawn(database, with_environment(command, database))
+    }
+
     fn spawn(database: &Database, mut command: Command) -> Self {
         let log = database.folder.path().join("log");
         let file = std::fs::OpenOptions::new()
