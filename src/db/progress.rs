@@ -96,10 +96,11 @@ mod tests {
 
     const NEVER: Duration = Duration::from_secs(3600);
 
-    /// Waits until so many lines are there.
-    fn wait_for(lines: &Mutex<Vec<String>>, count: usize) {
+    /// Waits until a step has been reported twice.
+    fn wait_for(lines: &Mutex<Vec<String>>, step: &str) {
+        let is_of_step = |line: &&String| line.starts_with(step);
         let started = Instant::now();
-        while lines.lock().unwrap().len() < count {
+        while lines.lock().unwrap().iter().filter(is_of_step).count() < 2 {
             assert!(started.elapsed() < Duration::from_secs(60), "never");
             thread::sleep(Duration::from_millis(5));
         }
@@ -115,9 +116,9 @@ mod tests {
         let report = |line: &str| lines.lock().unwrap().push(line.to_owned());
         let result = reported(pace, report, |progress| {
             progress.begin("one of two".to_owned());
-            wait_for(&lines, 3);
+            wait_for(&lines, "one");
             progress.begin("two of two".to_owned());
-            wait_for(&lines, 6);
+            wait_for(&lines, "two");
             "done"
         });
         assert_eq!(result, "done");
