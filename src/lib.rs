@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod background;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod emails;
 pub mod http;
 pub mod keys;
 pub mod listener;
+pub mod logging;
 pub mod mail;
 pub mod open_files;
 pub mod reference;

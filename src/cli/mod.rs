@@ -9,13 +9,12 @@ mod server_secret;
 
 use std::fmt::Display;
 use std::fs::DirBuilder;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
@@ -23,6 +22,7 @@ use crate::config::{Config, Settings};
 use crate::db::{self, Connection, DatabaseUrl, Db, migrations};
 use crate::domains::dkim::SealedKey;
 use crate::domains::name::DomainName;
+use crate::logging::Log;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -61,23 +61,27 @@ type Outcome = Result<(), String>;
 
 /// Runs a command. Exit code 2 for problems of the configuration, 1 for what failed.
 pub fn run(cli: Cli) -> ExitCode {
-    let config = match Config::parse(&cli.settings) {
-        Ok(config) => config,
+    let log = Log::to_stderr();
+    let code = match Config::parse(&cli.settings) {
+        Ok(config) => {
+            log.take_all(&config.log);
+            match execute(cli.command.unwrap_or(Command::Serve), config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => {
+                    log.line(format_args!("error: {why}"));
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Err(problems) => {
             for problem in problems {
-                eprintln!("error: {problem}");
+                log.line(format_args!("error: {problem}"));
             }
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
     };
-    log_to_stderr(&config);
-    match execute(cli.command.unwrap_or(Command::Serve), config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    log.flush();
+    code
 }
 
 fn execute(command: Command, config: Config) -> Outcome {
@@ -115,14 +119,6 @@ fn verified_elsewhere(name: &DomainName) -> Failure {
     Failure(format!(
         "{name} is verified in another account of this server: only one can send from it"
     ))
-}
-
-fn log_to_stderr(config: &Config) {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(&config.log))
-        .init();
 }
 
 /// The database, made if it is a file that is missing. Its tables may be out of date.

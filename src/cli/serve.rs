@@ -1,6 +1,7 @@
 //! `tosend-dashboard`: serves until it is told to stop.
 
 use std::io::{ErrorKind, Write, stdout};
+use std::thread::Builder;
 
 use super::{Outcome, migrate, open, server_secret};
 use crate::accounts::store as accounts_store;
@@ -38,9 +39,9 @@ pub fn run(config: Config) -> Outcome {
     let state = State::new(config, db, secret);
     let greeting = greeting(&state, &url, is_empty);
     warn(&state.config);
-    // Serving goes on even if nobody reads this.
-    app::run(listener, state, || drop(writeln!(stdout(), "{greeting}")))
-        .map_err(|e| format!("the server stopped: {e}"))
+    // On a thread, since serving goes on even if nobody reads this.
+    let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
+    app::run(listener, state, greet).map_err(|e| format!("the server stopped: {e}"))
 }
 
 /// One line for whoever started it.

@@ -13,6 +13,7 @@ pub mod json;
 pub mod keep_alive;
 pub mod log;
 pub mod page;
+mod panics;
 pub mod preferences;
 mod user_agent;
 

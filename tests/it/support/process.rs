@@ -24,6 +24,20 @@ fn with_environment(mut command: Command, database: &Database) -> Command {
     command
 }
 
+/// The command without any stderr: its descriptor is closed.
+pub fn without_stderr(command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    let variables = command.get_envs();
+    shell
+        .args(["-c", r#"exec "$0" "$@" 2>&-"#])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(command.get_current_dir().unwrap());
+    shell
+}
+
 /// Runs a command with something on its standard input. `Err`: its stderr.
 pub fn cli(database: &Database, args: &[&str], stdin: &str) -> Result<String, String> {
     let mut child = command(database)
@@ -74,29 +88,41 @@ impl Dashboard {
     pub fn start_with(database: &Database, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = command(database);
         command.args(args).envs(env.iter().copied());
-        Self::spawn(database, command)
+        Self::spawn_with_log(database, command)
     }
 
     /// As `start`, by someone whose limits of open files are these.
     pub fn start_limited(database: &Database, soft: u32, hard: u32) -> Self {
         let mut command = Command::new("/usr/bin/prlimit");
         command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
-        Self::spawn(database, with_environment(command, database))
+        Self::spawn_with_log(database, with_environment(command, database))
     }
 
-    fn spawn(database: &Database, mut command: Command) -> Self {
+    fn spawn_with_log(database: &Database, mut command: Command) -> Self {
         let log = database.folder.path().join("log");
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
+        command.stderr(file);
+        Self::spawn(command, log)
+    }
+
+    /// Runs a server whose stderr, or whatever else, is not as usual.
+    pub fn run(database: &Database, alter: impl FnOnce(Command) -> Command) -> Self {
+        let command = alter(command(database));
+        Self::spawn(command, database.folder.path().join("log"))
+    }
+
+    fn spawn(mut command: Command, log: PathBuf) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(file)
             .spawn()
             .unwrap();
+        // It holds the test's end of stderr, which only the server is to hold.
+        drop(command);
         let mut greeting = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut greeting)
@@ -107,7 +133,7 @@ impl Dashboard {
             .unwrap_or_else(|| {
                 panic!(
                     "no URL: {greeting} {}",
-                    std::fs::read_to_string(&log).unwrap()
+                    std::fs::read_to_string(&log).unwrap_or_default()
                 )
             })
             .trim_end_matches('.')
