@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -11,7 +12,7 @@ use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
 use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::{App, HttpRequest, HttpServer, web};
-use socket2::SockRef;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::sync::Notify;
 
 use crate::accounts::downloads::Downloads;
@@ -27,21 +28,26 @@ use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
 use crate::http::body::Room;
 use crate::http::refusals::Refusals;
-use crate::http::{head, headers, log};
+use crate::http::{head, headers, keep_alive, log};
 use crate::keys::usage::Usage;
 use crate::keys::verify::Verifier;
 use crate::mail::worker;
+use crate::open_files::{self, Connections};
 use crate::routes;
 use crate::secret::ServerSecret;
 use crate::upkeep;
 
 /// How long a connection is kept that nobody uses: longer than gateways keep theirs, most of which do
-/// so for 60 or 120 seconds. Who closes first would do so while a request is on its way.
+/// so for 60 or 120 seconds. Who closes first would do so while a request is on its way. While many
+/// are open, connections are closed after each answer ([`Connections::are_scarce`]).
 const KEEP_ALIVE: Duration = Duration::from_secs(130);
 
 /// How long a client may take nothing of an answer before the connection is closed: else it would
 /// hold what the answer needs for as long as it likes.
 const UNREAD: Duration = Duration::from_secs(60);
+
+/// As many as actix takes.
+const MOST_WORKERS: usize = 512;
 
 /// After SIGTERM, how long requests that are under way may take.
 const DRAIN_SECONDS: u64 = 8;
@@ -139,25 +145,32 @@ impl Server {
     ) -> std::io::Result<Self> {
         let state = web::Data::new(state);
         let of_app = state.clone();
-        let mut server = HttpServer::new(move || {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let workers = workers.unwrap_or(cores.min(MOST_WORKERS));
+        let each = open_files::connections_per_worker(workers);
+        let connections = web::Data::new(Connections::at_most(each * workers));
+        let opened = connections.clone();
+        let server = HttpServer::new(move || {
             App::new()
                 .app_data(of_app.clone())
+                .app_data(connections.clone())
                 .configure(routes::configure(&of_app))
                 .wrap(from_fn(headers::secure))
                 .wrap(from_fn(head::as_get))
+                .wrap(from_fn(keep_alive::while_there_is_room))
                 .wrap(from_fn(log::in_a_span))
         })
-        .on_connect(|stream, _| {
+        .workers(workers)
+        .max_connections(each)
+        .on_connect(move |stream, connection| {
+            connection.insert(opened.open());
             if let Some(stream) = stream.downcast_ref::<TcpStream>() {
                 // Without it the system waits for much longer, which is no reason to hang up.
-                let _ = SockRef::from(stream).set_tcp_user_timeout(Some(UNREAD));
+                let _ = set_tcp_user_timeout(stream, UNREAD.as_millis() as u32);
             }
         })
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_SECONDS);
-        if let Some(workers) = workers {
-            server = server.workers(workers);
-        }
         let http = server.listen(listener)?.run();
         Ok(Self { http, state })
     }

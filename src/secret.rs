@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 const BYTES: usize = 64;
 
-/// Debug does not show it. The nodes of one database share it.
+/// Debug does not show it. It belongs to one database, whose nodes share it.
 #[derive(Clone)]
 pub struct ServerSecret([u8; BYTES]);
 
@@ -51,7 +51,7 @@ impl ServerSecret {
         linked.map(|()| Self(bytes))
     }
 
-    /// From which nodes tell whether they have the same secret, and nobody the secret.
+    /// Tells whether two secrets are the same, and nothing about them.
     pub fn hash(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("ToSend: the nodes' secret");
         hash.update(self.0);
@@ -67,6 +67,14 @@ impl ServerSecret {
         hash.finalize().into()
     }
 
+    /// `None` if there is no such file.
+    ///
+    /// # Errors
+    /// One sentence on what is wrong with the file.
+    pub fn find(path: &Path) -> Result<Option<Self>, String> {
+        path.exists().then(|| Self::read(path)).transpose()
+    }
+
     fn read(path: &Path) -> Result<Self, String> {
         let mut bytes = Vec::new();
         std::fs::File::open(path)
@@ -74,7 +82,7 @@ impl ServerSecret {
             .map_err(|e| format!("the secret {} cannot be read: {e}", path.display()))?;
         bytes.try_into().map(Self).map_err(|_| {
             format!(
-                "the secret {} does not hold {BYTES} bytes: restore it, or delete it to make a new one, which signs everyone out",
+                "the secret {} does not hold {BYTES} bytes: restore it, or, if that is lost, delete it and run “adopt-secret”, which makes a new one and signs everyone out",
                 path.display()
             )
         })

@@ -6,6 +6,7 @@ mod clock;
 mod domain;
 mod key;
 mod serve;
+mod server_secret;
 
 use std::fmt::Display;
 use std::fs::DirBuilder;
@@ -19,11 +20,10 @@ use clap::{Parser, Subcommand};
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::config::{Config, Settings};
-use crate::db::{self, Connection, DatabaseUrl, Db, migrations, nodes};
+use crate::db::{self, Connection, DatabaseUrl, Db, migrations};
 use crate::domains::dkim::SealedKey;
 use crate::domains::name::DomainName;
 use crate::logging::Log;
-use crate::secret::ServerSecret;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -55,7 +55,8 @@ enum Command {
     Clock(clock::Command),
     /// Bring the database's tables up to date, and do nothing else
     Migrate,
-    /// Make this machine's secret the one that all nodes of a PostgreSQL share: signs everyone out
+    /// Make the secret in this machine's file (a new one, if it is missing) the database's: signs
+    /// everyone out
     AdoptSecret,
 }
 
@@ -88,35 +89,22 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn execute(command: Command, config: Config) -> Outcome {
-    let db = open(&config)?;
+    let up_to_date = || {
+        let db = open(&config)?;
+        migrate(&db)?;
+        Ok::<_, String>(db)
+    };
     match command {
-        Command::Serve => serve::run(config, db),
-        Command::Account(command) => account::run(command, &db),
-        Command::Domain(command) => domain::run(command, &config, &db),
-        Command::Key(command) => key::run(command, &config, &db),
-        Command::Apply(args) => apply::run(&args, &config, &db),
-        Command::Clock(command) => clock::run(&command, &db),
-        Command::Migrate => print("The database is up to date."),
-        Command::AdoptSecret => adopt_secret(&config, &db),
+        // It has more to check before the tables may be changed.
+        Command::Serve => serve::run(config),
+        Command::Account(command) => account::run(command, &up_to_date()?),
+        Command::Domain(command) => domain::run(command, &config, &up_to_date()?),
+        Command::Key(command) => key::run(command, &config, &up_to_date()?),
+        Command::Apply(args) => apply::run(&args, &config, &up_to_date()?),
+        Command::Clock(command) => clock::run(&command, &up_to_date()?),
+        Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
+        Command::AdoptSecret => server_secret::adopt(&config, &up_to_date()?),
     }
-}
-
-fn adopt_secret(config: &Config, db: &Db) -> Outcome {
-    if !db.is_postgres() {
-        return Err("only the nodes of a PostgreSQL share a secret".to_owned());
-    }
-    let secret = read_secret(config)?;
-    db.write_blocking(|conn| nodes::adopt_secret(conn, &secret.hash()))
-        .map_err(|e| one_line(&e.to_string()))?;
-    print(format_args!(
-        "The nodes of this database share the secret {} now: copy it to each of them, and restart them.",
-        config.secret_file.display()
-    ))
-}
-
-fn read_secret(config: &Config) -> Result<ServerSecret, String> {
-    make_folder(config.secret_file.parent().unwrap_or(Path::new("")))?;
-    ServerSecret::read_or_make(&config.secret_file)
 }
 
 /// A key for a new domain. `None` where the server makes it later: only the nodes' secret can seal it
@@ -126,20 +114,9 @@ fn make_domain_key(
     db: &Db,
     name: &DomainName,
 ) -> Result<Option<SealedKey>, String> {
-    if db.is_postgres() && !config.secret_file.exists() {
-        return Ok(None);
-    }
-    let secret = read_secret(config)?;
-    if db.is_postgres() {
-        let is_shared = db
-            .read_blocking(|conn| nodes::is_shared(conn, &secret.hash()))
-            .map_err(|e| one_line(&e.to_string()))?;
-        if !is_shared {
-            return Ok(None);
-        }
-    }
-    let key = SealedKey::make(&secret, name).map_err(|e| e.to_string())?;
-    Ok(Some(key))
+    server_secret::find_for_sealing(config, db)?
+        .map(|secret| SealedKey::make(&secret, name).map_err(|e| e.to_string()))
+        .transpose()
 }
 
 /// Why a domain cannot be attested.
@@ -149,23 +126,27 @@ fn verified_elsewhere(name: &DomainName) -> Failure {
     ))
 }
 
-/// The database, made if it is a file that is missing, with all migrations.
+/// The database, made if it is a file that is missing. Its tables may be out of date.
 fn open(config: &Config) -> Result<Db, String> {
     if let DatabaseUrl::Sqlite(file) = &config.database {
         make_folder(file.folder())?;
     }
-    let db = Db::open(&config.database).map_err(|why| {
+    Db::open(&config.database).map_err(|why| {
         let why = one_line(&why);
         format!("the database {} cannot be opened: {why}", config.database)
-    })?;
-    let ran = migrations::run(&db).map_err(|e| one_line(&e.to_string()))?;
+    })
+}
+
+/// Brings the tables up to date.
+fn migrate(db: &Db) -> Outcome {
+    let ran = migrations::run(db).map_err(|e| one_line(&e.to_string()))?;
     if ran > 0 {
         tracing::info!(
             migrations = ran,
             "the database's tables were brought up to date"
         );
     }
-    Ok(db)
+    Ok(())
 }
 
 /// Makes a folder for its owner alone. One that exists is not changed; an empty name is the

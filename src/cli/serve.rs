@@ -1,28 +1,33 @@
 //! `tosend-dashboard`: serves until it is told to stop.
 
 use std::io::{ErrorKind, Write, stdout};
-use std::net::TcpListener;
 use std::thread::Builder;
 
-use super::{Outcome, read_secret};
+use super::{Outcome, migrate, open, server_secret};
 use crate::accounts::store as accounts_store;
 use crate::app::{self, State};
 use crate::config::{Config, Signup};
-use crate::db::{Db, nodes};
-use crate::secret::ServerSecret;
+use crate::listener::ReservedAddress;
+use crate::open_files;
 
-pub fn run(config: Config, db: Db) -> Outcome {
-    let secret = read_secret(&config)?;
-    if db.is_postgres() {
-        share_secret(&config, &db, &secret)?;
-    }
-    let listener = TcpListener::bind(config.listen).map_err(|e| match e.kind() {
+/// What would keep it from serving comes first, and the migrations, which can take minutes and
+/// cannot be undone, last. Meanwhile clients are refused: the port is taken, but nothing listens
+/// yet. A request that waited instead would be carried out when its client has long given up.
+pub fn run(config: Config) -> Outcome {
+    let cannot_listen = |e: std::io::Error| match e.kind() {
         ErrorKind::AddrInUse => format!(
             "{} is in use: stop what listens there, or choose another with --listen",
             config.listen
         ),
         _ => format!("cannot listen on {}: {e}", config.listen),
-    })?;
+    };
+    open_files::raise_limit();
+    let reserved = ReservedAddress::reserve(config.listen).map_err(cannot_listen)?;
+    let db = open(&config)?;
+    let secret = server_secret::read(&config, &db)?;
+    migrate(&db)?;
+    server_secret::record(&config, &db, &secret)?;
+    let listener = reserved.listen().map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let is_empty = !db
         .write_blocking(accounts_store::exists_any)
@@ -37,20 +42,6 @@ pub fn run(config: Config, db: Db) -> Outcome {
     // On a thread, since serving goes on even if nobody reads this.
     let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
     app::run(listener, state, greet).map_err(|e| format!("the server stopped: {e}"))
-}
-
-/// Nodes with different secrets would sign each other's people out.
-fn share_secret(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
-    let is_shared = db
-        .write_blocking(|conn| nodes::share_secret(conn, &secret.hash()))
-        .map_err(|e| e.to_string())?;
-    match is_shared {
-        true => Ok(()),
-        false => Err(format!(
-            "the secret {} is not the one that the nodes of this database share: copy theirs to this place, or, if it is lost, run “adopt-secret” here, which signs everyone out",
-            config.secret_file.display()
-        )),
-    }
 }
 
 /// One line for whoever started it.

@@ -236,6 +236,30 @@ pub(super) fn without_timeouts(conn: &mut AnyConnection) -> QueryResult<()> {
     }
 }
 
+/// Whether a table has a column: before the migrations have run, it may not.
+pub fn has_column(conn: &mut AnyConnection, table: &str, column: &str) -> QueryResult<bool> {
+    let question = match conn {
+        AnyConnection::Postgres(_) => {
+            "SELECT EXISTS (SELECT 1 FROM pg_attribute
+             WHERE attrelid = to_regclass($1) AND attname = $2 AND NOT attisdropped) AS yes"
+        }
+        AnyConnection::Sqlite(_) => {
+            "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?) AS yes"
+        }
+    };
+    let answer: Answer = diesel::sql_query(question)
+        .bind::<Text, _>(table)
+        .bind::<Text, _>(column)
+        .get_result(conn)?;
+    Ok(answer.yes)
+}
+
+#[derive(diesel::QueryableByName)]
+struct Answer {
+    #[diesel(sql_type = diesel::sql_types::Bool)]
+    yes: bool,
+}
+
 diesel::define_sql_function! {
     /// An instant as a clock in that zone shows it.
     fn timezone(zone: Text, instant: Timestamptz) -> Timestamp;

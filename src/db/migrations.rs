@@ -1,6 +1,7 @@
 //! The embedded migrations: two folders with the same names, one for each database.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use diesel::connection::Connection as DieselConnection;
 use diesel::migration::MigrationConnection;
@@ -8,10 +9,17 @@ use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::connection::Purpose;
+use super::progress::{Pace, Progress, reported};
 use super::{Connection, Db};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// A migration of a big table takes minutes; whoever waits for it must see that it goes on.
+const PACE: Pace = Pace {
+    first: Duration::from_secs(1),
+    then: Duration::from_secs(5),
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,17 +34,23 @@ pub enum Error {
 }
 
 /// Brings the tables up to date. Returns how many migrations ran. Nodes that start together
-/// wait for each other.
+/// wait for each other. What takes long is logged while it runs.
 pub fn run(db: &Db) -> Result<usize, Error> {
-    db.write_blocking(|conn| {
-        super::without_timeouts(conn).map_err(super::Error::from)?;
-        super::serialize(conn, Purpose::Migration).map_err(super::Error::from)?;
-        conn.setup().map_err(super::Error::from)?;
-        refuse_newer(conn)?;
-        match conn {
-            Connection::Postgres(conn) => run_pending(conn, POSTGRES),
-            Connection::Sqlite(conn) => run_pending(conn, SQLITE),
-        }
+    let report = |line: &str| tracing::info!("bringing the database up to date: {line}");
+    reported(PACE, report, |progress| {
+        progress.begin("waiting for another program that does so".to_owned());
+        db.write_blocking(|conn| {
+            super::without_timeouts(conn).map_err(super::Error::from)?;
+            super::serialize(conn, Purpose::Migration).map_err(super::Error::from)?;
+            conn.setup().map_err(super::Error::from)?;
+            refuse_newer(conn)?;
+            let ran = match conn {
+                Connection::Postgres(conn) => run_pending(conn, POSTGRES, progress),
+                Connection::Sqlite(conn) => run_pending(conn, SQLITE, progress),
+            };
+            progress.begin("committing".to_owned());
+            ran
+        })
     })
 }
 
@@ -53,14 +67,30 @@ fn refuse_newer(conn: &mut Connection) -> Result<(), Error> {
     }
 }
 
-fn run_pending<C>(conn: &mut C, source: EmbeddedMigrations) -> Result<usize, Error>
+fn run_pending<C, R>(
+    conn: &mut C,
+    source: EmbeddedMigrations,
+    progress: &Progress<R>,
+) -> Result<usize, Error>
 where
     C: DieselConnection + MigrationHarness<C::Backend>,
+    R: Fn(&str),
 {
-    let ran = conn
-        .run_pending_migrations(source)
-        .map_err(|e| Error::Failed(e.to_string()))?;
-    Ok(ran.len())
+    let failed = |e: Box<dyn std::error::Error + Send + Sync>| Error::Failed(e.to_string());
+    let pending = conn.pending_migrations(source).map_err(failed)?;
+    for (index, migration) in pending.iter().enumerate() {
+        let (number, count) = (index + 1, pending.len());
+        let topic = topic(&migration.name().to_string());
+        progress.begin(format!("migration {number} of {count}, “{topic}”"));
+        conn.run_migration(migration).map_err(failed)?;
+    }
+    Ok(pending.len())
+}
+
+/// What a migration is about: its name without the time that orders it.
+fn topic(name: &str) -> String {
+    let (_time, topic) = name.split_once('_').unwrap_or(("", name));
+    topic.replace('_', " ")
 }
 
 diesel::table! {

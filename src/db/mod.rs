@@ -6,10 +6,13 @@ mod error;
 pub mod migrations;
 pub mod nodes;
 mod pool;
+mod progress;
 mod sqlite_file;
 
 pub use clock_watch::{stamp, trusted_now};
 use connection::without_timeouts;
-pub use connection::{AnyConnection as Connection, DatabaseUrl, Purpose, now, serialize, timezone};
+pub use connection::{
+    AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, timezone,
+};
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use pool::Db;

@@ -1,35 +1,35 @@
-//! What the nodes of one PostgreSQL must have in common besides it: the secret.
+//! The secret that belongs to a database: the nodes of a PostgreSQL share it, and on SQLite the
+//! next start needs the same one.
 
 use diesel::prelude::*;
 
-use super::{Connection, Purpose, Result, serialize};
+use super::{Connection, Purpose, Result, has_column, serialize};
 use crate::schema::nodes_secret;
 
 const THE_ROW: i64 = 1;
 
-/// Whether a secret with this hash is the one of all nodes. The first node decides.
-pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
-    serialize(conn, Purpose::NodesSecret)?;
-    let shared: Option<Vec<u8>> = nodes_secret::table
+/// The hash of the secret that belongs to this database, also before its tables are up to date.
+pub fn find_secret(conn: &mut Connection) -> Result<Option<Vec<u8>>> {
+    if !has_column(conn, "nodes_secret", "hash")? {
+        return Ok(None);
+    }
+    let hash = nodes_secret::table
         .select(nodes_secret::hash)
         .first(conn)
         .optional()?;
-    match shared {
+    Ok(hash)
+}
+
+/// Whether the secret with this hash belongs to this database. The first node decides.
+pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
+    serialize(conn, Purpose::NodesSecret)?;
+    match find_secret(conn)? {
         Some(shared) => Ok(shared == hash),
         None => adopt_secret(conn, hash).map(|()| true),
     }
 }
 
-/// Whether the nodes are known to share the secret with this hash.
-pub fn is_shared(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
-    let shared: Option<Vec<u8>> = nodes_secret::table
-        .select(nodes_secret::hash)
-        .first(conn)
-        .optional()?;
-    Ok(shared.is_some_and(|shared| shared == hash))
-}
-
-/// Makes the secret with this hash the one of all nodes.
+/// Makes the secret with this hash the one that belongs to this database.
 pub fn adopt_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<()> {
     serialize(conn, Purpose::NodesSecret)?;
     diesel::delete(nodes_secret::table).execute(conn)?;

@@ -10,6 +10,7 @@ pub mod head;
 pub mod headers;
 pub mod health;
 pub mod json;
+pub mod keep_alive;
 pub mod log;
 pub mod missing;
 pub mod page;

@@ -1,11 +1,14 @@
 //! The command line: beside a running server, and what it says when something is wrong.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -20,7 +23,8 @@ fn ok(database: &Database, args: &[&str]) -> String {
 
 /// Runs a command that must fail, with one sentence on stderr and nothing on stdout. Gives it.
 fn refused(command: &mut Command) -> String {
-    let output = finish(command);
+    // On a slow machine migrations log their progress.
+    let output = finish(command.env("TOSEND_LOG", "warn"));
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{command:?} {output:?}");
     assert_eq!(text(&output.stdout), "", "{command:?}");
@@ -729,7 +733,8 @@ fn commands_that_run_at_once_do_not_disturb_each_other() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..60 {
-                    let output = finish(command(&database).arg("migrate"));
+                    let mut migrate = command(&database);
+                    let output = finish(migrate.env("TOSEND_LOG", "warn").arg("migrate"));
                     assert!(output.status.success(), "{output:?}");
                     assert_eq!(text(&output.stderr), "");
                 }
@@ -753,6 +758,7 @@ fn nodes_of_one_database_share_one_secret() {
         sentence.contains(other) && sentence.contains("copy theirs"),
         "{sentence}"
     );
+    assert!(!Path::new(other).exists());
     // The command line signs nobody in.
     ok(
         &database,
@@ -771,26 +777,205 @@ fn nodes_of_one_database_share_one_secret() {
     assert!(sentence.contains("copy theirs"), "{sentence}");
 }
 
-/// The file may be lost: on one machine there is nobody to share it with.
+/// Where a test keeps the database's secret, and how many of the secrets the database knows.
+fn secret_of(database: &Database) -> PathBuf {
+    database.folder.path().join("secret")
+}
+
+fn known_secrets(database: &Database) -> i64 {
+    database.number("SELECT count(*) FROM nodes_secret")
+}
+
+fn assert_refused_for(database: &Database, args: &[&str], why: &str) {
+    let secret = secret_of(database).display().to_string();
+    // Again and again: a start that is refused leaves nothing behind that would let the next one pass.
+    for _ in 0..2 {
+        let sentence = refused(command(database).args(args));
+        for part in [
+            &secret,
+            why,
+            "in this place,",
+            "to this place,",
+            "run “adopt-secret” here",
+        ] {
+            let is_there = sentence.contains(part);
+            let of_other_backend = match database.backend() {
+                Backend::Sqlite => part.starts_with("to "),
+                Backend::Postgres => part.starts_with("in "),
+            };
+            assert_ne!(is_there, of_other_backend, "{part}: {sentence}");
+        }
+    }
+}
+
 #[test]
-fn on_sqlite_a_new_secret_signs_everyone_out_and_that_is_all() {
-    let database = Database::new(Backend::Sqlite);
-    let mut server = Dashboard::start(&database, &[]);
-    let owner = server.visitor();
-    owner.sign_up();
-    assert!(server.terminate());
-    std::fs::remove_file(database.folder.path().join("secret")).unwrap();
-    let server = Dashboard::start(&database, &[]);
-    owner.move_to(&server.base);
-    assert!(
-        owner
-            .get("/api-keys")
-            .location()
-            .unwrap()
-            .starts_with("/login")
-    );
-    owner.sign_in(EMAIL);
-    assert_eq!(owner.get("/api-keys").status, 200);
+fn a_lost_secret_is_noticed_and_another_one_adopted() {
+    for backend in BACKENDS {
+        let database = Database::new(backend);
+        let secret = secret_of(&database);
+        let aside = database.folder.path().join("aside");
+        let mut server = Dashboard::start(&database, &[]);
+        let owner = server.visitor();
+        owner.sign_up();
+        attest(&database, "acme.test");
+        assert!(server.terminate());
+        assert_eq!(known_secrets(&database), 1);
+        std::fs::rename(&secret, &aside).unwrap();
+
+        assert_refused_for(&database, &[], "is missing");
+        let add = ["domain", "add", "--account", EMAIL, "other.test"];
+        match backend {
+            Backend::Sqlite => assert_refused_for(&database, &add, "is missing"),
+            // The command line may run on another machine: a node makes the key later.
+            Backend::Postgres => assert_eq!(ok(&database, &add), "other.test is pending.\n"),
+        }
+        assert!(!secret.exists(), "a new one would hide the loss");
+        std::fs::write(&secret, [7; 64]).unwrap();
+        assert_refused_for(&database, &[], "is not the one that");
+        assert_eq!(std::fs::read(&secret).unwrap(), [7; 64]);
+
+        std::fs::copy(&aside, &secret).unwrap();
+        let mut server = Dashboard::start(&database, &[]);
+        owner.move_to(&server.base);
+        assert_eq!(owner.get("/api-keys").status, 200, "the old one is back");
+        assert!(server.terminate());
+
+        std::fs::remove_file(&secret).unwrap();
+        let said = ok(&database, &["adopt-secret"]);
+        assert!(said.contains(secret.to_str().unwrap()), "{said}");
+        assert_eq!(mode(&secret), 0o600);
+        let mut server = Dashboard::start(&database, &[]);
+        owner.move_to(&server.base);
+        let signed_out = Some("/login?next=%2Fapi-keys");
+        assert_eq!(owner.get("/api-keys").location(), signed_out);
+        owner.sign_in(EMAIL);
+        assert_eq!(owner.get("/api-keys").status, 200);
+        let add = ["domain", "add", "--account", EMAIL, "third.test"];
+        assert_eq!(ok(&database, &add), "third.test is pending.\n");
+        assert!(server.terminate());
+
+        std::fs::copy(&aside, &secret).unwrap();
+        assert_refused_for(&database, &[], "is not the one that");
+    }
+}
+
+/// On SQLite none was written down in former versions.
+#[test]
+fn a_database_that_knows_no_secret_takes_the_one_that_opens_its_keys() {
+    for backend in BACKENDS {
+        let database = Database::new(backend);
+        let secret = secret_of(&database);
+        let aside = database.folder.path().join("aside");
+        // By a server that is killed at once.
+        let is_taken = || {
+            drop(Dashboard::start(&database, &[]));
+            assert_eq!(known_secrets(&database), 1);
+        };
+        let forget = || database.execute("DELETE FROM nodes_secret");
+
+        // Without any key that it could open, any is as good.
+        ok(&database, &["migrate"]);
+        assert!(!secret.exists());
+        is_taken();
+        std::fs::remove_file(&secret).unwrap();
+        forget();
+        is_taken();
+
+        create_account(&database, EMAIL, TITLE);
+        attest(&database, "acme.test");
+        forget();
+        is_taken();
+        forget();
+        std::fs::rename(&secret, &aside).unwrap();
+        assert_refused_for(&database, &[], "is missing");
+        assert!(!secret.exists());
+        std::fs::write(&secret, [7; 64]).unwrap();
+        assert_refused_for(&database, &[], "the DKIM key of acme.test");
+        assert_eq!(known_secrets(&database), 0);
+        ok(&database, &["adopt-secret"]);
+        is_taken();
+
+        // Also where the table for it is not there yet.
+        database.execute(
+            "DROP TABLE nodes_secret;
+             DELETE FROM __diesel_schema_migrations WHERE version = '20261123100500'",
+        );
+        assert_refused_for(&database, &[], "the DKIM key of acme.test");
+        let migrations = "SELECT count(*) FROM __diesel_schema_migrations";
+        let count = database.number(migrations);
+        std::fs::copy(&aside, &secret).unwrap();
+        is_taken();
+        assert_eq!(database.number(migrations), count + 1);
+    }
+}
+
+/// Undoes the newest migration. Gives a question: has it run again?
+fn undo_last_migration(database: &Database) -> impl Fn() -> bool {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(match database.backend() {
+        Backend::Sqlite => "migrations/sqlite",
+        Backend::Postgres => "migrations/postgres",
+    });
+    let entries = std::fs::read_dir(folder).unwrap();
+    let last = entries.map(|entry| entry.unwrap().path()).max().unwrap();
+    database.execute(&std::fs::read_to_string(last.join("down.sql")).unwrap());
+    let newest = "SELECT max(version) FROM __diesel_schema_migrations";
+    database.execute(&format!(
+        "DELETE FROM __diesel_schema_migrations WHERE version = ({newest})"
+    ));
+    let (database, before) = (database.again(), database.text(newest));
+    move || database.text(newest) != before
+}
+
+#[test]
+fn nothing_is_migrated_before_the_address_and_the_secret_are_right() {
+    for backend in BACKENDS {
+        let database = Database::new(backend);
+        drop(Dashboard::start(&database, &[]));
+        let is_migrated = undo_last_migration(&database);
+
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = other.local_addr().unwrap().to_string();
+        let sentence = refused(command(&database).args(["--listen", &address]));
+        assert!(sentence.starts_with(&format!("{address} is in use")));
+        let secret = std::fs::read(secret_of(&database)).unwrap();
+        std::fs::remove_file(secret_of(&database)).unwrap();
+        assert_refused_for(&database, &[], "is missing");
+        assert!(!is_migrated());
+
+        std::fs::write(secret_of(&database), secret).unwrap();
+        let server = Dashboard::start(&database, &[]);
+        assert!(is_migrated());
+        assert_eq!(server.visitor().get("/readyz").status, 200);
+    }
+}
+
+/// As a table of millions of rows does.
+#[test]
+fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile() {
+    let database = Database::new(Backend::Postgres);
+    drop(Dashboard::start(&database, &[]));
+    let is_migrated = undo_last_migration(&database);
+    let mut lock = PgConnection::establish(&database.url).unwrap();
+    // The migration cannot be written down, while it can be read which have run.
+    lock.batch_execute("BEGIN; LOCK TABLE __diesel_schema_migrations IN SHARE MODE")
+        .unwrap();
+    let address = format!("127.0.0.1:{}", free_port());
+    let log = || std::fs::read_to_string(database.folder.path().join("log")).unwrap();
+    let lines = |of: &str| log().matches(of).count();
+    let during = "bringing the database up to date: migration 1 of 1, “";
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| Dashboard::start(&database, &["--listen", &address]));
+        until("it is told, and told again", || {
+            lines(during) >= 2 && lines(" s so far") >= 2
+        });
+        let refused = TcpStream::connect(&address).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        lock.batch_execute("COMMIT").unwrap();
+        let server = server.join().unwrap();
+        assert_eq!(server.visitor().get("/readyz").status, 200);
+    });
+    assert!(is_migrated());
+    assert_eq!(lines("”: done after "), 1, "{}", log());
 }
 
 #[test]
@@ -814,11 +999,16 @@ fn what_keeps_the_server_from_starting_is_told_in_one_sentence() {
     for (file, why) in [
         (damaged.clone(), "does not hold 64 bytes"),
         (database.folder.path().to_owned(), "cannot be read"),
-        (damaged.join("secret"), "cannot be made"),
+        (damaged.join("secret"), "is missing"),
     ] {
         let file = file.to_str().unwrap();
         let sentence = refused(command(&database).args(["--secret-file", file]));
         assert!(sentence.contains(why), "{sentence}");
     }
+    let unused = Database::new(Backend::Sqlite);
+    let nowhere = damaged.join("secret");
+    let nowhere = nowhere.to_str().unwrap();
+    let sentence = refused(command(&unused).args(["--secret-file", nowhere]));
+    assert!(sentence.contains("cannot be made"), "{sentence}");
     assert_eq!(server.visitor().get("/readyz").status, 200);
 }

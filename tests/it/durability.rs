@@ -260,8 +260,10 @@ fn what_was_answered_holds_after_kill_9_of_postgres_itself() {
     all_hold(&ledgers, &dashboard, &database);
 }
 
-/// A look into a database by another program, while the server runs.
-const LOOKS: [(&str, fn(&Path, &Path) -> Command); 5] = [
+/// Another program that looks into a database, and may write a copy.
+type Look = fn(file: &Path, copy: &Path) -> Command;
+
+const LOOKS: [(&str, Look); 5] = [
     ("sqlite3: .backup", |file, copy| {
         sqlite3(file, &format!(".backup '{}'", copy.display()))
     }),

@@ -1,6 +1,7 @@
 //! The order of the house: what may stand in which file, by the file's name.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -194,6 +195,48 @@ fn both_databases_have_the_same_migrations() {
             let files = names(&format!("migrations/{backend}/{migration}"));
             assert_eq!(files, ["down.sql", "up.sql"], "{backend} {migration}");
         }
+    }
+}
+
+/// The oldest Rust that all locked packages compile with is the one that is asked for everywhere.
+#[test]
+fn the_rust_that_is_asked_for_is_what_the_locked_packages_need() {
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(["--filter-platform", &platform])
+        .current_dir(ROOT)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let version = |text: &str| -> Vec<u32> {
+        let numbers = text.split('.').map(|number| number.parse().unwrap());
+        numbers.take(2).collect()
+    };
+    let (mut asked, mut needed) = (None, Vec::new());
+    for package in metadata["packages"].as_array().unwrap() {
+        let rust = package["rust_version"].as_str().map(version);
+        match package["name"] == env!("CARGO_PKG_NAME") {
+            true => asked = rust,
+            false => needed.extend(rust.map(|rust| (rust, package["name"].to_string()))),
+        }
+    }
+    let (highest, package) = needed.into_iter().max().unwrap();
+    assert_eq!(asked.as_ref(), Some(&highest), "{package}");
+    let [major, minor] = highest[..] else {
+        panic!("{highest:?}")
+    };
+    for (file, text) in [
+        (
+            "rust-toolchain.toml",
+            format!("channel = \"{major}.{minor}.0\""),
+        ),
+        ("README.md", format!("Rust ({major}.{minor} or later")),
+    ] {
+        let content = std::fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert!(content.contains(&text), "{file}: {text}");
     }
 }
 

@@ -28,6 +28,7 @@ mod last_used;
 mod life;
 mod markup;
 mod model;
+mod open_files;
 mod openapi;
 mod revocation;
 mod rotation;

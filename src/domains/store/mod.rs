@@ -451,6 +451,23 @@ pub fn find_signing_of_any_account(
     Ok(row.and_then(|(name, sealed)| Some((DomainName::of_address(&name)?, sealed?))))
 }
 
+/// The names of all domains that have a key, and their sealed keys; also before the tables are up to
+/// date.
+pub fn list_sealed_of_any_account(conn: &mut Connection) -> db::Result<Vec<(DomainName, Vec<u8>)>> {
+    if !db::has_column(conn, "sending_domains", "dkim_private")? {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(String, Option<Vec<u8>>)> = sending_domains::table
+        .filter(sending_domains::dkim_private.is_not_null())
+        .order(sending_domains::id)
+        .select((sending_domains::name, sending_domains::dkim_private))
+        .load(conn)?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .filter_map(|(name, sealed)| Some((DomainName::known(&name), sealed?)))
+        .collect())
+}
+
 /// The ids and names of the live keys that are restricted to a domain, newest first. Read here,
 /// since domains know nothing of keys but this.
 pub fn list_keys(

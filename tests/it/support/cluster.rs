@@ -199,7 +199,7 @@ fn programs() -> PathBuf {
 
 /// Below the ports that Linux gives to outgoing connections: one of those could take the port of
 /// a server that is down for a while.
-pub(super) fn free_port() -> u32 {
+pub fn free_port() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     loop {
         let count = COUNT.fetch_add(1, Ordering::SeqCst);

@@ -18,7 +18,7 @@ mod relay;
 mod server;
 mod wire;
 
-pub use cluster::{Cluster, Stop};
+pub use cluster::{Cluster, Stop, free_port};
 pub use database::Database;
 pub use dns::{Dns, Trouble};
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};

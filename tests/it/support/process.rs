@@ -8,14 +8,18 @@ use super::{Database, EMAIL, PASSWORD, Program, Visitor, until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_tosend-dashboard");
 
-/// The program with a clean environment and a test's database.
+/// The program with a clean environment, a test's database, and a free port.
 pub fn command(database: &Database) -> Command {
-    let mut command = Command::new(BINARY);
+    with_environment(Command::new(BINARY), database)
+}
+
+fn with_environment(mut command: Command, database: &Database) -> Command {
     command
         .env_clear()
         .env("TOSEND_DATABASE_URL", &database.url)
         .env("TOSEND_SECRET_FILE", database.folder.path().join("secret"))
         .env("TOSEND_DNS_SERVERS", database.dns.address.to_string())
+        .env("TOSEND_LISTEN", "127.0.0.1:0")
         .current_dir(database.folder.path());
     command
 }
@@ -82,14 +86,26 @@ impl Dashboard {
 
     /// As `start`, with more in its environment.
     pub fn start_with(database: &Database, args: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut command = command(database);
+        command.args(args).envs(env.iter().copied());
+        Self::spawn_with_log(database, command)
+    }
+
+    /// As `start`, by someone whose limits of open files are these.
+    pub fn start_limited(database: &Database, soft: u32, hard: u32) -> Self {
+        let mut command = Command::new("/usr/bin/prlimit");
+        command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
+        Self::spawn_with_log(database, with_environment(command, database))
+    }
+
+    fn spawn_with_log(database: &Database, mut command: Command) -> Self {
         let log = database.folder.path().join("log");
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let mut command = command(database);
-        command.args(args).envs(env.iter().copied()).stderr(file);
+        command.stderr(file);
         Self::spawn(command, log)
     }
 
@@ -101,7 +117,6 @@ impl Dashboard {
 
     fn spawn(mut command: Command, log: PathBuf) -> Self {
         let mut child = command
-            .args(["--listen", "127.0.0.1:0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,0 +1,23 @@
+//! Idle connections are closed before new ones have to wait.
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::ConnectionType;
+use actix_web::middleware::Next;
+use actix_web::{Error, web};
+
+use crate::open_files::Connections;
+
+/// Middleware: answers with `Connection: close` while connections are scarce.
+pub async fn while_there_is_room<B: MessageBody>(
+    connections: web::Data<Connections>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let mut response = next.call(request).await?;
+    if connections.are_scarce() {
+        let head = response.response_mut().head_mut();
+        head.set_connection_type(ConnectionType::Close);
+    }
+    Ok(response)
+}
