@@ -8,3 +8,4 @@ pub mod name;
 pub mod pages;
 pub mod records;
 pub mod store;
+pub mod turns;

@@ -157,6 +157,26 @@ pub fn settle_of_any_account(
     Ok(count == 1)
 }
 
+/// Gives an email back as it was, to be looked at again later.
+pub fn put_off_of_any_account(
+    conn: &mut Connection,
+    id: i64,
+    claim: &str,
+    rest: TimeDelta,
+    why: &str,
+) -> db::Result<()> {
+    let now = db::now(conn)?;
+    diesel::update(claimed(id, claim))
+        .set((
+            emails::status.eq(Status::Deferred.as_str()),
+            emails::claim.eq(None::<String>),
+            emails::next_attempt_at.eq(now + rest),
+            emails::reply.eq(why),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// Gives an email back as it was, for whoever comes next.
 pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> db::Result<()> {
     let now = db::now(conn)?;

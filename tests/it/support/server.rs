@@ -57,6 +57,7 @@ impl App {
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
             dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
+            domain_limit: "200".into(),
             activity_days: "365".into(),
             smtp_url: None,
             smtp_credentials_file: None,
