@@ -122,7 +122,7 @@ impl Checker {
             db: db.clone(),
             dns,
             secret: secret.clone(),
-            turns: Turns::new(),
+            turns: Turns::default(),
             keys_made: Arc::default(),
         }
     }

@@ -24,14 +24,16 @@ pub struct Turn {
     _account: OwnedSemaphorePermit,
 }
 
-impl Turns {
-    pub fn new() -> Self {
+impl Default for Turns {
+    fn default() -> Self {
         Self {
             core: Arc::new(Semaphore::new(1)),
             accounts: Arc::default(),
         }
     }
+}
 
+impl Turns {
     pub async fn take(&self, account: AccountId) -> Turn {
         let own = {
             let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_that_wants_much_keeps_no_other_waiting() {
-        let turns = Turns::new();
+        let turns = Turns::default();
         let work = |account: i64| {
             let turns = turns.clone();
             async move {
@@ -93,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn accounts_that_wait_for_nothing_are_forgotten() {
-        let turns = Turns::new();
+        let turns = Turns::default();
         let kept = turns.take(AccountId(0)).await;
         for account in 1..1_000 {
             turns.take(AccountId(account)).await;
