@@ -17,11 +17,12 @@ use tokio::time::sleep;
 
 use super::dkim::{self, DkimKey, SealedKey};
 use super::dns::Dns;
+use super::key_turns::{KeyTurn, KeyTurns};
 use super::name::DomainName;
 use super::store::{self, Added, Domain};
-use super::turns::{Turn, Turns};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
+use crate::background::Runtime;
 use crate::db::{self, Db};
 use crate::secret::ServerSecret;
 
@@ -45,7 +46,8 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("no key could be made: {0}")]
     Key(#[from] dkim::Error),
-    #[error("no key could be made: {0}")]
+    // Without the panic's message, which may quote what was worked on.
+    #[error("no key could be made: the thread panicked")]
     Thread(#[from] JoinError),
 }
 
@@ -63,8 +65,14 @@ pub struct Checker {
     db: Db,
     dns: Dns,
     secret: ServerSecret,
-    turns: Turns,
+    turns: KeyTurns,
     keys_made: Arc<AtomicUsize>,
+}
+
+/// A key for a domain of an account, whose turn it is until this is dropped.
+pub struct Made {
+    pub key: SealedKey,
+    _turn: KeyTurn,
 }
 
 /// The lookups that are under way, and whose turn is next.
@@ -122,32 +130,31 @@ impl Checker {
             db: db.clone(),
             dns,
             secret: secret.clone(),
-            turns: Turns::default(),
+            turns: KeyKeyTurns::default(),
             keys_made: Arc::default(),
         }
     }
 
-    /// Adds a domain, unless the account has it or is at its limit: what is refused costs no key.
-    pub async fn add(
+    /// A key for a domain that is to be added, unless the account has it or is at its limit: what is
+    /// refused costs no key.
+    pub async fn key_for_new(
         &self,
         account: AccountId,
-        name: DomainName,
+        name: &DomainName,
         limit: i64,
-        actor: Actor,
-    ) -> Result<Added, Error> {
+    ) -> Result<Result<Made, Added>, Error> {
         let of_read = name.clone();
         let refusal = move |conn: &mut _| store::refusal(conn, account, &of_read, limit);
         if let Some(refused) = self.db.read(refusal.clone()).await? {
-            return Ok(refused);
+            return Ok(Err(refused));
         }
         let turn = self.turns.take(account).await;
         // Others of this account were added before its turn came.
         if let Some(refused) = self.db.read(refusal).await? {
-            return Ok(refused);
+            return Ok(Err(refused));
         }
         let key = self.make_key(&turn, name.clone()).await?;
-        let add = move |conn: &mut _| store::add(conn, account, &name, Some(&key), limit, &actor);
-        Ok(self.db.write(add).await?)
+        Ok(Ok(Made { key, _turn: turn }))
     }
 
     /// Whether a domain's key was sealed with this server's secret.
@@ -155,28 +162,23 @@ impl Checker {
         DkimKey::open(sealed, &self.secret, &DomainName::known(domain)).is_ok()
     }
 
-    /// Gives a domain another key pair if its own cannot be opened. Returns whether there is such a
-    /// domain.
-    pub async fn replace_lost_key(
+    /// A key in the place of one that cannot be opened, which is given too. `None` if the domain's own
+    /// can be opened, or the domain is gone.
+    pub async fn key_for_lost(
         &self,
         account: AccountId,
         id: i64,
-        actor: Actor,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<(Made, Vec<u8>)>, Error> {
         let turn = self.turns.take(account).await;
         let find = move |conn: &mut _| store::find_sealed(conn, account, id);
-        let Some((domain, sealed)) = self.db.read(find).await? else {
-            return Ok(false);
+        let Some((domain, Some(sealed))) = self.db.read(find).await? else {
+            return Ok(None);
         };
-        let Some(lost) = sealed.filter(|sealed| !self.can_open(&domain, sealed)) else {
-            // Someone was faster.
-            return Ok(true);
-        };
-        let name = DomainName::known(&domain);
-        let key = self.make_key(&turn, name.clone()).await?;
-        let replace =
-            move |conn: &mut _| store::replace_lost_key(conn, account, &name, &lost, &key, &actor);
-        Ok(self.db.write(replace).await?)
+        if self.can_open(&domain, &sealed) {
+            return Ok(None);
+        }
+        let key = self.make_key(&turn, DomainName::known(&domain)).await?;
+        Ok(Some((Made { key, _turn: turn }, sealed)))
     }
 
     /// How many key pairs were made since the start.
@@ -257,7 +259,7 @@ impl Checker {
     }
 
     /// Off the async threads, since it takes long.
-    async fn make_key(&self, turn: &Turn, name: DomainName) -> Result<SealedKey, Error> {
+    async fn make_key(&self, turn: &KeyTurn, name: DomainName) -> Result<SealedKey, Error> {
         let core = turn.core().await;
         let (secret, made) = (self.secret.clone(), self.keys_made.clone());
         let make = move || {
@@ -272,13 +274,10 @@ impl Checker {
 
     /// Goes on until `stop` is dropped.
     pub fn keep_checking(&self, stop: &Receiver<()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        match runtime {
+        match Runtime::new(None) {
             Ok(runtime) => runtime.block_on(self.check_due(stop)),
             Err(error) => {
-                tracing::error!(%error, "domains are not checked until the next start");
+                tracing::error!(%error, "domains cannot be checked");
             }
         }
     }

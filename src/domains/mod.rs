@@ -3,9 +3,9 @@
 pub mod check;
 pub mod dkim;
 pub mod dns;
+pub mod key_turns;
 pub mod life;
 pub mod name;
 pub mod pages;
 pub mod records;
 pub mod store;
-pub mod turns;

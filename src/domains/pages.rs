@@ -75,14 +75,28 @@ pub struct CreateForm {
 pub async fn create(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     web::Form(form): web::Form<CreateForm>,
 ) -> Result<HttpResponse, Error> {
     let account = user.account;
     let problem = match DomainName::typed(&form.name) {
         Ok(name) => {
             let limit = state.config.domain_limit;
-            match state.checker.add(account, name, limit, actor).await? {
+            let added = match state.checker.key_for_new(account, &name, limit).await? {
+                Ok(made) => {
+                    let key = made.key.clone();
+                    let add = move |conn: &mut _| {
+                        store::add(conn, account, &name, Some(&key), limit, &actor)
+                    };
+                    session.write(&state.db, add).await??
+                }
+                Err(refused) => refused,
+            };
+            match added {
                 Added::Yes(domain) => {
                     return Ok(page::redirect(&request, &format!("/domains/{}", domain.id)));
                 }
@@ -324,17 +338,22 @@ fn stop_asking() -> HttpResponse {
 pub async fn replace_key(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    match state
-        .checker
-        .replace_lost_key(user.account, *id, actor)
-        .await?
-    {
-        true => Ok(page::redirect(&request, &format!("/domains/{id}"))),
-        false => Err(Error::NotFound),
+    let (account, id) = (user.account, *id);
+    let domain = find(&state, &user, id).await?;
+    if let Some((made, lost)) = state.checker.key_for_lost(account, id).await? {
+        let (name, key) = (DomainName::known(&domain.name), made.key.clone());
+        let replace =
+            move |conn: &mut _| store::replace_lost_key(conn, account, &name, &lost, &key, &actor);
+        session.write(&state.db, replace).await??;
     }
+    Ok(page::redirect(&request, &format!("/domains/{id}")))
 }
 
 /// Stays true when the page is loaded again later.
@@ -369,11 +388,19 @@ fn notice(which: Option<&str>, domain: &Domain, records: &Records) -> Option<Str
 pub async fn check(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    find(&state, &user, id).await?;
+    // Whether they may ask for a look. What DNS says is then written down whatever becomes of the
+    // session: the server looks by itself too.
+    let found = move |conn: &mut _| store::find(conn, account, id);
+    let domain = session.write(&state.db, found).await??;
+    domain.ok_or(Error::NotFound)?;
     let notice = if state.check_limit.admits(account) {
         let checked = state.checker.check(account, id, actor).await?;
         match checked.ok_or(Error::NotFound)?.is_answered {
@@ -420,14 +447,19 @@ pub async fn confirm_delete(
 pub async fn delete(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let deleted = state
-        .db
-        .write(move |conn| store::delete(conn, account, id, &actor))
-        .await?;
+    let deleted = session
+        .write(&state.db, move |conn| {
+            store::delete(conn, account, id, &actor)
+        })
+        .await??;
     match deleted {
         Deleted::Yes => Ok(page::redirect(&request, "/domains")),
         Deleted::NoSuchDomain => Err(Error::NotFound),

@@ -374,8 +374,7 @@ pub fn replace_key(
     Ok(true)
 }
 
-/// Replaces a key that cannot be opened, unless that was done already. Returns whether there is such
-/// a domain.
+/// Replaces a key that cannot be opened, unless that was done already.
 pub fn replace_lost_key(
     conn: &mut Connection,
     account: AccountId,
@@ -383,16 +382,15 @@ pub fn replace_lost_key(
     lost: &[u8],
     key: &SealedKey,
     actor: &Actor,
-) -> db::Result<bool> {
+) -> db::Result<()> {
     let Some(domain) = lock(conn, account, name)? else {
-        return Ok(false);
+        return Ok(());
     };
-    match find_sealed(conn, account, domain.id)? {
-        Some((_, Some(sealed))) if sealed == lost => {
-            replace_key(conn, account, name, Some(key), actor)
-        }
-        _ => Ok(true),
+    let now = find_sealed(conn, account, domain.id)?;
+    if now.is_some_and(|(_, sealed)| sealed.as_deref() == Some(lost)) {
+        replace_key(conn, account, name, Some(key), actor)?;
     }
+    Ok(())
 }
 
 /// The name of a domain and its sealed key.

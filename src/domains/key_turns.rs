@@ -1,4 +1,4 @@
-//! Turns by account at making keys, which takes long: of many requests of one account only one is in
+//! KeyTurns by account at making keys, which takes long: of many requests of one account only one is in
 //! the queue for the core at a time, so that another account's is the next or the one after it.
 
 use std::collections::HashMap;
@@ -12,19 +12,19 @@ use crate::accounts::store::AccountId;
 const MANY: usize = 100;
 
 #[derive(Clone)]
-pub struct Turns {
+pub struct KeyTurns {
     /// Making keys takes up one core at most.
     core: Arc<Semaphore>,
     accounts: Arc<Mutex<HashMap<AccountId, Arc<Semaphore>>>>,
 }
 
 /// Until it is dropped, others of the same account wait.
-pub struct Turn {
+pub struct KeyTurn {
     core: Arc<Semaphore>,
     _account: OwnedSemaphorePermit,
 }
 
-impl Default for Turns {
+impl Default for KeyTurns {
     fn default() -> Self {
         Self {
             core: Arc::new(Semaphore::new(1)),
@@ -33,8 +33,8 @@ impl Default for Turns {
     }
 }
 
-impl Turns {
-    pub async fn take(&self, account: AccountId) -> Turn {
+impl KeyTurns {
+    pub async fn take(&self, account: AccountId) -> KeyTurn {
         let own = {
             let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
             if accounts.len() >= MANY {
@@ -43,14 +43,14 @@ impl Turns {
             let own = accounts.entry(account);
             own.or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
         };
-        Turn {
+        KeyTurn {
             core: self.core.clone(),
             _account: own.acquire_owned().await.expect("it is never closed"),
         }
     }
 }
 
-impl Turn {
+impl KeyTurn {
     pub async fn core(&self) -> OwnedSemaphorePermit {
         let core = self.core.clone().acquire_owned().await;
         core.expect("it is never closed")
@@ -66,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_account_that_wants_much_keeps_no_other_waiting() {
-        let turns = Turns::default();
+        let turns = KeyTurns::default();
         let work = |account: i64| {
             let turns = turns.clone();
             async move {
@@ -95,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn accounts_that_wait_for_nothing_are_forgotten() {
-        let turns = Turns::default();
+        let turns = KeyTurns::default();
         let kept = turns.take(AccountId(0)).await;
         for account in 1..1_000 {
             turns.take(AccountId(account)).await;
