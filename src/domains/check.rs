@@ -130,7 +130,7 @@ impl Checker {
             db: db.clone(),
             dns,
             secret: secret.clone(),
-            turns: KeyKeyTurns::default(),
+            turns: KeyTurns::default(),
             keys_made: Arc::default(),
         }
     }
