@@ -68,6 +68,15 @@ pub struct Settings {
     #[arg(long, global = true, env = "TOSEND_KEY_LIMIT", default_value = "1000")]
     pub key_limit: String,
 
+    /// How many domains an account may have
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_DOMAIN_LIMIT",
+        default_value = "200"
+    )]
+    pub domain_limit: String,
+
     /// For how many days the activity of accounts is kept
     #[arg(
         long,
@@ -115,6 +124,7 @@ pub struct Config {
     /// None: the system's.
     pub dns_servers: Vec<SocketAddr>,
     pub key_limit: i64,
+    pub domain_limit: i64,
     pub activity_days: i64,
     /// `None`: emails are held.
     pub relay: Option<RelayUrl>,
@@ -168,6 +178,9 @@ impl Config {
         let key_limit = parse_number(&settings.key_limit)
             .map_err(|why| told("TOSEND_KEY_LIMIT", why))
             .ok();
+        let domain_limit = parse_number(&settings.domain_limit)
+            .map_err(|why| told("TOSEND_DOMAIN_LIMIT", why))
+            .ok();
         let activity_days = parse_days(&settings.activity_days)
             .map_err(|why| told("TOSEND_ACTIVITY_DAYS", why))
             .ok();
@@ -210,6 +223,7 @@ impl Config {
             trusted_proxies,
             dns_servers,
             key_limit,
+            domain_limit,
             activity_days,
             relay,
             retention_days,
@@ -222,6 +236,7 @@ impl Config {
                 Some(trusted_proxies),
                 Some(dns_servers),
                 Some(key_limit),
+                Some(domain_limit),
                 Some(activity_days),
                 Some(relay),
                 Some(retention_days),
@@ -234,6 +249,7 @@ impl Config {
                 trusted_proxies,
                 dns_servers,
                 key_limit,
+                domain_limit,
                 activity_days,
                 relay,
                 retention_days,
@@ -389,6 +405,7 @@ mod tests {
             secret_file: None,
             dns_servers: String::new(),
             key_limit: "1000".into(),
+            domain_limit: "200".into(),
             activity_days: "365".into(),
             smtp_url: None,
             smtp_credentials_file: None,
@@ -416,6 +433,7 @@ mod tests {
             secret_file: None,
             dns_servers: "192.0.2.53, dns.acme.com".into(),
             key_limit: "0".into(),
+            domain_limit: "0".into(),
             activity_days: "0".into(),
             smtp_url: Some("smtp://ada:hunter2@relay.test".into()),
             smtp_credentials_file: Some("/nowhere/at/all".into()),
@@ -423,7 +441,7 @@ mod tests {
             log: "a=b=c".into(),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 12);
+        assert_eq!(problems.len(), 13);
         assert!(!problems.join(" ").contains("hunter2"));
     }
 

@@ -22,3 +22,4 @@ pub mod schema;
 pub mod secret;
 pub mod token;
 pub mod upkeep;
+pub mod visible;

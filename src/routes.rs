@@ -41,6 +41,13 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
                     .wrap(from_fn(http::render_errors)),
             )
             .service(
+                resource("/domains/{id}/changes")
+                    .get(domains::changes)
+                    .wrap(silent.clone())
+                    .wrap(from_fn(http::render_errors))
+                    .wrap(from_fn(preferences::know)),
+            )
+            .service(
                 resource("/api-keys/{id}/first-use")
                     .get(keys::first_use)
                     .wrap(silent)
@@ -96,6 +103,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/domains").get(domains::index).post(domains::create))
         .service(resource("/domains/{id}").get(domains::show))
         .service(resource("/domains/{id}/check").post(domains::check))
+        .service(resource("/domains/{id}/replace-key").post(domains::replace_key))
         .service(resource("/domains/{id}/delete").get(domains::confirm_delete).post(domains::delete))
         .service(resource("/docs/api").get(docs::show))
         .service(resource("/activity").get(activity::index))

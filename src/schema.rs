@@ -172,6 +172,7 @@ diesel::table! {
         pending_since -> Nullable<Timestamp>,
         is_attested -> Bool,
         dkim_seen -> Nullable<Text>,
+        awaits_record -> Bool,
     }
 }
 

@@ -2,14 +2,17 @@
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Outcome, find_account, make_domain_key, print, verified_elsewhere};
+use super::{
+    Failure, Outcome, domain_limit_reached, find_account, make_domain_key, print,
+    verified_elsewhere,
+};
 use crate::accounts::event::Actor;
 use crate::clock;
 use crate::config::Config;
 use crate::db::Db;
 use crate::domains::life::GRACE;
 use crate::domains::name::DomainName;
-use crate::domains::store::{self, DomainStatus};
+use crate::domains::store::{self, Added, DomainStatus};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -51,13 +54,24 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
 }
 
 fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
-    let name = DomainName::parse(&which.name).map_err(|e| e.to_string())?;
+    let name = DomainName::typed(&which.name).map_err(|e| e.to_string())?;
+    let is_new = db.read_blocking(|conn| {
+        let account = find_account(conn, &which.account)?;
+        let refusal = store::refusal(conn, account, &name, config.domain_limit)?;
+        Ok::<_, Failure>(refusal.is_none())
+    })?;
     // Before the transaction, for which others may wait.
-    let key = make_domain_key(config, db, &name)?;
+    let key = match is_new {
+        true => make_domain_key(config, db, &name)?,
+        false => None,
+    };
     let actor = Actor::operator();
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
-        store::add(conn, account, &name, key.as_ref(), &actor)?;
+        let (key, limit) = (key.as_ref(), config.domain_limit);
+        if let Added::LimitReached(count) = store::add(conn, account, &name, key, limit, &actor)? {
+            return Err(domain_limit_reached(count));
+        }
         if verified && !store::set_status(conn, account, &name, DomainStatus::Verified, &actor)? {
             return Err(verified_elsewhere(&name));
         }
@@ -70,7 +84,7 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
 }
 
 fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
-    let name = DomainName::parse(&which.name).map_err(|e| e.to_string())?;
+    let name = DomainName::typed(&which.name).map_err(|e| e.to_string())?;
     let key = make_domain_key(config, db, &name)?;
     db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
@@ -80,13 +94,13 @@ fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
         }
     })?;
     print(format_args!(
-        "{name} has another key. Its page shows the record that is to be in DNS within {}.",
+        "{name} has another key. Its page shows the record that is to be in DNS within {}. If its emails were signed so far, they wait until that record is found.",
         clock::hours(&GRACE)
     ))
 }
 
 fn unattest(which: &Which, db: &Db) -> Outcome {
-    let name = DomainName::parse(&which.name).map_err(|e| e.to_string())?;
+    let name = DomainName::typed(&which.name).map_err(|e| e.to_string())?;
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
         store::unattest(conn, account, &name, &Actor::operator())?

@@ -119,6 +119,13 @@ fn make_domain_key(
         .transpose()
 }
 
+/// Why a domain cannot be added.
+fn domain_limit_reached(count: i64) -> Failure {
+    Failure(format!(
+        "the account has {count} domains, which is its limit (TOSEND_DOMAIN_LIMIT): delete one that is no longer used, or raise the limit"
+    ))
+}
+
 /// Why a domain cannot be attested.
 fn verified_elsewhere(name: &DomainName) -> Failure {
     Failure(format!(

@@ -1,21 +1,25 @@
 //! Looks at domains: when someone asks, and beside the server when their time comes. Any number of
 //! nodes may do it at once.
 
+use std::collections::HashSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use governor::Quota;
-use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::sleep;
 
-use super::dkim::{self, SealedKey};
+use super::dkim::{self, DkimKey, SealedKey};
 use super::dns::Dns;
+use super::key_turns::{KeyTurn, KeyTurns};
 use super::name::DomainName;
-use super::store::{self, Domain};
+use super::store::{self, Added, Domain};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::accounts::throttle::Limit;
@@ -24,9 +28,12 @@ use crate::db::{self, Db};
 use crate::secret::ServerSecret;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Domains that are read at a time, and of which so many are looked up at once.
+/// Domains that are looked up at once. One that DNS is silent about takes eight seconds.
+const AT_ONCE: usize = 16;
+/// Due domains that are read at a time.
 const DUE: i64 = 64;
-const AT_ONCE: usize = 8;
+/// Accounts that a round of turns may have.
+const ROUND: usize = 500;
 
 /// How often the people of an account may have a domain looked up: their questions go to others'
 /// servers.
@@ -57,9 +64,64 @@ pub struct Checker {
     db: Db,
     dns: Dns,
     secret: ServerSecret,
-    /// Making keys takes up one core at most.
-    core: Arc<Semaphore>,
+    turns: KeyTurns,
+    keys_made: Arc<AtomicUsize>,
 }
+
+/// A key for a domain of an account, whose turn it is until this is dropped.
+pub struct Made {
+    pub key: SealedKey,
+    _turn: KeyTurn,
+}
+
+/// The lookups that are under way, and whose turn is next.
+#[derive(Default)]
+struct UnderWay {
+    domains: HashSet<(AccountId, i64)>,
+    /// Accounts that had their turn in this round.
+    had_turn: HashSet<AccountId>,
+}
+
+impl UnderWay {
+    fn free(&self) -> usize {
+        AT_ONCE - self.domains.len()
+    }
+
+    /// An account gets another lookup only while more are free than it has: so a few accounts with
+    /// many slow domains leave room for others.
+    fn has_its_share(&self, account: AccountId) -> bool {
+        let own = self.domains.iter().filter(|(of, _)| *of == account);
+        own.count() >= self.free()
+    }
+
+    /// Accounts whose domains are not to be started now.
+    fn waiting(&self) -> Vec<AccountId> {
+        let accounts = self.domains.iter().map(|(account, _)| *account);
+        let mut waiting: HashSet<_> = accounts
+            .filter(|account| self.has_its_share(*account))
+            .collect();
+        waiting.extend(&self.had_turn);
+        waiting.into_iter().collect()
+    }
+
+    /// Chooses of due domains, one for each account.
+    fn start(&mut self, due: Vec<(AccountId, i64)>) -> Vec<(AccountId, i64)> {
+        let mut started = Vec::new();
+        for domain in due {
+            let (account, _) = domain;
+            if !self.had_turn.contains(&account)
+                && !self.has_its_share(account)
+                && self.domains.insert(domain)
+            {
+                self.had_turn.insert(account);
+                started.push(domain);
+            }
+        }
+        started
+    }
+}
+
+type Check = BoxFuture<'static, ((AccountId, i64), Result<(), Error>)>;
 
 impl Checker {
     pub fn new(db: &Db, dns: Dns, secret: &ServerSecret) -> Self {
@@ -67,8 +129,60 @@ impl Checker {
             db: db.clone(),
             dns,
             secret: secret.clone(),
-            core: Arc::new(Semaphore::new(1)),
+            turns: KeyTurns::default(),
+            keys_made: Arc::default(),
         }
+    }
+
+    /// A key for a domain that is to be added, unless the account has it or is at its limit: what is
+    /// refused costs no key.
+    pub async fn key_for_new(
+        &self,
+        account: AccountId,
+        name: &DomainName,
+        limit: i64,
+    ) -> Result<Result<Made, Added>, Error> {
+        let of_read = name.clone();
+        let refusal = move |conn: &mut _| store::refusal(conn, account, &of_read, limit);
+        if let Some(refused) = self.db.read(refusal.clone()).await? {
+            return Ok(Err(refused));
+        }
+        let turn = self.turns.take(account).await;
+        // Others of this account were added before its turn came.
+        if let Some(refused) = self.db.read(refusal).await? {
+            return Ok(Err(refused));
+        }
+        let key = self.make_key(&turn, name.clone()).await?;
+        Ok(Ok(Made { key, _turn: turn }))
+    }
+
+    /// Whether a domain's key was sealed with this server's secret.
+    pub fn can_open(&self, domain: &str, sealed: &[u8]) -> bool {
+        DkimKey::open(sealed, &self.secret, &DomainName::known(domain)).is_ok()
+    }
+
+    /// A key in the place of one that cannot be opened, which is given too. `None` if the domain's own
+    /// can be opened, or the domain is gone.
+    pub async fn key_for_lost(
+        &self,
+        account: AccountId,
+        id: i64,
+    ) -> Result<Option<(Made, Vec<u8>)>, Error> {
+        let turn = self.turns.take(account).await;
+        let find = move |conn: &mut _| store::find_sealed(conn, account, id);
+        let Some((domain, Some(sealed))) = self.db.read(find).await? else {
+            return Ok(None);
+        };
+        if self.can_open(&domain, &sealed) {
+            return Ok(None);
+        }
+        let key = self.make_key(&turn, DomainName::known(&domain)).await?;
+        Ok(Some((Made { key, _turn: turn }, sealed)))
+    }
+
+    /// How many key pairs were made since the start.
+    pub fn keys_made(&self) -> usize {
+        self.keys_made.load(Ordering::SeqCst)
     }
 
     /// Looks at a domain now. `None` if the account has no such domain.
@@ -85,6 +199,15 @@ impl Checker {
         else {
             return Ok(None);
         };
+        let find = move |conn: &mut _| store::find_sealed(conn, account, id);
+        if let Some((name, Some(sealed))) = self.db.read(find).await?
+            && !self.can_open(&name, &sealed)
+        {
+            tracing::warn!(
+                domain = name,
+                "the key of a domain cannot be opened with this server's secret: its page offers another"
+            );
+        }
         let name = DomainName::known(&domain.name);
         let Some(public) = self.key_of(account, id, &name).await? else {
             return Ok(None);
@@ -115,7 +238,14 @@ impl Checker {
         if records.dkim_public.is_some() {
             return Ok(records.dkim_public);
         }
-        let key = self.make_key(name.clone()).await?;
+        let turn = self.turns.take(account).await;
+        match self.db.read(find).await? {
+            // It got one before its turn came.
+            Some(records) if records.dkim_public.is_some() => return Ok(records.dkim_public),
+            Some(_) => {}
+            None => return Ok(None),
+        }
+        let key = self.make_key(&turn, name.clone()).await?;
         let given = self
             .db
             .write(move |conn| {
@@ -128,11 +258,12 @@ impl Checker {
     }
 
     /// Off the async threads, since it takes long.
-    pub async fn make_key(&self, name: DomainName) -> Result<SealedKey, Error> {
-        let core = self.core.clone().acquire_owned().await;
-        let secret = self.secret.clone();
+    async fn make_key(&self, turn: &KeyTurn, name: DomainName) -> Result<SealedKey, Error> {
+        let core = turn.core().await;
+        let (secret, made) = (self.secret.clone(), self.keys_made.clone());
         let make = move || {
             let key = SealedKey::make(&secret, &name);
+            made.fetch_add(1, Ordering::SeqCst);
             // Not before, even if nobody waits for the key any more.
             drop(core);
             key
@@ -142,16 +273,27 @@ impl Checker {
 
     /// Goes on until `stop` is dropped.
     pub fn keep_checking(&self, stop: &Receiver<()>) {
-        let runtime = match Runtime::new(None) {
-            Ok(runtime) => runtime,
+        match Runtime::new(None) {
+            Ok(runtime) => runtime.block_on(self.check_due(stop)),
             Err(error) => {
                 tracing::error!(%error, "domains cannot be checked");
-                return;
             }
-        };
+        }
+    }
+
+    /// One that cannot be checked keeps no other from it.
+    async fn check_due(&self, stop: &Receiver<()>) {
+        let (mut under_way, mut checks) = (UnderWay::default(), FuturesUnordered::new());
         let mut is_failing = false;
-        loop {
-            let done = runtime.block_on(self.check_due(stop));
+        while stop.try_recv() == Err(TryRecvError::Empty) {
+            let mut done = self.start_due(&mut under_way, &checks).await;
+            tokio::select! {
+                Some((domain, checked)) = checks.next() => {
+                    under_way.domains.remove(&domain);
+                    done = done.and(checked);
+                }
+                () = sleep(TICK) => {}
+            }
             match (&done, is_failing) {
                 (Err(error), false) => {
                     tracing::error!(%error, "the check of domains fails, and is tried again");
@@ -160,24 +302,43 @@ impl Checker {
                 _ => {}
             }
             is_failing = done.is_err();
-            if stop.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
-                return;
+            if is_failing {
+                sleep(TICK).await;
             }
         }
     }
 
-    /// One that cannot be checked keeps no other from it.
-    async fn check_due(&self, stop: &Receiver<()>) -> Result<(), Error> {
-        // Reads first: SQLite has one writer, who is not to be taken up every second for nothing.
-        let due = |conn: &mut _| store::find_due_of_any_account(conn, DUE);
-        let due = self.db.read(due).await?;
-        let checks = stream::iter(due)
-            .take_while(|_| std::future::ready(stop.try_recv() == Err(TryRecvError::Empty)))
-            .map(|(account, id)| self.check_if_claimed(account, id))
-            .buffer_unordered(AT_ONCE);
-        checks
-            .fold(Ok(()), |sum, done| std::future::ready(sum.and(done)))
-            .await
+    /// Starts as many checks as there is room for: of each account one after the other's.
+    async fn start_due(
+        &self,
+        under_way: &mut UnderWay,
+        checks: &FuturesUnordered<Check>,
+    ) -> Result<(), Error> {
+        while under_way.free() > 0 {
+            if under_way.had_turn.len() >= ROUND {
+                under_way.had_turn.clear();
+            }
+            let waiting = under_way.waiting();
+            // Reads first: SQLite has one writer, who is not to be taken up every second for
+            // nothing.
+            let due = move |conn: &mut _| store::find_due_of_any_account(conn, &waiting, DUE);
+            let started = under_way.start(self.db.read(due).await?);
+            if started.is_empty() && under_way.had_turn.is_empty() {
+                break;
+            }
+            if started.is_empty() {
+                under_way.had_turn.clear();
+            }
+            for (account, id) in started {
+                let checker = self.clone();
+                let check = async move {
+                    let checked = checker.check_if_claimed(account, id).await;
+                    ((account, id), checked)
+                };
+                checks.push(check.boxed());
+            }
+        }
+        Ok(())
     }
 
     async fn check_if_claimed(&self, account: AccountId, id: i64) -> Result<(), Error> {
@@ -207,5 +368,53 @@ impl CheckLimit {
 impl Default for CheckLimit {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts what may be started of these due domains, in as many rounds as that takes.
+    fn start_all(under_way: &mut UnderWay, due: &[(i64, i64)]) -> Vec<i64> {
+        let mut accounts = Vec::new();
+        loop {
+            let waiting = under_way.waiting();
+            let due = due.iter().map(|(account, id)| (AccountId(*account), *id));
+            let due = due.filter(|(account, _)| !waiting.contains(account));
+            let started = under_way.start(due.collect());
+            if started.is_empty() && under_way.had_turn.is_empty() {
+                return accounts;
+            }
+            if started.is_empty() {
+                under_way.had_turn.clear();
+            }
+            accounts.extend(started.into_iter().map(|(account, _)| account.0));
+        }
+    }
+
+    #[test]
+    fn accounts_take_turns_and_a_few_never_take_all() {
+        let many: Vec<_> = (0..200).map(|id| (1, id)).collect();
+        let mut under_way = UnderWay::default();
+        assert_eq!(start_all(&mut under_way, &many), [1; AT_ONCE / 2]);
+        let others = [many.as_slice(), &[(2, 1000), (3, 1001), (2, 1002)]].concat();
+        assert_eq!(start_all(&mut under_way, &others), [2, 3, 2]);
+        // What ends makes room, also for those that have many.
+        under_way
+            .domains
+            .retain(|(account, _)| *account == AccountId(1));
+        assert!(start_all(&mut under_way, &many).is_empty());
+        let ended = *under_way.domains.iter().next().unwrap();
+        under_way.domains.remove(&ended);
+        assert_eq!(start_all(&mut under_way, &many), [1]);
+
+        // With as many accounts as there is room for, each has one.
+        let mut under_way = UnderWay::default();
+        let all: Vec<_> = (0..200).map(|id| (id % AT_ONCE as i64, id)).collect();
+        let mut started = start_all(&mut under_way, &all);
+        started.sort_unstable();
+        assert_eq!(started, (0..AT_ONCE as i64).collect::<Vec<_>>());
+        assert_eq!(under_way.free(), 0);
     }
 }

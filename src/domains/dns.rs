@@ -3,22 +3,25 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
 use hickory_resolver::proto::ProtoError;
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData};
-use hickory_resolver::{ResolverBuilder, TokioResolver};
+use hickory_resolver::system_conf::read_system_conf;
+use tokio::time::{Instant, timeout_at};
 
 use super::dkim::record_name;
 use super::records::{self, Findings, RecordState};
+use crate::visible::visible;
 
-/// For one question to a server, and how often it is asked again.
+/// For one question to one server.
 const PATIENCE: Duration = Duration::from_secs(2);
-const ATTEMPTS: usize = 2;
-/// For all about one name.
+/// For everything about one domain.
 const DEADLINE: Duration = Duration::from_secs(8);
-/// Of what stands in the place of a key's record, in characters.
+/// Of the other records at the name of a key's record, in characters.
 const SEEN: usize = 500;
 
 /// Where to ask. Nothing is remembered: a record that was removed is missed by the next look.
@@ -26,6 +29,15 @@ const SEEN: usize = 500;
 pub struct Dns {
     /// None: the system's.
     servers: Vec<SocketAddr>,
+}
+
+/// One DNS server. They are asked here one after the other: of several, hickory takes a refusal by
+/// the first one for the answer of all.
+struct Server {
+    /// With EDNS (RFC 6891), which lets long answers through without TCP.
+    usual: TokioResolver,
+    /// Without it, for servers that do not know it.
+    plain: TokioResolver,
 }
 
 impl Dns {
@@ -37,77 +49,107 @@ impl Dns {
 
     /// What DNS says of a domain, which signs with this public key.
     pub async fn look(&self, domain: &str, public: &str) -> Findings {
-        let resolver = match self.resolver() {
-            Ok(resolver) => resolver,
+        let servers = match self.servers() {
+            Ok(servers) => servers,
             Err(error) => {
                 tracing::warn!(%error, "DNS cannot be asked");
                 return Findings::default();
             }
         };
+        let until = Instant::now() + DEADLINE;
         let (dkim_name, dmarc_name) = (record_name(domain), format!("_dmarc.{domain}"));
         let (dkim, spf, dmarc) = futures_util::join!(
-            texts(&resolver, &dkim_name),
-            texts(&resolver, domain),
-            texts(&resolver, &dmarc_name),
+            texts(&servers, &dkim_name, until),
+            texts(&servers, domain, until),
+            texts(&servers, &dmarc_name, until),
         );
         let mut dmarc = dmarc.map(|texts| records::dmarc(&texts));
         if dmarc == Some(RecordState::Missing)
             && let Some(whole) = psl::domain_str(domain).filter(|whole| *whole != domain)
         {
             // Then the one of the organization's domain holds (RFC 7489, 6.6.3).
-            let texts = texts(&resolver, &format!("_dmarc.{whole}")).await;
+            let texts = texts(&servers, &format!("_dmarc.{whole}"), until).await;
             dmarc = texts.map(|texts| records::dmarc(&texts));
         }
-        let state = dkim.as_ref().map(|texts| records::dkim(texts, public));
+        let others = dkim
+            .as_ref()
+            .map(|texts| records::other_than_dkim(texts, public));
         Findings {
-            dkim: state,
+            dkim: dkim.as_ref().map(|texts| records::dkim(texts, public)),
             spf: spf.map(|texts| records::spf(&texts)),
             dmarc,
-            dkim_seen: dkim
-                .filter(|_| state == Some(RecordState::Different))
-                .map(|texts| texts.join(" ").chars().take(SEEN).collect()),
+            dkim_seen: others
+                .filter(|others| !others.is_empty())
+                .map(|others| seen(&others)),
         }
     }
 
-    /// A new one for each domain: it takes over what the system's configuration is by now, and its
-    /// connections end with it.
-    fn resolver(&self) -> Result<TokioResolver, NetError> {
-        let mut builder = self.builder()?;
-        let options = builder.options_mut();
-        options.cache_size = 0;
-        options.timeout = PATIENCE;
-        options.attempts = ATTEMPTS;
-        options.use_hosts_file = ResolveHosts::Never;
-        builder.build()
-    }
-
-    fn builder(&self) -> Result<ResolverBuilder<TokioRuntimeProvider>, NetError> {
-        if self.servers.is_empty() {
-            return TokioResolver::builder_tokio();
-        }
-        let server = |address: &SocketAddr| {
-            let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-            for connection in &mut connections {
-                connection.port = address.port();
-            }
-            NameServerConfig::new(address.ip(), true, connections)
+    /// Made anew for each domain: so the system's configuration is read as it is by now, and
+    /// connections end with the look.
+    fn servers(&self) -> Result<Vec<Server>, NetError> {
+        let configs = match self.servers.is_empty() {
+            true => read_system_conf()?.0.into_parts().2,
+            false => self.servers.iter().map(configured).collect(),
         };
-        let servers = self.servers.iter().map(server).collect();
-        let config = ResolverConfig::from_name_servers(servers);
-        Ok(TokioResolver::builder_with_config(
-            config,
-            TokioRuntimeProvider::default(),
-        ))
+        configs.into_iter().map(Server::new).collect()
+    }
+}
+
+fn configured(address: &SocketAddr) -> NameServerConfig {
+    let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    for connection in &mut connections {
+        connection.port = address.port();
+    }
+    NameServerConfig::new(address.ip(), true, connections)
+}
+
+impl Server {
+    fn new(config: NameServerConfig) -> Result<Self, NetError> {
+        let resolver = |edns0: bool| {
+            let config = ResolverConfig::from_name_servers(vec![config.clone()]);
+            let mut builder =
+                TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            let options = builder.options_mut();
+            options.cache_size = 0;
+            options.timeout = PATIENCE;
+            options.attempts = 0;
+            options.use_hosts_file = ResolveHosts::Never;
+            options.edns0 = edns0;
+            builder.build()
+        };
+        Ok(Self {
+            usual: resolver(true)?,
+            plain: resolver(false)?,
+        })
+    }
+
+    /// A server that does not know EDNS says that the question is malformed (RFC 6891, 7).
+    async fn ask(&self, name: &Name) -> Result<Vec<String>, NetError> {
+        match lookup(&self.usual, name).await {
+            Err(NetError::Dns(DnsError::ResponseCode(
+                ResponseCode::FormErr | ResponseCode::NotImp | ResponseCode::BADVERS,
+            ))) => lookup(&self.plain, name).await,
+            answer => answer,
+        }
+    }
+}
+
+/// What a page shows of records, each in a line of its own.
+fn seen(texts: &[&str]) -> String {
+    let lines: Vec<_> = texts.iter().map(|text| visible(text)).collect();
+    let all = lines.join("\n");
+    match all.char_indices().nth(SEEN) {
+        Some((end, _)) => format!("{}…", &all[..end]),
+        None => all,
     }
 }
 
 /// The TXT records of a name, the strings of each joined without spaces (RFC 7208, 3.3). `None`: DNS
 /// gave no answer; whether there are any is not known.
-async fn texts(resolver: &TokioResolver, name: &str) -> Option<Vec<String>> {
-    let answer = tokio::time::timeout(DEADLINE, lookup(resolver, name)).await;
+async fn texts(servers: &[Server], name: &str, until: Instant) -> Option<Vec<String>> {
+    let answer = timeout_at(until, ask_all(servers, name)).await;
     match answer.unwrap_or(Err(NetError::Timeout)) {
         Ok(texts) => Some(texts),
-        Err(error) if is_denial(&error) => Some(Vec::new()),
         Err(error) => {
             tracing::debug!(name, %error, "DNS gave no answer");
             None
@@ -115,11 +157,31 @@ async fn texts(resolver: &TokioResolver, name: &str) -> Option<Vec<String>> {
     }
 }
 
-async fn lookup(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, NetError> {
+/// The first answer counts. A server that refuses, fails or is silent is followed by the next one;
+/// after the last one all are asked again, without EDNS, which some firewalls drop.
+async fn ask_all(servers: &[Server], name: &str) -> Result<Vec<String>, NetError> {
     // Whole, so that no search domain of the system is added to it.
     let mut name = Name::from_ascii(name).map_err(|error: ProtoError| NetError::from(error))?;
     name.set_fqdn(true);
-    let found = resolver.txt_lookup(name).await?;
+    let mut why = NetError::NoConnections;
+    for is_again in [false, true] {
+        for server in servers {
+            let answer = match is_again {
+                false => server.ask(&name).await,
+                true => lookup(&server.plain, &name).await,
+            };
+            match answer {
+                Err(error) if is_denial(&error) => return Ok(Vec::new()),
+                Err(error) => why = error,
+                answer => return answer,
+            }
+        }
+    }
+    Err(why)
+}
+
+async fn lookup(resolver: &TokioResolver, name: &Name) -> Result<Vec<String>, NetError> {
+    let found = resolver.txt_lookup(name.clone()).await?;
     let answers = found.answers().iter();
     let texts = answers.filter_map(|record| match &record.data {
         RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
@@ -132,7 +194,12 @@ async fn lookup(resolver: &TokioResolver, name: &str) -> Result<Vec<String>, Net
 /// ask.
 fn is_denial(error: &NetError) -> bool {
     match error {
-        NetError::Dns(DnsError::NoRecordsFound(NoRecords { soa, ns, .. })) => {
+        NetError::Dns(DnsError::NoRecordsFound(NoRecords {
+            soa,
+            ns,
+            response_code: ResponseCode::NoError | ResponseCode::NXDomain,
+            ..
+        })) => {
             let is_referral = soa.is_none() && ns.as_ref().is_some_and(|ns| !ns.is_empty());
             !is_referral
         }

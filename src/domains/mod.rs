@@ -3,6 +3,7 @@
 pub mod check;
 pub mod dkim;
 pub mod dns;
+pub mod key_turns;
 pub mod life;
 pub mod name;
 pub mod pages;

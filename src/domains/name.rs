@@ -52,6 +52,13 @@ impl DomainName {
         Ok(Self(name))
     }
 
+    /// What a person typed or pasted: a name, or the address of a web page there, whose scheme, port
+    /// and path mean nothing here.
+    pub fn typed(text: &str) -> Result<Self, InvalidDomain> {
+        let text = text.trim();
+        Self::parse(host_of_page(text).unwrap_or(text))
+    }
+
     /// A name that was parsed before it was stored.
     pub fn known(name: &str) -> Self {
         Self(name.to_owned())
@@ -67,6 +74,26 @@ impl DomainName {
         let text = text.strip_suffix('.').unwrap_or(text);
         let ascii = idna::domain_to_ascii_strict(text).ok()?;
         (!ascii.is_empty()).then_some(ascii)
+    }
+}
+
+/// The host of a web address, unless it also has a user: then it is not clear what is meant.
+fn host_of_page(text: &str) -> Option<&str> {
+    let rest = match text.split_once("://") {
+        Some((scheme, rest))
+            if ["http", "https"]
+                .iter()
+                .any(|web| scheme.eq_ignore_ascii_case(web)) =>
+        {
+            rest
+        }
+        Some(_) => return None,
+        None => return text.strip_suffix('/'),
+    };
+    let authority = rest.split(['/', '?', '#', '\\']).next()?;
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => Some(host),
+        _ => Some(authority),
     }
 }
 
@@ -137,11 +164,57 @@ mod tests {
         assert!(DomainName::parse(&"a.".repeat(200)).is_err());
     }
 
+    #[test]
+    fn a_pasted_web_address_means_its_host() {
+        for given in [
+            "https://Acme.com/",
+            "http://acme.com",
+            " HTTPS://acme.com./a/b?c=d#e ",
+            "https://acme.com:8443/mail",
+            "https://acme.com:",
+            "https://acme.com?x",
+            "https://acme.com#x@y",
+            "https://acme.com\\x",
+            "acme.com/",
+            "acme.com",
+        ] {
+            assert_eq!(
+                DomainName::typed(given).unwrap().as_ref(),
+                "acme.com",
+                "{given}"
+            );
+        }
+        use InvalidDomain::*;
+        for (given, why) in [
+            ("https://", Empty),
+            ("/", Empty),
+            ("https:///acme.com", Empty),
+            ("https://ada@acme.com/", NotAlone),
+            ("https://ada:secret@acme.com", NotAlone),
+            ("https://acme.com:25x/", NotAlone),
+            ("ftp://acme.com", NotAlone),
+            ("mailto:ada@acme.com", NotAlone),
+            ("ada@acme.com", NotAlone),
+            ("acme.com/mail", NotAlone),
+            ("acme.com:25", NotAlone),
+            ("https://192.0.2.1/", IpAddress),
+            ("https://[2001:db8::1]/", IpAddress),
+            ("https://[2001:db8::1]:443/", IpAddress),
+            ("http://localhost:8080/", SingleLabel),
+            ("https://github.io", PublicSuffix),
+        ] {
+            assert_eq!(DomainName::typed(given), Err(why), "{given:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn parsing_never_panics_and_is_stable(text in "\\PC{0,80}") {
             if let Ok(name) = DomainName::parse(&text) {
                 prop_assert_eq!(DomainName::parse(name.as_ref()), Ok(name));
+            }
+            if let Ok(name) = DomainName::typed(&text) {
+                prop_assert_eq!(DomainName::typed(name.as_ref()), Ok(name));
             }
         }
     }

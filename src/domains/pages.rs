@@ -1,25 +1,37 @@
 //! The Domains pages.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use std::collections::HashSet;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
+use chrono::TimeDelta;
 use serde::Deserialize;
 
 use super::check::{self, SECONDS_BETWEEN};
 use super::dkim::{record_name, record_text};
 use super::name::DomainName;
 use super::records::RecordState;
-use super::store::{self, Deleted, Domain, DomainStatus, Records};
+use super::store::{self, Added, Deleted, Domain, DomainStatus, Records};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::app::State;
+use crate::clock;
 use crate::db;
 use crate::http::{Error, page};
+
+/// How often a domain's page asks whether the domain changed: about three hours long.
+const ROUNDS: u32 = 200;
+const RECENTLY: TimeDelta = TimeDelta::minutes(1);
 
 #[derive(Template)]
 #[template(path = "domains/index.html")]
 struct IndexPage {
     user: User,
     domains: Vec<Domain>,
+    /// The ids of those whose keys cannot be opened.
+    lost_keys: HashSet<i64>,
     name: String,
     name_error: Option<String>,
 }
@@ -34,13 +46,20 @@ pub async fn index(
 
 async fn index_page(state: &State, user: User) -> Result<IndexPage, Error> {
     let account = user.account;
-    let domains = state
+    let checker = state.checker.clone();
+    let (domains, lost_keys) = state
         .db
-        .read(move |conn| store::list(conn, account))
+        .read(move |conn| {
+            let sealed = store::list_sealed(conn, account)?.into_iter();
+            let lost = sealed.filter(|(_, name, sealed)| !checker.can_open(name, sealed));
+            let lost = lost.map(|(id, ..)| id).collect();
+            Ok::<_, db::Error>((store::list(conn, account)?, lost))
+        })
         .await?;
     Ok(IndexPage {
         user,
         domains,
+        lost_keys,
         name: String::new(),
         name_error: None,
     })
@@ -64,19 +83,27 @@ pub async fn create(
     web::Form(form): web::Form<CreateForm>,
 ) -> Result<HttpResponse, Error> {
     let account = user.account;
-    let problem = match DomainName::parse(&form.name) {
+    let problem = match DomainName::typed(&form.name) {
         Ok(name) => {
-            let key = state.checker.make_key(name.clone()).await?;
-            let added = session
-                .write(&state.db, move |conn| {
-                    store::add(conn, account, &name, Some(&key), &actor)
-                })
-                .await??;
+            let limit = state.config.domain_limit;
+            let added = match state.checker.key_for_new(account, &name, limit).await? {
+                Ok(made) => {
+                    let key = made.key.clone();
+                    let add = move |conn: &mut _| {
+                        store::add(conn, account, &name, Some(&key), limit, &actor)
+                    };
+                    session.write(&state.db, add).await??
+                }
+                Err(refused) => refused,
+            };
             match added {
-                Some(domain) => {
+                Added::Yes(domain) => {
                     return Ok(page::redirect(&request, &format!("/domains/{}", domain.id)));
                 }
-                None => "This domain is in your list already.".to_owned(),
+                Added::AlreadyThere => "This domain is in your list already.".to_owned(),
+                Added::LimitReached(count) => format!(
+                    "This account has {count} domains, which is its limit. Delete one that you no longer use, or ask the operator for more."
+                ),
             }
         }
         Err(why) => why.to_string(),
@@ -88,7 +115,7 @@ pub async fn create(
 }
 
 #[derive(Template)]
-#[template(path = "domains/show.html")]
+#[template(path = "domains/show.html", blocks = ["content", "watch"])]
 struct ShowPage {
     user: User,
     domain: Domain,
@@ -99,9 +126,51 @@ struct ShowPage {
     keys: Vec<(i64, String)>,
     /// Its record was found, and still it is not verified.
     is_verified_elsewhere: bool,
+    /// The key that signs its emails cannot be opened.
+    is_key_lost: bool,
     /// What the operator runs to attest a domain.
     command: String,
     notice: Option<String>,
+    /// How often the page has asked already whether the domain changed.
+    round: u32,
+    /// What is read aloud.
+    said: Option<String>,
+}
+
+impl ShowPage {
+    /// Whether the page asks for changes: something is still to come.
+    fn is_watched(&self) -> bool {
+        self.round < ROUNDS
+            && (!self.domain.status.is_verified()
+                || self.domain.missing_since.is_some()
+                || self.domain.awaits_record)
+    }
+
+    /// Until the page asks again, in seconds.
+    fn pause(&self) -> u32 {
+        (3 + self.round).min(60)
+    }
+
+    /// What the page shows of the domain, as far as it changes by itself.
+    fn shown(&self) -> String {
+        let Self {
+            domain, records, ..
+        } = self;
+        [
+            domain.status.as_str(),
+            records.dkim.as_str(),
+            records.spf.as_str(),
+            records.dmarc.as_str(),
+            if domain.missing_since.is_some() {
+                "gone"
+            } else {
+                "there"
+            },
+            if domain.awaits_record { "new" } else { "old" },
+            if self.is_key_lost { "lost" } else { "kept" },
+        ]
+        .join("-")
+    }
 }
 
 /// A TXT record that a domain is to have.
@@ -159,11 +228,18 @@ pub async fn show(
     id: web::Path<i64>,
     query: web::Query<ShowQuery>,
 ) -> Result<HttpResponse, Error> {
-    let (account, id) = (user.account, *id);
-    let domain = find(&state, &user, id).await?;
+    let mut page = show_page(&state, user, *id).await?;
+    page.notice = notice(query.notice.as_deref(), &page.domain, &page.records);
+    page::html(&page)
+}
+
+async fn show_page(state: &State, user: User, id: i64) -> Result<ShowPage, Error> {
+    let account = user.account;
+    let domain = find(state, &user, id).await?;
     let name = DomainName::known(&domain.name);
     // One that is older than keys of domains gets its own here.
     state.checker.key_of(account, id, &name).await?;
+    let checker = state.checker.clone();
     let found = state
         .db
         .read(move |conn| {
@@ -174,36 +250,129 @@ pub async fn show(
             let is_verified_elsewhere = records.dkim.is_found()
                 && !domain.status.is_verified()
                 && store::is_verified_elsewhere(conn, account, &name)?;
+            let is_key_lost = match store::find_sealed(conn, account, id)? {
+                Some((name, Some(sealed))) => !checker.can_open(&name, &sealed),
+                _ => false,
+            };
             let keys = store::list_keys(conn, account, id)?;
-            Ok::<_, db::Error>(Some((domain, records, keys, is_verified_elsewhere)))
+            let found = (domain, records, keys, is_verified_elsewhere, is_key_lost);
+            Ok::<_, db::Error>(Some(found))
         })
         .await?;
-    let (domain, records, keys, is_verified_elsewhere) = found.ok_or(Error::NotFound)?;
+    let (domain, records, keys, is_verified_elsewhere, is_key_lost) =
+        found.ok_or(Error::NotFound)?;
     let command = format!(
         "{} domain add --account={} {} --verified",
         page::shell_quote(&state.program),
         page::shell_quote(&user.email),
         page::shell_quote(&domain.name),
     );
-    page::html(&ShowPage {
+    Ok(ShowPage {
         wanted: Wanted::all(&domain, &records),
-        notice: notice(query.notice.as_deref(), &domain),
         user,
         domain,
         records,
         keys,
         is_verified_elsewhere,
+        is_key_lost,
         command,
+        notice: None,
+        round: 0,
+        said: None,
     })
 }
 
-fn notice(which: Option<&str>, domain: &Domain) -> Option<String> {
+#[derive(Deserialize)]
+pub struct ChangesQuery {
+    /// What the page shows.
+    #[serde(default)]
+    shown: String,
+    #[serde(default)]
+    round: u32,
+}
+
+/// `GET /domains/{id}/changes`: the domain's page, if it is not as it was. Does not keep the session
+/// alive: nobody may be there any more.
+pub async fn changes(
+    state: web::Data<State>,
+    user: Option<SignedIn>,
+    id: web::Path<i64>,
+    query: web::Query<ChangesQuery>,
+) -> Result<HttpResponse, Error> {
+    let Some(SignedIn(user)) = user else {
+        return Ok(stop_asking());
+    };
+    let mut page = match show_page(&state, user, *id).await {
+        Err(Error::NotFound) => return Ok(stop_asking()),
+        page => page?,
+    };
+    if page.shown() == query.shown {
+        page.round = query.round.saturating_add(1);
+        return page::html(&page.as_watch());
+    }
+    page.said = Some(format!(
+        "{} is {}.",
+        page.domain.name,
+        page.domain.status.as_str()
+    ));
+    let content = page.as_content();
+    let mut answer = page::html(&content)?;
+    for (name, value) in [("hx-retarget", "#domain"), ("hx-reswap", "outerHTML")] {
+        let name = HeaderName::from_static(name);
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    Ok(answer)
+}
+
+/// htmx ends asking by this status of its own.
+fn stop_asking() -> HttpResponse {
+    let stop = StatusCode::from_u16(286).expect("a status");
+    HttpResponseBuilder::new(stop)
+        .insert_header(("HX-Reswap", "none"))
+        .finish()
+}
+
+/// `POST /domains/{id}/replace-key`: makes another pair, if the domain's own cannot be opened.
+pub async fn replace_key(
+    state: web::Data<State>,
+    request: HttpRequest,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    let (account, id) = (user.account, *id);
+    let domain = find(&state, &user, id).await?;
+    if let Some((made, lost)) = state.checker.key_for_lost(account, id).await? {
+        let (name, key) = (DomainName::known(&domain.name), made.key.clone());
+        let replace =
+            move |conn: &mut _| store::replace_lost_key(conn, account, &name, &lost, &key, &actor);
+        session.write(&state.db, replace).await??;
+    }
+    Ok(page::redirect(&request, &format!("/domains/{id}")))
+}
+
+/// Stays true when the page is loaded again later.
+fn notice(which: Option<&str>, domain: &Domain, records: &Records) -> Option<String> {
     match which? {
         "checked" => Some(format!(
-            "{} was checked just now: it is {}.",
+            "{} was checked {}: it is {}.",
             domain.name,
+            clock::ago(&records.checked_at?),
             domain.status.as_str()
         )),
+        // DNS has answered since.
+        "silent"
+            if records
+                .checked_at
+                .is_some_and(|at| clock::now() - at < RECENTLY) =>
+        {
+            None
+        }
         "silent" => Some(
             "DNS gave no answer, so nothing was changed. The server asks again by itself."
                 .to_owned(),

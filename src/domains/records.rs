@@ -16,7 +16,7 @@ pub struct Findings {
     pub dkim: Option<RecordState>,
     pub spf: Option<RecordState>,
     pub dmarc: Option<RecordState>,
-    /// What stands where the record of the key belongs, when that is something else.
+    /// The other records at the name of the key's record, as a page shows them.
     pub dkim_seen: Option<String>,
 }
 
@@ -73,6 +73,14 @@ pub fn dkim(texts: &[String], public: &str) -> RecordState {
         _ if texts.iter().any(|text| has_key(text, public)) => RecordState::Found,
         _ => RecordState::Different,
     }
+}
+
+/// The records at the name of a key's record besides that one: receivers take any of them.
+pub fn other_than_dkim<'a>(texts: &'a [String], public: &str) -> Vec<&'a str> {
+    let ours = texts.iter().position(|text| has_key(text, public));
+    let others = texts.iter().enumerate();
+    let others = others.filter(|(at, _)| Some(*at) != ours);
+    others.map(|(_, text)| text.as_str()).collect()
 }
 
 /// Whether a record is one by which our signatures are verified (RFC 6376, 3.6.1).
@@ -168,6 +176,22 @@ mod tests {
             (&[""], RecordState::Different),
         ] {
             assert_eq!(dkim(&texts(given), "QUJD"), state, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn all_but_one_record_of_a_key_are_others() {
+        for (given, others) in [
+            (&[][..], &[][..]),
+            (&["v=DKIM1; p=QUJD"], &[]),
+            (&["p=eHl6", "p=QUJD"], &["p=eHl6"]),
+            (
+                &["p=QUJD", "x", "v=DKIM1; p=QUJD"],
+                &["x", "v=DKIM1; p=QUJD"],
+            ),
+            (&["x", "y"], &["x", "y"]),
+        ] {
+            assert_eq!(other_than_dkim(&texts(given), "QUJD"), others, "{given:?}");
         }
     }
 

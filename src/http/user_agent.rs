@@ -3,6 +3,8 @@
 use actix_web::HttpRequest;
 use actix_web::http::header::USER_AGENT;
 
+use crate::visible::visible;
+
 const MAX_BYTES: usize = 200;
 
 /// The header as it came; empty if there is none.
@@ -17,6 +19,7 @@ pub fn keep_user_agent(text: &mut String, header: &[u8]) {
     // With what completes a last character of four bytes, so that none is cut in two.
     let header = &header[..header.len().min(MAX_BYTES + 3)];
     let lossy = String::from_utf8_lossy(header);
+    let lossy = visible(&lossy);
     let mut end = lossy.len().min(MAX_BYTES);
     while !lossy.is_char_boundary(end) {
         end -= 1;

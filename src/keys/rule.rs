@@ -232,6 +232,7 @@ mod tests {
             status: DomainStatus::Pending,
             is_attested: false,
             missing_since: None,
+            awaits_record: false,
             created_at: Default::default(),
         };
         let domains = [domain(1, "acme.test"), domain(2, "xn--bcher-kva.test")];

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::mime::Mail;
 use super::relay_url::{RelayUrl, Security};
+use crate::visible::visible;
 
 const CONNECT: Duration = Duration::from_secs(30);
 const COMMAND: Duration = Duration::from_secs(60);
@@ -291,7 +292,7 @@ fn tidy(words: &str) -> String {
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
         .collect();
-    line.join(" ").chars().take(MAX_WORDS).collect()
+    visible(&line.join(" ")).chars().take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]
@@ -305,5 +306,9 @@ mod tests {
             "550 no such [31muser"
         );
         assert_eq!(tidy(&"é".repeat(1_000)).chars().count(), MAX_WORDS);
+        assert_eq!(
+            tidy("550 \u{202e}resu\u{200b}"),
+            "550 \\u{202e}resu\\u{200b}"
+        );
     }
 }

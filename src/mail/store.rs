@@ -224,6 +224,26 @@ pub fn pull_back_of_any_account(
     Ok(claimed + waiting)
 }
 
+/// Gives an email back as it was, to be looked at again later.
+pub fn put_off_of_any_account(
+    conn: &mut Connection,
+    id: i64,
+    claim: &str,
+    rest: TimeDelta,
+    why: &str,
+) -> db::Result<()> {
+    let now = db::stamp(conn)?;
+    diesel::update(claimed(id, claim))
+        .set((
+            emails::status.eq(Status::Deferred.as_str()),
+            emails::claim.eq(None::<String>),
+            emails::next_attempt_at.eq(now + rest),
+            emails::reply.eq(why),
+        ))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// Gives an email back as it was, for whoever comes next.
 pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> db::Result<()> {
     let now = db::stamp(conn)?;

@@ -24,9 +24,11 @@ use super::relay_url::RelayUrl;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
 use crate::background::Runtime;
+use crate::clock;
 use crate::db::{self, Connection, Db};
 use crate::domains::dkim::DkimKey;
-use crate::domains::store as domains_store;
+use crate::domains::life::jittered;
+use crate::domains::store::{self as domains_store, Signing};
 use crate::emails::message::Message;
 use crate::secret::ServerSecret;
 use crate::token;
@@ -45,6 +47,12 @@ const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// Longer than any email waits for its next attempt.
 const LONGEST_WAIT: TimeDelta = TimeDelta::days(1);
+/// For how long an email waits for its domain's key, at first and at most.
+const SHORTEST_KEY_WAIT: TimeDelta = TimeDelta::minutes(1);
+const LONGEST_KEY_WAIT: TimeDelta = TimeDelta::minutes(15);
+/// Why it does.
+const LOST_KEY: &str = "It waits to be signed: the key of its domain cannot be opened. The domain’s page offers another key.";
+const AWAITS_RECORD: &str = "It waits to be signed: the DKIM record of its domain’s new key was not found yet. The domain’s page shows the record.";
 /// At the end: for what is under way, and for giving back what is not done.
 const DRAIN: Duration = Duration::from_secs(6);
 const LAST_WRITE: Duration = Duration::from_secs(2);
@@ -239,7 +247,6 @@ impl Worker {
         let until = Instant::now() + LEASE;
         match self.outcome(id, claim.clone()).await {
             Ok(Some(outcome)) => self.settle(id, &claim, &outcome, until).await,
-            // Another node has it.
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(email = id, %error, "an email cannot be read for delivery");
@@ -254,15 +261,23 @@ impl Worker {
         self.under_way().remove(&(id, claim));
     }
 
-    /// `None`: the claim is lost.
+    /// `None`: the claim is lost, or given back.
     async fn outcome(&self, id: i64, claim: String) -> db::Result<Option<Outcome>> {
+        let ours = (id, claim.clone());
         let find = move |conn: &mut _| store::find_claimed_of_any_account(conn, id, &claim);
         let Some(email) = self.db.read(find).await? else {
             return Ok(None);
         };
         let signature = match email.domain_id {
             Some(domain) => self.signature(domain).await?,
-            None => None,
+            None => Ok(None),
+        };
+        let signature = match signature {
+            Ok(signature) => signature,
+            Err(why) => {
+                self.put_off(&email, why, ours).await?;
+                return Ok(None);
+            }
         };
         let mut before = Before {
             attempts: email.attempts,
@@ -307,19 +322,42 @@ impl Worker {
         }))
     }
 
-    /// How the emails of a domain are signed, if its record is known to be published.
-    async fn signature(&self, domain_id: i64) -> db::Result<Option<DkimConfig>> {
+    /// How the emails of a domain are signed now, if they are; or why they wait until they can be.
+    async fn signature(
+        &self,
+        domain_id: i64,
+    ) -> db::Result<Result<Option<DkimConfig>, &'static str>> {
         let find = move |conn: &mut _| domains_store::find_signing_of_any_account(conn, domain_id);
-        let Some((domain, sealed)) = self.db.read(find).await? else {
-            return Ok(None);
+        let (domain, sealed, is_published) = match self.db.read(find).await? {
+            Signing::Key(domain, sealed) => (domain, sealed, true),
+            Signing::Missing(domain, sealed) => (domain, sealed, false),
+            Signing::Awaited => return Ok(Err(AWAITS_RECORD)),
+            Signing::None => return Ok(Ok(None)),
         };
         let signature = DkimKey::open(&sealed, &self.secret, &domain)
             .map_err(|e| e.to_string())
             .and_then(|key| mime::signature(&key, &domain));
-        if let Err(error) = &signature {
-            tracing::warn!(%domain, error, "the emails of a domain cannot be signed");
-        }
-        Ok(signature.ok())
+        Ok(match signature {
+            Ok(signature) => Ok(Some(signature).filter(|_| is_published)),
+            Err(error) => {
+                tracing::debug!(%domain, error, "the emails of a domain cannot be signed");
+                Err(LOST_KEY)
+            }
+        })
+    }
+
+    /// Longer and longer, and until it can be signed: its account sees why.
+    async fn put_off(
+        &self,
+        email: &Outgoing,
+        why: &'static str,
+        (id, claim): (i64, String),
+    ) -> db::Result<()> {
+        let age = clock::now() - email.created_at;
+        let rest = jittered((age / 10).clamp(SHORTEST_KEY_WAIT, LONGEST_KEY_WAIT));
+        let put_off =
+            move |conn: &mut _| store::put_off_of_any_account(conn, id, &claim, rest, why);
+        self.db.write(put_off).await
     }
 
     /// Tries until the lease ends: what is not written down would be sent again.

@@ -169,6 +169,84 @@ both! {
         assert_eq!(read_mail(&relay.got()[0].content, "", "")["is_signed"], false);
     }
 
+    fn emails_of_a_domain_whose_key_is_lost_wait_for_the_record_of_another(app: App) {
+        let (_, program) = sender(&app);
+        publish_record(&app);
+        let relay = Relay::start();
+        let url = relay.url();
+        let other = app.database.folder.path().join("other-secret").display().to_string();
+        // As after the secret was lost, and another one adopted.
+        let node = App::on(app.database.again(), |settings| {
+            settings.smtp_url = Some(url);
+            settings.secret_file = Some(other);
+        });
+        let owner = node.visitor();
+        owner.sign_in(EMAIL);
+        accept(&program, &email("ada@acme.test"));
+        until_all(&app.database, "status = 'deferred' AND claim IS NULL");
+        let emails = || owner.get("/activity/emails").body;
+        assert!(emails().contains("It waits to be signed: the key of its domain cannot be opened."));
+        let id = dns::first(&app, "acme.test");
+        let path = format!("/domains/{id}");
+        let lost = "key cannot be opened";
+        for page in ["/domains", &path] {
+            assert!(owner.get(page).body.contains(lost), "{page}");
+        }
+
+        let before = dns::dkim_text(&app, id);
+        let replace = format!("{path}/replace-key");
+        assert!(owner.get(&path).body.contains(&format!("action=\"{replace}\"")));
+        let mut texts = BTreeSet::from([before]);
+        for _ in 0..2 {
+            assert_eq!(owner.post(&replace, &[]).location(), Some(&*path));
+            texts.insert(dns::dkim_text(&app, id));
+        }
+        // Pressed twice, it makes one pair.
+        assert_eq!(texts.len(), 2);
+        let of_another = app.stranger().post(&replace, &[]).status;
+        assert_eq!((of_another, app.visitor().post(&replace, &[]).status), (404, 303));
+        let page = owner.get(&path).body;
+        assert!(!page.contains(lost) && !page.contains(&replace));
+        assert!(page.contains("Its emails wait until the DKIM record below is found"));
+        assert!(owner.get("/domains").body.contains("emails wait"));
+        until("the email is looked at again", || {
+            hasten(&app.database);
+            count(&app.database, "reply LIKE '%was not found yet%' AND claim IS NULL") == 1
+        });
+        assert!(relay.got().is_empty());
+
+        let record = publish_record(&app);
+        until("the email is delivered", || {
+            hasten(&app.database);
+            count(&app.database, "status = 'delivered'") == 1
+        });
+        let got = relay.got();
+        assert_eq!(got.len(), 1);
+        let mail = read_mail(&got[0].content, "tosend._domainkey.acme.test", &record);
+        assert_eq!(mail["signature_holds"], true);
+        assert!(!owner.get("/domains").body.contains("emails wait"));
+    }
+
+    fn a_lost_key_whose_record_is_gone_too_lets_no_email_go_unsigned(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let id: i64 = owner.add_domain("acme.test").parse().unwrap();
+        dns.verify(&app, "acme.test");
+        let (_, key) = owner.create_key("Shop", "");
+        dns.remove(&dkim_name("acme.test"));
+        let missing = "SELECT count(*) FROM sending_domains WHERE dkim_state = 'missing'";
+        check_until(&app, id, || app.database.number(missing) == 1);
+        let relay = Relay::start();
+        let url = relay.url();
+        let other = app.database.folder.path().join("other-secret").display().to_string();
+        let _node = App::on(app.database.again(), |settings| {
+            settings.smtp_url = Some(url);
+            settings.secret_file = Some(other);
+        });
+        accept(&app.program(&key), &email("ada@acme.test"));
+        until_all(&app.database, "status = 'deferred' AND claim IS NULL");
+        assert!(relay.got().is_empty());
+    }
+
     fn without_a_relay_emails_are_held_for_any_time_and_go_out_once_there_is_one(app: App) {
         let (owner, program) = sender(&app);
         accept(&program, &email("ada@acme.test"));

@@ -5,6 +5,7 @@ use tosend_dashboard::accounts::event::Actor;
 use tosend_dashboard::accounts::store::AccountId;
 use tosend_dashboard::db::{DatabaseUrl, Db};
 use tosend_dashboard::domains::dkim::DkimKey;
+use tosend_dashboard::domains::dns::Dns as Resolver;
 use tosend_dashboard::domains::name::DomainName;
 use tosend_dashboard::domains::records::{Findings, RecordState};
 use tosend_dashboard::domains::store as domains_store;
@@ -83,6 +84,53 @@ fn copied(page: &str, what: &str) -> String {
     let block = page.split(&format!("id=\"{what}\"><code>")).nth(1).unwrap();
     assert!(page.contains(&format!("data-copy=\"{what}\"")));
     block.split("</code>").next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_followed_by_the_next_one() {
+    let (first, second) = (Dns::start(), Dns::start());
+    second.set(&dkim_name("acme.test"), &["v=DKIM1; p=QUJD"]);
+    let both = Resolver::new(&[first.address, second.address]);
+    for trouble in [
+        Trouble::Refusal,
+        Trouble::ServerFailure,
+        Trouble::NotImplemented,
+        Trouble::Referral,
+        Trouble::Silence,
+    ] {
+        first.trouble(Some(trouble));
+        let found = both.look("acme.test", "QUJD").await;
+        assert_eq!(found.dkim, Some(RecordState::Found), "{trouble:?}");
+        assert_eq!(found.spf, Some(RecordState::Missing), "{trouble:?}");
+        let alone = Resolver::new(&[first.address]);
+        assert_eq!(
+            alone.look("acme.test", "QUJD").await,
+            Findings::default(),
+            "{trouble:?}"
+        );
+    }
+    // What the first one denies the second one is not asked for.
+    first.trouble(None);
+    let asked = second.asked();
+    let found = both.look("acme.test", "QUJD").await;
+    assert_eq!(found.dkim, Some(RecordState::Missing));
+    assert_eq!(second.asked(), asked);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_edns_is_asked_without_it() {
+    let dns = Dns::start();
+    // Too long for one answer by UDP, too.
+    let long = "x".repeat(700);
+    dns.set(&dkim_name("acme.test"), &["v=DKIM1; p=QUJD", &long]);
+    let resolver = Resolver::new(&[dns.address]);
+    for trouble in [Trouble::NoEdns, Trouble::SilenceToEdns] {
+        dns.trouble(Some(trouble));
+        let found = resolver.look("acme.test", "QUJD").await;
+        assert_eq!(found.dkim, Some(RecordState::Found), "{trouble:?}");
+        assert!(found.dkim_seen.unwrap().ends_with("x…"));
+    }
+    assert!(dns.asked_by_tcp() > 0);
 }
 
 both! {
@@ -413,6 +461,121 @@ both! {
         assert_eq!(status(&app, id), "pending");
         settle(&public());
         assert_eq!(status(&app, id), "verified");
+    }
+
+    fn many_silent_domains_of_one_account_delay_no_other_account(app: App) {
+        let (owner, stranger, dns) = (app.owner(), app.stranger(), app.dns());
+        dns.silence("silent.test");
+        let theirs = app.database.number("SELECT MAX(account_id) FROM users");
+        for n in 0..60 {
+            app.database.execute(&format!(
+                "INSERT INTO sending_domains (account_id, name, status, created_at, pending_since, dkim_public)
+                 VALUES ({theirs}, 'a{n}.silent.test', 'pending', '{0}', '{0}', 'none')",
+                hours_ago(0),
+            ));
+        }
+        let looked_up = || {
+            let names = dns.names().into_iter().filter(|name| name.starts_with("tosend."));
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        until("the silent ones are looked up", || looked_up().len() >= 8);
+        let before = looked_up();
+
+        // Who asks waits for none of them, not even for those of the same account.
+        let (id, path) = add(&stranger, "good.test");
+        dns.publish(&app, "good.test");
+        let asked = stranger.post(&format!("{path}/check"), &[]);
+        assert_eq!(asked.location(), Some(&*format!("{path}?notice=checked")));
+        assert_eq!(status(&app, id), "verified");
+
+        let (id, _) = add(&owner, "acme.test");
+        dns.verify(&app, "acme.test");
+        assert_eq!(status(&app, id), "verified");
+        let names = dns.names();
+        let ours = names.iter().position(|name| *name == dkim_name("acme.test")).unwrap();
+        let of_others: std::collections::BTreeSet<_> = names[..ours]
+            .iter()
+            .filter(|name| name.starts_with("tosend.") && name.ends_with(".silent.test"))
+            .collect();
+        // Of all 60, those that were under way, and a few that were begun in the meantime.
+        assert!(before.len() <= 16 && of_others.len() <= 40, "{} {}", before.len(), of_others.len());
+    }
+
+    fn texts_from_dns_are_shown_escaped(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        dns.set(&dkim_name("acme.test"), &["v=DKIM1;\0 \u{202e}p=\u{1b}[31m<b>\u{200b}"]);
+        check_until(&app, id, || state(&owner.get(&path).body, "dkim") == "Different");
+        let page = owner.get(&path).body;
+        let shown = "v=DKIM1;\\u{0} \\u{202e}p=\\u{1b}[31m&#60;b&#62;\\u{200b}";
+        assert!(page.contains(shown), "{page}");
+        assert!(!page.contains(['\0', '\u{202e}', '\u{1b}', '\u{200b}']));
+    }
+
+    fn a_second_record_of_a_key_is_warned_of(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        let warning = "Receivers may take another one";
+        let ours = dkim_text(&app, id);
+        dns.set(&dkim_name("acme.test"), &["v=DKIM1; p=eHl6", &ours]);
+        check_until(&app, id, || status(&app, id) == "verified");
+        let page = owner.get(&path).body;
+        assert_eq!(state(&page, "dkim"), "Found");
+        let section = page.split(warning).nth(1).unwrap().split("</pre>").next().unwrap();
+        assert!(section.contains("<bdi>v=DKIM1; p=eHl6</bdi>"), "{section}");
+        dns.set(&dkim_name("acme.test"), &[&ours]);
+        check_until(&app, id, || !is_set(&app, id, "dkim_seen"));
+        assert!(!owner.get(&path).body.contains(warning));
+    }
+
+    fn a_domains_page_follows_the_domain_without_keeping_anybody_signed_in(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        // So that nothing changes yet.
+        dns.trouble(Some(Trouble::ServerFailure));
+        let (id, path) = add(&owner, "acme.test");
+        let poll = |page: &str| {
+            let poll = page.split("hx-get=\"").nth(1)?.split('"').next()?;
+            Some(poll.replace("&amp;", "&").replace("&#38;", "&"))
+        };
+        let first = poll(&owner.get(&path).body).unwrap();
+        assert!(first.ends_with("&round=0"), "{first}");
+        let old = hours_ago(2);
+        app.database.execute(&format!("UPDATE sessions SET last_seen_at = '{old}'"));
+        let seen = app.database.text("SELECT last_seen_at FROM sessions");
+        let same = owner.htmx_get(&first);
+        assert_eq!((same.status, same.header("hx-retarget")), (200, None));
+        assert!(!same.body.contains("<h1") && same.body.contains("every 4s"), "{}", same.body);
+        assert!(poll(&same.body).unwrap().ends_with("&round=1"));
+        assert_eq!(app.database.text("SELECT last_seen_at FROM sessions"), seen);
+
+        dns.trouble(None);
+        dns.verify(&app, "acme.test");
+        check(&app, id);
+        let changed = owner.htmx_get(&first);
+        assert_eq!(changed.header("hx-retarget"), Some("#domain"));
+        assert!(changed.body.trim_start().starts_with("<div id=\"domain\""), "{}", changed.body);
+        assert!(changed.body.contains("<span class=\"badge verified\">Verified</span>"));
+        assert!(changed.body.contains("acme.test is verified."));
+        // Nothing more is to come.
+        assert_eq!(poll(&changed.body), None);
+        assert_eq!(poll(&owner.get(&path).body), None);
+        assert_eq!(app.visitor().htmx_get(&first).status, 286);
+        assert_eq!(app.stranger().htmx_get(&first).status, 286);
+        let last = first.replace("&round=0", "&round=4000000000");
+        assert_eq!(owner.htmx_get(&last).status, 200);
+    }
+
+    fn checked_just_now_is_true_when_the_page_is_loaded_again(app: App) {
+        let (owner, dns) = (app.owner(), app.dns());
+        let (id, path) = add(&owner, "acme.test");
+        dns.verify(&app, "acme.test");
+        set_time(&app, id, "next_check_at", -100);
+        let page = format!("{path}?notice=checked");
+        assert!(owner.get(&page).body.contains("acme.test was checked just now: it is verified."));
+        set_time(&app, id, "checked_at", 3);
+        let again = owner.get(&page).body;
+        assert!(again.contains("acme.test was checked 3 hours ago: it is verified."), "{again}");
+        assert!(!again.contains("just now"));
     }
 
     fn every_domain_has_a_key_that_only_the_server_can_use(app: App) {

@@ -36,6 +36,8 @@ both! {
         let path = format!("/domains/{id}/delete");
         let confirm = owner.get(&path);
         assert!(confirm.body.contains("Delete acme.test?"));
+        let record = "Its DNS record <code>tosend._domainkey.acme.test</code> serves it no more, also if you add the domain again";
+        assert!(confirm.body.contains(record), "{}", confirm.body);
         assert!(confirm.body.contains(&format!("method=\"post\" action=\"{path}\"")));
         assert_eq!(domains(&app), 3);
         let deleted = owner.post(&path, &[]);
@@ -66,7 +68,9 @@ both! {
             ("github.io", anyone),
             ("192.0.2.1", address),
             ("2001:db8::1", address),
-            ("https://acme.com", alone),
+            ("https://ada@acme.com", alone),
+            ("ftp://acme.com", alone),
+            ("https://acme.test/", twice),
             ("acme.com/mail", alone),
             ("ada@acme.com", alone),
             ("acme.com:25", alone),
@@ -80,6 +84,88 @@ both! {
             assert_eq!(answer.field("name"), given);
         }
         assert_eq!(domains(&app), 2);
+    }
+
+    fn a_pasted_web_address_means_its_domain(app: App) {
+        let owner = app.owner();
+        for (given, name) in [
+            ("https://Acme.com/", "acme.com"),
+            (" HTTP://shop.acme.com:8080/a?b#c ", "shop.acme.com"),
+            ("https://bücher.example", "xn--bcher-kva.example"),
+            ("mail.acme.com./", "mail.acme.com"),
+        ] {
+            let id = owner.add_domain(given);
+            let page = owner.get(&format!("/domains/{id}")).body;
+            assert!(page.contains(&format!("<h1 tabindex=\"-1\">{name}</h1>")), "{given}");
+        }
+        let add = ["domain", "add", "--account", EMAIL, "https://cli.test/"];
+        assert_eq!(cli(&app.database, &add, "").unwrap(), "cli.test is pending.\n");
+    }
+
+    fn a_domain_that_is_there_already_costs_no_key(app: App) {
+        let owner = app.owner();
+        owner.add_domain("acme.test");
+        let made = app.checker.keys_made();
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| {
+                    let visitor = app.visitor();
+                    visitor.set_cookie(owner.cookie());
+                    assert_eq!(add(&visitor, "ACME.test").status, 422);
+                });
+            }
+        });
+        assert_eq!(app.checker.keys_made(), made);
+        assert_eq!(domains(&app), 1);
+    }
+
+    fn an_account_has_no_more_domains_than_its_limit(
+        app: App, with |settings| settings.domain_limit = "5".into()
+    ) {
+        let (owner, stranger) = (app.owner(), app.stranger());
+        let second = App::on(app.database.again(), |settings| settings.domain_limit = "5".into());
+        let cookie = owner.cookie();
+        std::thread::scope(|scope| {
+            for (app, n) in [&app, &second].into_iter().cycle().zip(0..20) {
+                let cookie = cookie.clone();
+                scope.spawn(move || {
+                    let visitor = app.visitor();
+                    visitor.set_cookie(cookie);
+                    let answer = add(&visitor, &format!("acme{n}.test"));
+                    assert!([303, 422].contains(&answer.status), "{}", answer.body);
+                });
+            }
+        });
+        assert_eq!(domains(&app), 5);
+        // What was refused cost no key, but where both nodes were at it.
+        assert!(app.checker.keys_made() + second.checker.keys_made() <= 10);
+
+        let made = app.checker.keys_made();
+        let refused = add(&owner, "more.test");
+        assert_eq!(refused.status, 422);
+        assert!(refused.body.contains("This account has 5 domains, which is its limit."));
+        assert_eq!(refused.field("name"), "more.test");
+        assert!(add(&owner, &names(&owner)[0]).body.contains("is in your list already"));
+        assert_eq!(app.checker.keys_made(), made);
+        stranger.add_domain("more.test");
+
+        let limit = ["--domain-limit", "5"];
+        let args = ["domain", "add", "--account", EMAIL, "more.test"];
+        let refused = cli(&app.database, &[&limit[..], &args].concat(), "").unwrap_err();
+        assert!(refused.contains("the account has 5 domains, which is its limit"), "{refused}");
+        let known = ["domain", "add", "--account", EMAIL, &names(&owner)[0]];
+        assert!(cli(&app.database, &[&limit[..], &known].concat(), "").is_ok());
+        let file = app.database.folder.path().join("keys.toml");
+        let declared = format!("account = \"{EMAIL}\"\n[[domain]]\nname = \"more.test\"\n");
+        std::fs::write(&file, declared).unwrap();
+        let args = [&limit[..], &["apply", file.to_str().unwrap()]].concat();
+        let refused = cli(&app.database, &args, "").unwrap_err();
+        assert!(refused.contains("line 2: the account has 5 domains"), "{refused}");
+        assert_eq!(domains(&app), 6);
+
+        let id = app.database.number("SELECT MIN(id) FROM sending_domains");
+        assert_eq!(owner.post(&format!("/domains/{id}/delete"), &[]).status, 303);
+        owner.add_domain("more.test");
     }
 
     fn a_domain_may_have_any_ending_and_be_in_two_accounts(app: App) {

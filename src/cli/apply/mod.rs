@@ -8,14 +8,17 @@ use std::path::PathBuf;
 use self::declaration::{Declaration, DomainEntry, Expires, KeyEntry};
 use self::secret_file::SecretFiles;
 use super::key::{edit_refusal, refuse_senders_outside, scope_of};
-use super::{Failure, Outcome, failure, find_account, make_domain_key, print, verified_elsewhere};
+use super::{
+    Failure, Outcome, domain_limit_reached, failure, find_account, make_domain_key, print,
+    verified_elsewhere,
+};
 use crate::accounts::event::Actor;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::clock;
 use crate::config::Config;
 use crate::db::{self, Connection, Db};
 use crate::domains::dkim::SealedKey;
-use crate::domains::store::{self as domains_store, Domain, DomainStatus};
+use crate::domains::store::{self as domains_store, Added, Domain, DomainStatus};
 use crate::keys::expiry::{Expiry, InvalidExpiry};
 use crate::keys::name::{Description, KeyName};
 use crate::keys::rule::{Allowed, Rule};
@@ -101,6 +104,11 @@ fn make_domain_keys(
     // That the account is not there is told with all other problems.
     let known = known.unwrap_or_default();
     let is_known = |entry: &DomainEntry| known.iter().any(|d| d.name == entry.name.as_ref());
+    let new = declaration.domains.iter().filter(|entry| !is_known(entry));
+    if i64::try_from(known.len() + new.count()).map_or(true, |all| all > config.domain_limit) {
+        // They are refused all the same.
+        return Ok(vec![None; declaration.domains.len()]);
+    }
     let keys = declaration
         .domains
         .iter()
@@ -140,7 +148,7 @@ fn apply(
     let mut changes = Vec::new();
     let mut problems = Vec::new();
     for (entry, key) in declaration.domains.iter().zip(domain_keys) {
-        match apply_domain(conn, account, entry, key.as_ref()) {
+        match apply_domain(conn, config, account, entry, key.as_ref()) {
             Ok(change) => changes.extend(change),
             Err(Failure(why)) => problems.push(format!("line {}: {why}", entry.line)),
         }
@@ -167,6 +175,7 @@ fn apply(
 
 fn apply_domain(
     conn: &mut Connection,
+    config: &Config,
     account: AccountId,
     entry: &DomainEntry,
     key: Option<&SealedKey>,
@@ -175,7 +184,12 @@ fn apply_domain(
     let known = domains_store::find_by_name(conn, account, name)?;
     let is_verified = known.as_ref().map(|domain| domain.status.is_verified());
     if is_verified.is_none() {
-        domains_store::add(conn, account, name, key, &actor)?;
+        let limit = config.domain_limit;
+        if let Added::LimitReached(count) =
+            domains_store::add(conn, account, name, key, limit, &actor)?
+        {
+            return Err(domain_limit_reached(count));
+        }
     }
     if entry.is_verified
         && is_verified != Some(true)

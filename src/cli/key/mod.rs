@@ -145,7 +145,7 @@ pub(super) fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewSc
 }
 
 fn parse_domains(texts: &[String]) -> Result<Vec<DomainName>, Failure> {
-    let names = texts.iter().map(|text| DomainName::parse(text));
+    let names = texts.iter().map(|text| DomainName::typed(text));
     names.collect::<Result<_, _>>().map_err(failure)
 }
 

@@ -17,20 +17,24 @@ const LEASE: TimeDelta = TimeDelta::minutes(2);
 /// Longer than any domain rests.
 const LONGEST: TimeDelta = TimeDelta::days(2);
 
-/// Some of the domains that are to be looked at.
+/// Some of the domains that are to be looked at, of other accounts than these.
 pub fn find_due_of_any_account(
     conn: &mut Connection,
+    except: &[AccountId],
     most: i64,
 ) -> db::Result<Vec<(AccountId, i64)>> {
     let now = db::stamp(conn)?;
+    let except: Vec<i64> = except.iter().map(|account| account.0).collect();
     // Two queries, since an index finds either, not "the one or the other".
     let mut due: Vec<(i64, i64)> = sending_domains::table
         .filter(sending_domains::next_check_at.is_null())
+        .filter(sending_domains::account_id.ne_all(&except))
         .limit(most)
         .select((sending_domains::account_id, sending_domains::id))
         .load(conn)?;
     let late: Vec<(i64, i64)> = sending_domains::table
         .filter(sending_domains::next_check_at.le(now))
+        .filter(sending_domains::account_id.ne_all(&except))
         .order(sending_domains::next_check_at)
         .limit(most)
         .select((sending_domains::account_id, sending_domains::id))
@@ -136,6 +140,11 @@ fn write_findings(
     now: NaiveDateTime,
 ) -> QueryResult<()> {
     if let Some(state) = findings.dkim {
+        if state.is_found() {
+            diesel::update(row(account, id))
+                .set(sending_domains::awaits_record.eq(false))
+                .execute(conn)?;
+        }
         diesel::update(row(account, id))
             .set((
                 sending_domains::dkim_state.eq(state.as_str()),

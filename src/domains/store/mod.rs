@@ -13,7 +13,7 @@ use super::life;
 use super::name::DomainName;
 use super::records::RecordState;
 use crate::accounts::event::{Action, Actor, NewEvent};
-use crate::accounts::store::{AccountId, events};
+use crate::accounts::store::{self as accounts_store, AccountId, events};
 use crate::clock;
 use crate::db::{self, Connection, is_foreign_key_violation, is_unique_violation};
 use crate::schema::{api_key_domains, api_keys, sending_domains};
@@ -28,9 +28,16 @@ pub struct Domain {
     pub is_attested: bool,
     /// Since when the record that verified it is gone.
     pub missing_since: Option<NaiveDateTime>,
+    /// Its key was replaced: its emails wait until the new one's record is found.
+    pub awaits_record: bool,
 }
 
 impl Domain {
+    /// Whether its record was found at some time, as far as its status tells.
+    fn was_proven(&self) -> bool {
+        !self.is_attested && (self.status.is_verified() || self.missing_since.is_some())
+    }
+
     /// When a domain whose record is missing stops sending, unless the record is back by then.
     pub fn stops_at(&self) -> Option<NaiveDateTime> {
         let since = self.missing_since.filter(|_| self.status.is_verified());
@@ -44,7 +51,7 @@ pub struct Records {
     /// `None`: the domain has no key yet.
     pub dkim_public: Option<String>,
     pub dkim: RecordState,
-    /// What stands where the record of the key belongs, when that is something else.
+    /// The other records at the name of the key's record, as a page shows them.
     pub dkim_seen: Option<String>,
     pub spf: RecordState,
     pub dmarc: RecordState,
@@ -90,6 +97,29 @@ impl DomainStatus {
     }
 }
 
+/// What came of adding a domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Added {
+    Yes(Domain),
+    /// The account has it already.
+    AlreadyThere,
+    /// The account has as many as it may have: this many.
+    LimitReached(i64),
+}
+
+/// How the emails of a domain are signed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Signing {
+    /// With this sealed key, whose record was found.
+    Key(DomainName, Vec<u8>),
+    /// Not now: the record of this key, by which the domain was verified, is missing.
+    Missing(DomainName, Vec<u8>),
+    /// Its key was replaced, and the new one's record was not found yet.
+    Awaited,
+    /// Its record was never found, as that of a domain which the operator attests.
+    None,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Deleted {
     Yes,
@@ -105,6 +135,7 @@ type Row = (
     NaiveDateTime,
     bool,
     Option<NaiveDateTime>,
+    bool,
 );
 
 const COLUMNS: (
@@ -114,6 +145,7 @@ const COLUMNS: (
     sending_domains::created_at,
     sending_domains::is_attested,
     sending_domains::missing_since,
+    sending_domains::awaits_record,
 ) = (
     sending_domains::id,
     sending_domains::name,
@@ -121,11 +153,15 @@ const COLUMNS: (
     sending_domains::created_at,
     sending_domains::is_attested,
     sending_domains::missing_since,
+    sending_domains::awaits_record,
 );
 
 impl From<Row> for Domain {
-    fn from((id, name, status, created_at, is_attested, missing_since): Row) -> Self {
+    fn from(
+        (id, name, status, created_at, is_attested, missing_since, awaits_record): Row,
+    ) -> Self {
         Self {
+            awaits_record,
             id,
             name,
             status: DomainStatus::from_column(&status),
@@ -222,15 +258,37 @@ pub fn is_verified_elsewhere(
     Ok(diesel::select(diesel::dsl::exists(there.select(sending_domains::id))).get_result(conn)?)
 }
 
-/// Adds a domain, pending. `None` if the account has it already. Without a key it gets one when the
-/// server looks at it.
+/// Why an account with this limit cannot add a domain now, if it cannot.
+pub fn refusal(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    limit: i64,
+) -> db::Result<Option<Added>> {
+    if find_by_name(conn, account, name)?.is_some() {
+        return Ok(Some(Added::AlreadyThere));
+    }
+    let count: i64 = sending_domains::table
+        .filter(sending_domains::account_id.eq(account.0))
+        .count()
+        .get_result(conn)?;
+    Ok((count >= limit).then_some(Added::LimitReached(count)))
+}
+
+/// Adds a domain, pending. Without a key it gets one when the server looks at it.
 pub fn add(
     conn: &mut Connection,
     account: AccountId,
     name: &DomainName,
     key: Option<&SealedKey>,
+    limit: i64,
     actor: &Actor,
-) -> db::Result<Option<Domain>> {
+) -> db::Result<Added> {
+    // Who adds another one at the same time waits here, and counts this one.
+    accounts_store::lock(conn, account)?;
+    if let Some(refused) = refusal(conn, account, name, limit)? {
+        return Ok(refused);
+    }
     let now = db::now(conn)?;
     let inserted: QueryResult<Row> = conn.transaction(|conn| {
         diesel::insert_into(sending_domains::table)
@@ -258,9 +316,9 @@ pub fn add(
                 &domain.name,
                 "",
             )?;
-            Ok(Some(domain))
+            Ok(Added::Yes(domain))
         }
-        Err(error) if is_unique_violation(&error) => Ok(None),
+        Err(error) if is_unique_violation(&error) => Ok(Added::AlreadyThere),
         Err(error) => Err(error.into()),
     }
 }
@@ -296,8 +354,14 @@ pub fn replace_key(
     let Some(domain) = lock(conn, account, name)? else {
         return Ok(false);
     };
+    // Emails of a domain that signed them do not go out unsigned in the meantime.
+    let records = find_records(conn, account, domain.id)?;
+    let has_signed = records.is_some_and(|records| records.dkim.is_found())
+        || domain.awaits_record
+        || domain.was_proven();
     diesel::update(row(account, domain.id))
         .set((
+            sending_domains::awaits_record.eq(has_signed),
             sending_domains::dkim_public.eq(key.map(|key| &key.public)),
             sending_domains::dkim_private.eq(key.map(|key| &key.private)),
             sending_domains::dkim_state.eq(RecordState::Unknown.as_str()),
@@ -308,6 +372,53 @@ pub fn replace_key(
     let action = Action::DomainKeyReplaced;
     record(conn, account, actor, action, domain.id, &domain.name, "")?;
     Ok(true)
+}
+
+/// Replaces a key that cannot be opened, unless that was done already.
+pub fn replace_lost_key(
+    conn: &mut Connection,
+    account: AccountId,
+    name: &DomainName,
+    lost: &[u8],
+    key: &SealedKey,
+    actor: &Actor,
+) -> db::Result<()> {
+    let Some(domain) = lock(conn, account, name)? else {
+        return Ok(());
+    };
+    let now = find_sealed(conn, account, domain.id)?;
+    if now.is_some_and(|(_, sealed)| sealed.as_deref() == Some(lost)) {
+        replace_key(conn, account, name, Some(key), actor)?;
+    }
+    Ok(())
+}
+
+/// The name of a domain and its sealed key.
+pub fn find_sealed(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+) -> db::Result<Option<(String, Option<Vec<u8>>)>> {
+    Ok(row(account, id)
+        .select((sending_domains::name, sending_domains::dkim_private))
+        .first(conn)
+        .optional()?)
+}
+
+/// The ids, names and sealed keys of the domains that have one.
+pub fn list_sealed(
+    conn: &mut Connection,
+    account: AccountId,
+) -> db::Result<Vec<(i64, String, Vec<u8>)>> {
+    Ok(sending_domains::table
+        .filter(sending_domains::account_id.eq(account.0))
+        .filter(sending_domains::dkim_private.is_not_null())
+        .select((
+            sending_domains::id,
+            sending_domains::name,
+            sending_domains::dkim_private.assume_not_null(),
+        ))
+        .load(conn)?)
 }
 
 /// Says whether the account owns the domain, as the operator attests it. `false` if it is verified
@@ -437,18 +548,28 @@ fn record_move(
     )
 }
 
-/// The name of a domain and the sealed key that signs its emails, if its record was found.
-pub fn find_signing_of_any_account(
-    conn: &mut Connection,
-    id: i64,
-) -> db::Result<Option<(DomainName, Vec<u8>)>> {
-    let row: Option<(String, Option<Vec<u8>>)> = sending_domains::table
+/// How the emails of a domain are signed.
+pub fn find_signing_of_any_account(conn: &mut Connection, id: i64) -> db::Result<Signing> {
+    let row: Option<(Row, Option<Vec<u8>>, String)> = sending_domains::table
         .filter(sending_domains::id.eq(id))
-        .filter(sending_domains::dkim_state.eq(RecordState::Found.as_str()))
-        .select((sending_domains::name, sending_domains::dkim_private))
+        .select((
+            COLUMNS,
+            sending_domains::dkim_private,
+            sending_domains::dkim_state,
+        ))
         .first(conn)
         .optional()?;
-    Ok(row.and_then(|(name, sealed)| Some((DomainName::of_address(&name)?, sealed?))))
+    let Some((row, sealed, state)) = row else {
+        return Ok(Signing::None);
+    };
+    let domain = Domain::from(row);
+    let name = DomainName::known(&domain.name);
+    Ok(match sealed {
+        Some(sealed) if RecordState::from_column(&state).is_found() => Signing::Key(name, sealed),
+        _ if domain.awaits_record => Signing::Awaited,
+        Some(sealed) if domain.was_proven() => Signing::Missing(name, sealed),
+        _ => Signing::None,
+    })
 }
 
 /// The names of all domains that have a key, and their sealed keys; also before the tables are up to

@@ -36,6 +36,14 @@ pub struct Dns {
 pub enum Trouble {
     /// "SERVFAIL": the server knows that it does not know.
     ServerFailure,
+    /// "REFUSED": it does not answer such as us.
+    Refusal,
+    /// "NOTIMP".
+    NotImplemented,
+    /// "FORMERR" to whoever uses EDNS, which it does not know.
+    NoEdns,
+    /// No answer to whoever uses EDNS, as behind some firewalls.
+    SilenceToEdns,
     /// It names other servers, as one does that does not ask them itself.
     Referral,
     /// No answer at all.
@@ -47,6 +55,10 @@ struct Zone {
     /// A name's records, each with its strings.
     records: Mutex<HashMap<String, Vec<Vec<String>>>>,
     trouble: Mutex<Option<Trouble>>,
+    /// Names below this one get no answer.
+    silent: Mutex<Option<String>>,
+    /// The names that were asked for, in their order.
+    names: Mutex<Vec<String>>,
     asked: AtomicUsize,
     by_tcp: AtomicUsize,
 }
@@ -105,6 +117,16 @@ impl Dns {
     /// From now on, until another is given.
     pub fn trouble(&self, trouble: Option<Trouble>) {
         *self.zone.trouble.lock().unwrap() = trouble;
+    }
+
+    /// From now on, names below this one get no answer.
+    pub fn silence(&self, below: &str) {
+        *self.zone.silent.lock().unwrap() = Some(format!(".{below}"));
+    }
+
+    /// The names that were asked for so far, in their order.
+    pub fn names(&self) -> Vec<String> {
+        self.zone.names.lock().unwrap().clone()
     }
 
     /// How many questions came, by UDP and TCP.
@@ -248,12 +270,24 @@ impl Zone {
         answer.metadata.recursion_desired = true;
         answer.metadata.recursion_available = true;
         answer.add_query(query.clone());
+        let name = key(&query.name().to_ascii());
+        self.names.lock().unwrap().push(name.clone());
+        let silent = self.silent.lock().unwrap();
+        if silent.as_ref().is_some_and(|below| name.ends_with(below)) {
+            return None;
+        }
+        let has_edns = question.edns.is_some();
+        let refused = |mut answer: Message, code| {
+            answer.metadata.response_code = code;
+            Some(answer)
+        };
         match *self.trouble.lock().unwrap() {
             Some(Trouble::Silence) => return None,
-            Some(Trouble::ServerFailure) => {
-                answer.metadata.response_code = ResponseCode::ServFail;
-                return Some(answer);
-            }
+            Some(Trouble::SilenceToEdns) if has_edns => return None,
+            Some(Trouble::NoEdns) if has_edns => return refused(answer, ResponseCode::FormErr),
+            Some(Trouble::Refusal) => return refused(answer, ResponseCode::Refused),
+            Some(Trouble::NotImplemented) => return refused(answer, ResponseCode::NotImp),
+            Some(Trouble::ServerFailure) => return refused(answer, ResponseCode::ServFail),
             Some(Trouble::Referral) => {
                 let elsewhere = Name::from_ascii("ns.elsewhere.test.").unwrap();
                 let data = RData::NS(NS(elsewhere));
@@ -261,10 +295,10 @@ impl Zone {
                 answer.add_authority(Record::from_rdata(query.name().clone(), TTL, data));
                 return Some(answer);
             }
-            None => {}
+            Some(Trouble::NoEdns | Trouble::SilenceToEdns) | None => {}
         }
         let records = self.records.lock().unwrap();
-        match records.get(&key(&query.name().to_ascii())) {
+        match records.get(&name) {
             None => answer.metadata.response_code = ResponseCode::NXDomain,
             Some(texts) if query.query_type() == RecordType::TXT => {
                 for strings in texts {

@@ -8,6 +8,7 @@ use tosend_dashboard::accounts::password::Hasher;
 use tosend_dashboard::app::{Server, State};
 use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
+use tosend_dashboard::domains::check::Checker;
 use tosend_dashboard::secret::ServerSecret;
 
 use super::{Database, Dns, Program, Visitor, logs};
@@ -22,6 +23,7 @@ pub struct App {
     pub address: SocketAddr,
     pub database: Database,
     pub hasher: Hasher,
+    pub checker: Checker,
     pub setup_code: String,
     handle: actix_web::dev::ServerHandle,
     thread: Option<JoinHandle<()>>,
@@ -57,6 +59,7 @@ impl App {
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
             dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
+            domain_limit: "200".into(),
             activity_days: "365".into(),
             smtp_url: None,
             smtp_credentials_file: None,
@@ -74,6 +77,7 @@ impl App {
         let mut state = State::new(config, db, secret);
         alter(&mut state);
         let hasher = state.hasher.clone();
+        let checker = state.checker.clone();
         let setup_code = state.setup_code.expose().to_owned();
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -87,6 +91,7 @@ impl App {
             address,
             database,
             hasher,
+            checker,
             setup_code,
             handle: receive.recv().unwrap(),
             thread: Some(thread),
