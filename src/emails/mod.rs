@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod batch;
+mod html;
 pub mod message;
 pub mod plain_text;
 pub mod store;
