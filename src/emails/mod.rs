@@ -1,5 +1,6 @@
 //! Emails as programs hand them in: `POST /v2/emails`, and `GET /v2/info` beside it.
 
+mod address_list;
 pub mod api;
 pub mod batch;
 mod html;

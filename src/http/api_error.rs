@@ -65,7 +65,7 @@ impl ApiError {
         )
     }
 
-    pub fn bad_request(message: &'static str) -> Self {
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::plain(StatusCode::BAD_REQUEST, message)
     }
 
@@ -111,7 +111,7 @@ impl ApiError {
         }
     }
 
-    fn plain(status: StatusCode, message: &'static str) -> Self {
+    fn plain(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
             message: message.into(),
