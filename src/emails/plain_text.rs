@@ -545,7 +545,10 @@ impl Writer {
 
     /// The text, of at most so many bytes.
     fn end(mut self, most: usize) -> Option<String> {
-        self.text.truncate(self.text.floor_char_boundary(most));
+        let most = most.min(self.text.len());
+        let is_boundary = |at: &usize| self.text.is_char_boundary(*at);
+        self.text
+            .truncate((0..=most).rev().find(is_boundary).unwrap_or(0));
         self.text.truncate(self.text.trim_end().len());
         let is_empty = self.text.trim_start().is_empty();
         (!is_empty).then_some(self.text)
