@@ -21,7 +21,7 @@ use crate::http::api_error::FieldErrors;
 use crate::http::body::Place;
 use crate::http::{ApiError, json};
 use crate::keys::bearer::{BearerOrQuery, BearerWithBody, Body};
-use crate::keys::rule::Rule;
+use crate::keys::rule::{self, Rule};
 use crate::keys::store::{self as keys_store, LiveKey};
 
 #[derive(Serialize)]
@@ -106,9 +106,14 @@ pub async fn create(
 }
 
 async fn accept_one(state: &State, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
-    let (text, place) = body.json()?;
-    let parse = move || Ok(vec![Ok(Message::parse(&json::parse(&text)?)?)]);
-    let messages = off_the_async_threads(place.clone(), parse).await?;
+    let (bytes, place) = body.json()?;
+    let parse = move || {
+        let value = json::parse(&bytes)?;
+        // The strings in it are copies, which the message takes over.
+        drop(bytes);
+        Ok(vec![Ok(Message::parse(value)?)])
+    };
+    let messages = off_the_async_threads(state, &place, parse).await?;
     accept_all(state, key, place, messages).await?.remove(0)
 }
 
@@ -137,34 +142,39 @@ pub async fn create_batch(
 }
 
 async fn accept_batch(state: &State, key: LiveKey, body: Body) -> Result<Results, ApiError> {
-    let (text, place) = body.json()?;
+    let (bytes, place) = body.json()?;
     let parse = move || {
-        let emails = batch::split(&text)?.into_iter();
+        let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
         // One after the other: as values they take many times as much memory.
         let parse = |email: &str| {
-            let fields = json::parse(email.as_bytes())?;
-            Ok(Message::parse(&fields).map_err(ApiError::from))
+            let fields = json::parse_part(&bytes, email.as_bytes())?;
+            Ok(Message::parse(fields).map_err(ApiError::from))
         };
-        emails.map(parse).collect()
+        emails.into_iter().map(parse).collect()
     };
-    let messages = off_the_async_threads(place.clone(), parse).await?;
+    let messages = off_the_async_threads(state, &place, parse).await?;
     accept_all(state, key, place, messages).await
 }
 
 type Messages = Vec<Result<Message, ApiError>>;
 type Results = Vec<Result<Accepted, ApiError>>;
 
-/// Parses: a big body or its HTML may take a while.
-async fn off_the_async_threads(
-    place: Place,
-    parse: impl FnOnce() -> Result<Messages, ApiError> + Send + 'static,
-) -> Result<Messages, ApiError> {
-    let parsed = web::block(move || {
+/// For what takes time and memory with the length of a body; for big ones, a few at a time.
+async fn off_the_async_threads<T: Send + 'static>(
+    state: &State,
+    place: &Place,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let Some(turn) = state.room.turn(place).await else {
+        return Err(ApiError::of_status(StatusCode::SERVICE_UNAVAILABLE));
+    };
+    let place = place.clone();
+    let done = web::block(move || {
         // Kept even when nobody waits for the answer any more.
-        let _place = place;
-        parse()
+        let _kept = (place, turn);
+        work()
     });
-    parsed.await.unwrap_or_else(|error| {
+    done.await.unwrap_or_else(|error| {
         tracing::error!(%error, "an email could not be parsed");
         Err(ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))
     })
@@ -178,25 +188,33 @@ async fn accept_all(
     messages: Messages,
 ) -> Result<Results, ApiError> {
     let domains = sending_domains(state, key.account, &messages).await?;
-    let mut emails = Vec::new();
+    let mut allowed = Vec::new();
     let results = messages.into_iter().map(|message| {
         let message = message?;
         let domain_id = sending_domain(&key, &domains, &message)?;
         obey(&key.rule, &message)?;
-        let email = NewEmail::new(domain_id, &message);
-        let message_id = email.message_id.clone();
-        emails.push(email);
+        let message_id = store::message_id(&message);
+        allowed.push((domain_id, message_id.clone(), message));
         Ok(Accepted { message_id })
     });
     let results: Results = results.collect();
-    if !emails.is_empty() {
-        let store = move |conn: &mut db::Connection| {
-            let _place = place;
-            store::accept(conn, &key, &emails)
-        };
-        state.db.write(store).await?;
-        state.accepted.notify_one();
+    if allowed.is_empty() {
+        return Ok(results);
     }
+    // Only now: an email that is refused costs no more than its checks.
+    let make = move || {
+        let emails = allowed.into_iter().map(|(domain_id, message_id, message)| {
+            NewEmail::new(domain_id, message_id, message.with_text())
+        });
+        Ok(emails.collect::<Vec<_>>())
+    };
+    let emails = off_the_async_threads(state, &place, make).await?;
+    let store = move |conn: &mut db::Connection| {
+        let _place = place;
+        store::accept(conn, &key, &emails)
+    };
+    state.db.write(store).await?;
+    state.accepted.notify_one();
     Ok(results)
 }
 
@@ -268,8 +286,14 @@ fn obey(rule: &Rule, message: &Message) -> Result<(), ApiError> {
     ] {
         let is_wrong = |mailbox: &&Mailbox| !rule.recipients.allows(&mailbox.email);
         if let Some(wrong) = mailboxes.iter().find(is_wrong) {
+            let why = match rule::is_plain(&wrong.email) {
+                true => "",
+                false => {
+                    " Before the @ it may have only letters, digits and ._-+='~ because the key is for some recipients only."
+                }
+            };
             let sentence = format!(
-                "The recipient {} is not allowed for this API key.",
+                "The recipient {} is not allowed for this API key.{why}",
                 wrong.email
             );
             errors.insert(
@@ -310,19 +334,17 @@ impl From<Problems> for ApiError {
     }
 }
 
-impl From<NoBatch> for ApiError {
-    fn from(error: NoBatch) -> Self {
-        let (message, code) = match error {
-            NoBatch::Unreadable => return json::unreadable(),
-            NoBatch::NoList => (
-                "Emails data is required and must be an array".into(),
-                "required",
-            ),
-            NoBatch::TooMany => (Cow::from(error.to_string()), "max_limit"),
-        };
-        let codes = [(code, error.to_string().into())].into();
-        Self::unprocessable(message, [("emails".to_owned(), codes)].into())
-    }
+fn no_batch(body: &[u8], error: &NoBatch) -> ApiError {
+    let (message, code) = match error {
+        NoBatch::Unreadable => return json::unreadable(body),
+        NoBatch::NoList => (
+            "Emails data is required and must be an array".into(),
+            "required",
+        ),
+        NoBatch::TooMany => (Cow::from(error.to_string()), "max_limit"),
+    };
+    let codes = [(code, error.to_string().into())].into();
+    ApiError::unprocessable(message, [("emails".to_owned(), codes)].into())
 }
 
 fn domain_json(domain: &Domain, is_default: bool, sent: i64) -> Value {

@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lettre::Address;
-use lettre::message::Mailbox as RfcMailbox;
 use lettre::message::header::ContentType;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::plain_text;
+use super::{address_list, plain_text};
 use crate::domains::name::DomainName;
 
 pub const MAX_RECIPIENTS: usize = 50;
@@ -25,8 +25,13 @@ pub const MAX_NAME_CHARS: usize = 255;
 pub const MAX_SUBJECT_CHARS: usize = 998;
 pub const MAX_HEADERS: usize = 100;
 pub const MAX_HEADER_NAME_BYTES: usize = 76;
-/// RFC 5322, 2.1.1: servers refuse longer lines, and not every value can be folded.
-pub const MAX_HEADER_BYTES: usize = 998;
+/// RFC 5322, 2.1.1, for each line of a header: it is folded where it has white space.
+pub const MAX_HEADER_LINE_BYTES: usize = 998;
+/// Of all of them together, with their names.
+pub const MAX_HEADERS_BYTES: usize = 16 * 1024;
+/// Of the addresses and names in `to`, `cc` and `reply_to`, as they are written in the message:
+/// relays take heads of some 64 KiB.
+pub const MAX_ADDRESSES_BYTES: usize = 28 * 1024;
 pub const MAX_ATTACHMENTS_BYTES: usize = 10 * 1024 * 1024;
 pub const MAX_TAGS: usize = 100;
 pub const MAX_TAG_KEY_CHARS: usize = 128;
@@ -62,7 +67,8 @@ pub struct Message {
     pub to: Vec<Mailbox>,
     pub cc: Vec<Mailbox>,
     pub bcc: Vec<Mailbox>,
-    pub reply_to: Option<Mailbox>,
+    #[serde(with = "self::one_or_more")]
+    pub reply_to: Vec<Mailbox>,
     pub subject: String,
     pub html: Option<String>,
     pub text: Option<String>,
@@ -132,25 +138,29 @@ impl Problems {
 }
 
 impl Message {
-    /// Reads an email's JSON object; members that are none of the contract's are ignored.
-    pub fn parse(value: &Value) -> Result<Self, Problems> {
-        let no_fields = Map::new();
-        let fields = value.as_object().unwrap_or(&no_fields);
-        let mut problems = Problems::default();
-        let mut message = Self {
-            from: sender(fields, &mut problems),
-            to: recipients(fields, "to", &mut problems),
-            cc: recipients(fields, "cc", &mut problems),
-            bcc: recipients(fields, "bcc", &mut problems),
-            reply_to: reply_to(fields),
-            subject: subject(fields, &mut problems),
-            html: content(fields, "html", &mut problems),
-            text: content(fields, "text", &mut problems),
-            headers: headers(fields, &mut problems),
-            attachments: attachments(fields, &mut problems),
-            tags: tags(fields, &mut problems),
-            message_hash: message_hash(fields, &mut problems),
+    /// Reads an email's JSON object; members that are none of the contract's are ignored. What is
+    /// long is taken out of it.
+    pub fn parse(value: Value) -> Result<Self, Problems> {
+        let mut fields = match value {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
         };
+        let mut problems = Problems::default();
+        let message = Self {
+            from: sender(&fields, &mut problems),
+            to: recipients(&fields, "to", &mut problems),
+            cc: recipients(&fields, "cc", &mut problems),
+            bcc: recipients(&fields, "bcc", &mut problems),
+            reply_to: reply_to(&fields, &mut problems),
+            subject: subject(&fields, &mut problems),
+            html: content(&mut fields, "html", &mut problems),
+            text: content(&mut fields, "text", &mut problems),
+            headers: headers(&fields, &mut problems),
+            attachments: attachments(&mut fields, &mut problems),
+            tags: tags(&fields, &mut problems),
+            message_hash: message_hash(&fields, &mut problems),
+        };
+        message.check_addresses(&mut problems);
         let is_content_wrong = problems.iter().any(|p| matches!(p.field, "html" | "text"));
         if message.html.is_none() && message.text.is_none() && !is_content_wrong {
             problems.tell(
@@ -162,10 +172,45 @@ impl Message {
         if !problems.0.is_empty() {
             return Err(problems);
         }
-        if message.text.is_none() {
-            message.text = message.html.as_deref().and_then(plain_text::of_html);
-        }
         Ok(message)
+    }
+
+    /// With a text, if it has only HTML.
+    pub fn with_text(mut self) -> Self {
+        if self.text.is_none() {
+            self.text = self.html.as_deref().and_then(plain_text::of_html);
+        }
+        self
+    }
+
+    fn check_addresses(&self, problems: &mut Problems) {
+        let fields = [
+            ("to", &self.to),
+            ("cc", &self.cc),
+            ("reply_to", &self.reply_to),
+        ];
+        let mut bytes = 0;
+        for (field, mailboxes) in fields {
+            bytes += mailboxes.iter().map(Mailbox::written_bytes).sum::<usize>();
+            if bytes > MAX_ADDRESSES_BYTES {
+                let sentence = format!(
+                    "The names and addresses in to, cc and reply_to may have {} KB together.",
+                    MAX_ADDRESSES_BYTES / 1024
+                );
+                return problems.tell(field, "max_length", sentence);
+            }
+        }
+    }
+
+    /// About how long it is when it is stored.
+    pub fn estimated_bytes(&self) -> usize {
+        let texts = [&self.html, &self.text].into_iter().flatten();
+        let attachments = self
+            .attachments
+            .iter()
+            .map(|attachment| &attachment.content);
+        let bytes: usize = texts.chain(attachments).map(String::len).sum();
+        bytes + bytes / 16 + 4 * 1024
     }
 
     /// How many were named, each as often as they were.
@@ -179,6 +224,50 @@ impl Message {
             .email
             .rsplit_once('@')
             .map_or("", |(_, domain)| domain)
+    }
+}
+
+impl Mailbox {
+    /// At most how long it is in a message's head.
+    fn written_bytes(&self) -> usize {
+        /// Bytes of text in an encoded word (RFC 2047), and such a word with its line.
+        const TEXT: usize = 40;
+        const WORD: usize = 78;
+        let name = self.name.as_deref().unwrap_or_default();
+        let name_bytes = match name.is_ascii() {
+            true => name.len() + name.matches(['"', '\\']).count() + 2,
+            false => (name.len() / TEXT + 1) * WORD,
+        };
+        name_bytes + self.email.len() + " <>,\r\n".len()
+    }
+}
+
+/// In the form of earlier versions, which had one at most, wherever that can say it: emails that they
+/// stored are still to be sent, and while nodes are renewed an old one may be to send a new one.
+mod one_or_more {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Mailbox;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        More(Vec<Mailbox>),
+        One(Option<Mailbox>),
+    }
+
+    pub fn serialize<S: Serializer>(list: &[Mailbox], to: S) -> Result<S::Ok, S::Error> {
+        match list {
+            [] | [_] => list.first().serialize(to),
+            more => more.serialize(to),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Mailbox>, D::Error> {
+        Ok(match Stored::deserialize(from)? {
+            Stored::More(list) => list,
+            Stored::One(mailbox) => mailbox.into_iter().collect(),
+        })
     }
 }
 
@@ -323,34 +412,57 @@ fn address(text: &str) -> Result<String, Wrong> {
             format!("{local_part}@{domain}")
         }
     };
+    // In a quoted part these would be allowed, and few servers take them; lettre does not.
+    let is_odd = |c: char| c.is_control() || matches!(c, '<' | '>');
+    let is_bare_ip = domain.parse::<IpAddr>().is_ok();
     let is_address = email.parse::<Address>().is_ok()
-        && !email.contains(char::is_control)
+        && !email.contains(is_odd)
+        && !is_bare_ip
         && local_part.len() <= MAX_LOCAL_PART_BYTES
         && email.len() <= MAX_ADDRESS_BYTES;
     is_address.then_some(email).ok_or(Wrong::NoAddress)
 }
 
-/// An object, or a mailbox in the form of RFC 5322; an invalid one is dropped.
-fn reply_to(fields: &Map<String, Value>) -> Option<Mailbox> {
-    let Value::String(text) = present(fields, "reply_to")? else {
-        return mailbox(present(fields, "reply_to")?).ok();
+/// An object, text in the form of RFC 5322, or a list of them; what is no address is dropped.
+fn reply_to(fields: &Map<String, Value>, problems: &mut Problems) -> Vec<Mailbox> {
+    let values = match present(fields, "reply_to") {
+        None => &[][..],
+        Some(Value::Array(list)) => list,
+        Some(value) => std::slice::from_ref(value),
     };
-    let (name, email) = match text.parse::<RfcMailbox>() {
-        Ok(parsed) => (parsed.name.unwrap_or_default(), parsed.email.to_string()),
-        // Without the quotes that some names need, as FluentSMTP writes it; or of another alphabet.
-        Err(_) => match text.rsplit_once('<') {
-            Some((name, rest)) => (
-                name.to_owned(),
-                rest.trim_end().strip_suffix('>')?.to_owned(),
-            ),
-            None => (String::new(), text.clone()),
-        },
-    };
-    let is_one_line = !has_control(text);
-    is_one_line.then_some(Mailbox {
-        email: address(&email).ok()?,
-        name: display_name(&name).ok()?,
-    })
+    let mut found: Vec<Mailbox> = Vec::new();
+    for value in values {
+        let (text, name) = match value {
+            Value::Object(of) => (of.get("email"), of.get("name").and_then(Value::as_str)),
+            text => (Some(text), None),
+        };
+        let text = text.and_then(Value::as_str).unwrap_or_default();
+        // As it may stand in a header (RFC 5322, 2.2.3).
+        let text = text.replace("\r\n ", " ").replace("\r\n\t", " ");
+        if has_control(&text) {
+            continue;
+        }
+        let entries = address_list::parse(&text);
+        let is_one = entries.len() == 1;
+        for entry in entries {
+            let Ok(email) = address(&entry.address) else {
+                continue;
+            };
+            // A name that cannot be written is no reason to lose the address.
+            let name = name.filter(|_| is_one).unwrap_or(&entry.name);
+            let name = display_name(name).unwrap_or_default();
+            if found.iter().all(|other| other.email != email) {
+                found.push(Mailbox { email, name });
+            }
+            if found.len() > MAX_RECIPIENTS {
+                let sentence =
+                    format!("Maximum {MAX_RECIPIENTS} addresses for replies are allowed.");
+                problems.tell("reply_to", "max_limit", sentence);
+                return Vec::new();
+            }
+        }
+    }
+    found
 }
 
 fn subject(fields: &Map<String, Value>, problems: &mut Problems) -> String {
@@ -381,12 +493,13 @@ fn subject(fields: &Map<String, Value>, problems: &mut Problems) -> String {
 }
 
 fn content(
-    fields: &Map<String, Value>,
+    fields: &mut Map<String, Value>,
     field: &'static str,
     problems: &mut Problems,
 ) -> Option<String> {
-    match present(fields, field)? {
-        Value::String(text) => (!text.trim().is_empty()).then(|| text.clone()),
+    match fields.remove(field)? {
+        Value::Null => None,
+        Value::String(text) => (!text.trim().is_empty()).then_some(text),
         _ => {
             problems.tell(field, "invalid", format!("The {field} field must be text."));
             None
@@ -413,8 +526,16 @@ fn headers(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<Str
         problems.tell(
             "headers",
             "invalid",
-            format!("Not valid as headers: {invalid}. A name has letters, digits and hyphens; a value has no line breaks; both together have {MAX_HEADER_BYTES} bytes at most."),
+            format!("Not valid as headers: {invalid}. A name has letters, digits and hyphens; a value has no line breaks, and white space where it can be folded into lines of {MAX_HEADER_LINE_BYTES} bytes."),
         );
+    }
+    let bytes = |(name, value): (&String, &String)| name.len() + ": \r\n".len() + value.len();
+    if pairs.iter().map(bytes).sum::<usize>() > MAX_HEADERS_BYTES {
+        let sentence = format!(
+            "Headers may have {} KB in all, with their names.",
+            MAX_HEADERS_BYTES / 1024
+        );
+        problems.tell("headers", "max_length", sentence);
     }
     let reserved = names(&|name, value| is_header(name, value) && is_reserved(name));
     if !reserved.is_empty() {
@@ -430,7 +551,38 @@ fn is_header(name: &str, value: &str) -> bool {
     (1..=MAX_HEADER_NAME_BYTES).contains(&name.len())
         && name.bytes().all(is_name)
         && !has_control(value)
-        && name.len() + ": ".len() + value.len() <= MAX_HEADER_BYTES
+        && fold(name, value).all(|line| line.len() <= MAX_HEADER_LINE_BYTES)
+}
+
+/// The lines of a header, without their ends: as short as they can be, but not for less than what
+/// readers are used to. Each begins with the white space that it is folded at (RFC 5322, 2.2.3).
+pub fn fold(name: &str, value: &str) -> impl Iterator<Item = String> {
+    const WIDTH: usize = 76;
+    let is_space = |c: char| matches!(c, ' ' | '\t');
+    let mut line = format!("{name}: ");
+    let mut rest = value.trim_matches(is_space);
+    let mut is_first = true;
+    std::iter::from_fn(move || {
+        if rest.is_empty() && !is_first {
+            return None;
+        }
+        loop {
+            // A word, with the white space before it.
+            let word = rest.len() - rest.trim_start_matches(is_space).len();
+            let end = rest[word..]
+                .find(is_space)
+                .map_or(rest.len(), |at| word + at);
+            let is_word_of_name = is_first && line.len() == name.len() + ": ".len();
+            let fits = line.len() + end <= WIDTH;
+            if !rest.is_empty() && (fits || line.is_empty() || is_word_of_name) {
+                line.push_str(&rest[..end]);
+                rest = &rest[end..];
+            } else {
+                is_first = false;
+                return Some(std::mem::take(&mut line));
+            }
+        }
+    })
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -447,9 +599,9 @@ fn shortened(text: &str) -> String {
     format!("“{}”", shown.escape_debug())
 }
 
-fn attachments(fields: &Map<String, Value>, problems: &mut Problems) -> Vec<Attachment> {
-    let list = match present(fields, "attachments") {
-        None => return Vec::new(),
+fn attachments(fields: &mut Map<String, Value>, problems: &mut Problems) -> Vec<Attachment> {
+    let list = match fields.remove("attachments") {
+        None | Some(Value::Null) => return Vec::new(),
         Some(Value::Array(list)) => list,
         Some(_) => {
             problems.tell(
@@ -484,7 +636,8 @@ fn attachments(fields: &Map<String, Value>, problems: &mut Problems) -> Vec<Atta
 }
 
 /// With the number of bytes that the content decodes to; else what it needs.
-fn attachment(value: &Value) -> Result<(Attachment, usize), &'static str> {
+fn attachment(mut value: Value) -> Result<(Attachment, usize), &'static str> {
+    let content = value.get_mut("content").map(Value::take);
     let line = |field: &str| {
         let text = value.get(field)?.as_str()?.trim();
         let is_line = (1..=MAX_NAME_CHARS).contains(&text.chars().count()) && !has_control(text);
@@ -501,12 +654,13 @@ fn attachment(value: &Value) -> Result<(Attachment, usize), &'static str> {
             Some(id.ok_or("has a content_id with spaces or other special characters.")?)
         }
     };
-    let content = value.get("content").and_then(Value::as_str);
     let needs_content = "needs its content in base64.";
-    let mut content = content.ok_or(needs_content)?.to_owned();
+    let Some(Value::String(mut content)) = content else {
+        return Err(needs_content);
+    };
     // PHP's chunk_split and Python's encodebytes break lines.
     content.retain(|c| !c.is_ascii_whitespace());
-    let bytes = STANDARD.decode(&content).map_err(|_| needs_content)?.len();
+    let bytes = decoded_bytes(&content).ok_or(needs_content)?;
     let attachment = Attachment {
         media_type: media_type.to_owned(),
         name: name.to_owned(),
@@ -514,6 +668,24 @@ fn attachment(value: &Value) -> Result<(Attachment, usize), &'static str> {
         content_id,
     };
     Ok((attachment, bytes))
+}
+
+/// How many bytes it stands for, found without holding them. `None`: it is no base64.
+fn decoded_bytes(base64: &str) -> Option<usize> {
+    const CHUNK: usize = 4 * 1024;
+    let mut decoded = [0; CHUNK / 4 * 3];
+    let mut bytes = 0;
+    let mut is_over = false;
+    for chunk in base64.as_bytes().chunks(CHUNK) {
+        if is_over {
+            return None;
+        }
+        let length = STANDARD.decode_slice(chunk, &mut decoded).ok()?;
+        bytes += length;
+        // Only the end may be padded.
+        is_over = length < decoded.len();
+    }
+    Some(bytes)
 }
 
 /// One that may be sent in base64, which no part that has parts may be (RFC 2045, 6.4).
@@ -635,7 +807,7 @@ mod tests {
     }
 
     fn problem(message: &Value) -> String {
-        let problems = Message::parse(message).expect_err("a problem");
+        let problems = Message::parse(message.clone()).expect_err("a problem");
         let told: Vec<String> = problems
             .iter()
             .map(|p| format!("{}.{}", p.field, p.code))
@@ -645,7 +817,7 @@ mod tests {
 
     #[test]
     fn a_minimal_message_is_taken() {
-        let message = Message::parse(&minimal()).unwrap();
+        let message = Message::parse(minimal()).unwrap();
         assert_eq!(message.from_domain(), "acme.test");
         assert_eq!(message.to[0].email, "b@example.org");
         assert_eq!(message.html, None);
@@ -733,7 +905,7 @@ mod tests {
         let half = STANDARD.encode(vec![0; MAX_ATTACHMENTS_BYTES / 2]);
         let file =
             |content: &str| json!({"type": "text/plain", "name": "a.txt", "content": content});
-        assert!(Message::parse(&with("attachments", json!([file(&half), file(&half)]))).is_ok());
+        assert!(Message::parse(with("attachments", json!([file(&half), file(&half)]))).is_ok());
         assert_eq!(
             problem(&with(
                 "attachments",
@@ -745,12 +917,12 @@ mod tests {
 
     #[test]
     fn reply_to_takes_both_forms_and_drops_nonsense() {
-        let reply_to = |value: Value| Message::parse(&with("reply_to", value)).unwrap().reply_to;
+        let reply_to = |value: Value| Message::parse(with("reply_to", value)).unwrap().reply_to;
         let ada = |name: Option<&str>| {
-            Some(Mailbox {
+            vec![Mailbox {
                 email: "ada@acme.test".into(),
                 name: name.map(Into::into),
-            })
+            }]
         };
         assert_eq!(reply_to(json!({"email": "ada@acme.test"})), ada(None));
         assert_eq!(reply_to(json!("Ada <ada@acme.test>")), ada(Some("Ada")));
@@ -760,13 +932,96 @@ mod tests {
             json!("a\r\nb@c.test"),
             json!([]),
         ] {
-            assert_eq!(reply_to(nonsense), None);
+            assert_eq!(reply_to(nonsense), []);
+        }
+    }
+
+    #[test]
+    fn every_address_for_replies_is_kept() {
+        let told = |value: Value| {
+            let message = Message::parse(with("reply_to", value)).unwrap();
+            let stored = serde_json::to_string(&message).unwrap();
+            assert_eq!(serde_json::from_str::<Message>(&stored).unwrap(), message);
+            let told = message
+                .reply_to
+                .into_iter()
+                .map(|mailbox| match mailbox.name {
+                    Some(name) => format!("{name}={}", mailbox.email),
+                    None => mailbox.email,
+                });
+            told.collect::<Vec<_>>().join(" ")
+        };
+        let ada = json!({"email": "ada@acme.test", "name": "Ada"});
+        for (value, kept) in [
+            (
+                json!("ada@acme.test, bob@acme.test"),
+                "ada@acme.test bob@acme.test",
+            ),
+            (
+                json!("\"A, B\" <ada@acme.test>, bob@acme.test"),
+                "A, B=ada@acme.test bob@acme.test",
+            ),
+            (
+                json!("x, ada@acme.test, @, bob@acme.test"),
+                "ada@acme.test bob@acme.test",
+            ),
+            (
+                json!([ada, "Bob <bob@bücher.test>", "x", 7, null, []]),
+                "Ada=ada@acme.test Bob=bob@xn--bcher-kva.test",
+            ),
+            (
+                json!({"email": "ada@acme.test,bob@acme.test", "name": "Both"}),
+                "ada@acme.test bob@acme.test",
+            ),
+            (
+                json!({"email": "ada@acme.test", "name": 7}),
+                "ada@acme.test",
+            ),
+            (
+                json!({"email": "ada@acme.test", "name": "x".repeat(256)}),
+                "ada@acme.test",
+            ),
+            (
+                json!({"email": "ada@acme.test", "name": "a\r\nBcc: x"}),
+                "ada@acme.test",
+            ),
+            (
+                json!("Ada\r\n <ada@acme.test>,\r\n\tbob@acme.test"),
+                "Ada=ada@acme.test bob@acme.test",
+            ),
+            (
+                json!(["ada@acme.test", "Ada <ada@acme.test>"]),
+                "ada@acme.test",
+            ),
+            (
+                json!("ada@acme.test\r\nBcc: eve@acme.test, bob@acme.test"),
+                "",
+            ),
+        ] {
+            assert_eq!(told(value.clone()), kept, "{value}");
+        }
+        let many = |number: usize| {
+            json!(
+                (0..number)
+                    .map(|n| format!("a{n}@x.test"))
+                    .collect::<Vec<_>>()
+            )
+        };
+        assert_eq!(told(many(50)).split(' ').count(), 50);
+        assert_eq!(problem(&with("reply_to", many(51))), "reply_to.max_limit");
+        // As earlier versions stored it.
+        for (stored, number) in [(json!(null), 0), (ada.clone(), 1), (json!([ada, ada]), 2)] {
+            let message = Message::parse(minimal()).unwrap();
+            let mut fields = serde_json::to_value(message).unwrap();
+            fields["reply_to"] = stored;
+            let message: Message = serde_json::from_value(fields).unwrap();
+            assert_eq!(message.reply_to.len(), number);
         }
     }
 
     #[test]
     fn an_api_key_in_the_request_is_not_part_of_the_message() {
-        let message = Message::parse(&with("api_key", json!("tsend_secret"))).unwrap();
+        let message = Message::parse(with("api_key", json!("tsend_secret"))).unwrap();
         assert!(
             !serde_json::to_string(&message)
                 .unwrap()
@@ -796,7 +1051,7 @@ mod tests {
             "from.name_invalid to.invalid cc.invalid subject.required headers.invalid \
              headers.not_allowed attachments.invalid tags.invalid content.required"
         );
-        let problems = Message::parse(&bad).unwrap_err();
+        let problems = Message::parse(bad.clone()).unwrap_err();
         let sentence = |field: &str, code: &str| {
             let mut problems = problems.iter();
             let problem = problems.find(|p| (p.field, p.code) == (field, code));
@@ -854,15 +1109,70 @@ mod tests {
         assert_eq!(problem(&with("headers", json!(many))), "headers.max_limit");
         let fine = json!({
             "List-Unsubscribe": "<https://acme.test/u>", "In-Reply-To": "<a@b>", "X-Greeting": "Grüße",
-            "X-Long": "x".repeat(990),
+            "X-Long": "x".repeat(990), "References": "<0123456789012345678901234567890123456789012345678901234567@a> ".repeat(20),
+            "X-Tabs": "x\t".repeat(2_000), "X-Words": format!("{0} {0}", "x".repeat(980)),
         });
-        assert!(Message::parse(&with("headers", fine)).is_ok());
+        assert!(Message::parse(with("headers", fine)).is_ok());
+    }
+
+    #[test]
+    fn headers_have_16_kb_in_all() {
+        let headers =
+            |bytes: usize| json!({"X-A": "x ".repeat(bytes / 2), "X-B": "x ".repeat(100)});
+        let rest = 2 * "X-A: \r\n".len() + 200;
+        let most = MAX_HEADERS_BYTES - rest;
+        assert!(Message::parse(with("headers", headers(most))).is_ok());
+        assert_eq!(
+            problem(&with("headers", headers(most + 2))),
+            "headers.max_length"
+        );
+    }
+
+    #[test]
+    fn headers_are_folded_where_they_have_white_space() {
+        let lines = |value: &str| fold("X-A", value).collect::<Vec<_>>().join("\r\n");
+        let long = "y".repeat(70);
+        for (value, folded) in [
+            ("", "X-A: ".to_owned()),
+            (" a  b\tc ", "X-A: a  b\tc".to_owned()),
+            (
+                &format!("{long} {long}\t{long}"),
+                format!("X-A: {long}\r\n {long}\r\n\t{long}"),
+            ),
+            (
+                &format!("a {long}{long}"),
+                format!("X-A: a\r\n {long}{long}"),
+            ),
+            (
+                &format!("{long}{long}  b"),
+                format!("X-A: {long}{long}\r\n  b"),
+            ),
+        ] {
+            assert_eq!(lines(value), folded, "{value}");
+        }
+    }
+
+    #[test]
+    fn names_and_addresses_are_bounded_together() {
+        let many = |name: &str| {
+            let all = (0..50).map(|n| json!({"email": format!("a{n}@x.test"), "name": name}));
+            Value::from(all.collect::<Vec<_>>())
+        };
+        let mut email = with("to", many(&"x".repeat(250)));
+        assert!(Message::parse(email.clone()).is_ok());
+        email["cc"] = many("ä");
+        assert!(Message::parse(email.clone()).is_ok());
+        email["cc"] = many(&"ä".repeat(250));
+        assert_eq!(problem(&email), "cc.max_length");
+        email["cc"] = json!([]);
+        email["bcc"] = many(&"ä".repeat(250));
+        assert!(Message::parse(email).is_ok(), "it stands nowhere");
     }
 
     #[test]
     fn headers_come_as_fluentsmtp_sends_them_too() {
         let listed = json!([{"X-A": "a"}, {"X-B": "b"}]);
-        let message = Message::parse(&with("headers", listed)).unwrap();
+        let message = Message::parse(with("headers", listed)).unwrap();
         assert_eq!(json!(message.headers), json!({"X-A": "a", "X-B": "b"}));
         let reserved = json!([{"X-A": "a"}, {"Bcc": "x@y.test"}]);
         assert_eq!(problem(&with("headers", reserved)), "headers.not_allowed");
@@ -875,7 +1185,7 @@ mod tests {
     #[test]
     fn an_address_is_one_that_mail_servers_take() {
         let to = |email: &str| {
-            let message = Message::parse(&with("to", json!([{"email": email}])));
+            let message = Message::parse(with("to", json!([{"email": email}])));
             message.map(|message| message.to[0].email.clone()).ok()
         };
         for (email, sent) in [
@@ -891,6 +1201,11 @@ mod tests {
             "bü@example.org",
             "b@exa\tmple.org",
             "b@\u{202E}example.org",
+            "\"x>y\"@acme.test",
+            "\"<x\"@acme.test",
+            "b@127.0.0.1",
+            "b@acme.test.",
+            "@r.test:b@acme.test",
             "@",
             &long,
         ] {
@@ -902,14 +1217,25 @@ mod tests {
     fn html_alone_gets_a_text() {
         let mut message = with("html", json!("<p>Hello <b>you</b></p>"));
         assert_eq!(
-            Message::parse(&message).unwrap().text.as_deref(),
+            Message::parse(message.clone())
+                .unwrap()
+                .with_text()
+                .text
+                .as_deref(),
             Some("Hello")
         );
         message["text"] = Value::Null;
-        let text = Message::parse(&message).unwrap().text.unwrap();
+        let text = Message::parse(message.clone())
+            .unwrap()
+            .with_text()
+            .text
+            .unwrap();
         assert!(text.contains("Hello") && text.contains("you") && !text.contains('<'));
         message["html"] = json!("<div>".repeat(5_000));
-        assert_eq!(Message::parse(&message).unwrap().text, None);
+        assert_eq!(
+            Message::parse(message.clone()).unwrap().with_text().text,
+            None
+        );
     }
 
     #[test]
@@ -917,7 +1243,7 @@ mod tests {
         let id = |id: Value| {
             let file =
                 json!({"type": "image/png", "name": "a.png", "content": "AAAA", "content_id": id});
-            let message = Message::parse(&with("attachments", json!([file])));
+            let message = Message::parse(with("attachments", json!([file])));
             message
                 .map(|message| message.attachments[0].content_id.clone())
                 .ok()
@@ -1044,12 +1370,12 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics(value in any_json()) {
-            let _ = Message::parse(&value);
+            let _ = Message::parse(value);
         }
 
         #[test]
         fn what_is_accepted_begins_no_line_of_its_own(email in any_email()) {
-            if let Ok(message) = Message::parse(&email) {
+            if let Ok(message) = Message::parse(email) {
                 for text in header_texts(&message) {
                     prop_assert!(!text.contains(['\r', '\n', '\0']), "{text:?}");
                 }

@@ -1,7 +1,9 @@
 //! Emails as programs hand them in: `POST /v2/emails`, and `GET /v2/info` beside it.
 
+mod address_list;
 pub mod api;
 pub mod batch;
+mod html;
 pub mod message;
 pub mod plain_text;
 pub mod store;

@@ -21,15 +21,23 @@ pub struct NewEmail {
     recipients: i64,
 }
 
+/// What a program is to know an email by.
+pub fn message_id(message: &Message) -> String {
+    message.message_hash.clone().unwrap_or_else(token::random)
+}
+
 impl NewEmail {
-    pub fn new(domain_id: i64, message: &Message) -> Self {
+    pub fn new(domain_id: i64, message_id: String, message: Message) -> Self {
+        // All at once: a buffer that grows would be there twice.
+        let mut fields = Vec::with_capacity(message.estimated_bytes());
+        serde_json::to_writer(&mut fields, &message).expect("strings, lists and maps of strings");
         Self {
-            message_id: message.message_hash.clone().unwrap_or_else(token::random),
+            message_id,
             domain_id,
-            fields: serde_json::to_string(message).expect("strings, lists and maps of strings"),
-            sender: message.from.email.clone(),
+            fields: String::from_utf8(fields).expect("JSON is UTF-8"),
             recipient: message.to.first().map(|to| to.email.clone()),
             recipients: message.count_recipients() as i64,
+            sender: message.from.email,
         }
     }
 }

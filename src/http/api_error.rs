@@ -66,7 +66,7 @@ impl ApiError {
         )
     }
 
-    pub fn bad_request(message: &'static str) -> Self {
+    pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::plain(StatusCode::BAD_REQUEST, message)
     }
 
@@ -112,7 +112,7 @@ impl ApiError {
         }
     }
 
-    fn plain(status: StatusCode, message: &'static str) -> Self {
+    fn plain(status: StatusCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
             message: message.into(),

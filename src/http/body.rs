@@ -1,7 +1,10 @@
-//! A request body has to arrive in time, or a few slow clients would hold all connections; and only a
-//! few big ones are held at a time, or they would fill the memory.
+//! A request body has to arrive in time, or a few slow clients would hold all connections; and only
+//! so many bytes of big ones are held at a time, or they would fill the memory. Everyone who sends
+//! has a share of those bytes, so that nobody can keep all of them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix_web::body::MessageBody;
@@ -14,92 +17,216 @@ use actix_web::middleware::Next;
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{Error, FromRequest, HttpRequest};
 use futures_util::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 /// 10 MB of attachments in base64, and the rest of the message.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// A body that is longer needs a place.
-const SMALL_BYTES: usize = 1024 * 1024;
-/// A body of 16 MiB takes some 48 until its email is stored.
-const PLACES: usize = 6;
-/// Apart, so that nobody who just begins big bodies takes the places of those who have a key.
-const PLACES_OF_STRANGERS: usize = 2;
+/// A longer body needs a place.
+const SMALL_BYTES: usize = 128 * 1024;
+/// How long a big body waits for a place, or for its turn to be parsed, before it is answered 503.
+const WAIT: Duration = Duration::from_secs(5);
+/// Bytes of big bodies of all accounts, and of one account.
+const BYTES_OF_KNOWN: usize = 8 * MOST_BYTES;
+const SHARE_OF_KNOWN: usize = 2 * MOST_BYTES;
+/// The same for senders who have not shown a key in the header, by address. Each of their bodies
+/// counts as the longest: what they announce costs them nothing.
+const BYTES_OF_STRANGERS: usize = 6 * MOST_BYTES;
+const SHARE_OF_STRANGERS: usize = 2 * MOST_BYTES;
+/// Big bodies that are parsed at a time: as values, and as an email, they take their length again.
+const MOST_TURNS: usize = 4;
 
 /// Room for the big bodies that are held at a time, by all workers.
 pub struct Room {
-    places: Arc<Semaphore>,
-    of_strangers: Arc<Semaphore>,
+    known: Arc<Places>,
+    strangers: Arc<Places>,
+    turns: Arc<Semaphore>,
+}
+
+/// Who holds a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Holder {
+    /// By the number of an account.
+    Known(i64),
+    /// An address, or for IPv6 the network of 64 bits that one customer has.
+    Stranger(IpAddr),
+}
+
+struct Places {
+    bytes: usize,
+    share: usize,
+    held: Mutex<Held>,
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    bytes: usize,
+    by_holder: HashMap<Holder, usize>,
 }
 
 /// To be kept as long as anything of a body is; a small one needs none.
 #[derive(Clone, Default)]
-pub struct Place(Option<Arc<OwnedSemaphorePermit>>);
+pub struct Place(Option<Arc<Permit>>);
+
+struct Permit {
+    places: Arc<Places>,
+    holder: Holder,
+    bytes: usize,
+}
 
 impl Default for Room {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            places: Arc::new(Semaphore::new(PLACES)),
-            of_strangers: Arc::new(Semaphore::new(PLACES_OF_STRANGERS)),
+            known: Places::new(BYTES_OF_KNOWN, SHARE_OF_KNOWN),
+            strangers: Places::new(BYTES_OF_STRANGERS, SHARE_OF_STRANGERS),
+            turns: Arc::new(Semaphore::new(cores.min(MOST_TURNS))),
         }
     }
 }
 
 impl Room {
     /// Reads a whole body of at most 16 MiB: else an error of 413, 408, 415 if it is compressed, or
-    /// 503 if there is no place for it. Whether the sender is known is asked when the body turns out
-    /// to be big.
+    /// 503 if there is no place for it. Whose account the sender belongs to is asked when the body
+    /// turns out to be big.
     pub async fn read(
         &self,
         request: &HttpRequest,
         payload: &mut Payload,
-        is_known: impl AsyncFn() -> bool,
+        from: IpAddr,
+        account: impl AsyncFn() -> Option<i64>,
     ) -> Result<(Bytes, Place), Error> {
-        tokio::time::timeout(DEADLINE, self.collect(request.headers(), payload, is_known))
-            .await
-            .unwrap_or_else(|_| Err(too_slow()))
-    }
-
-    async fn collect(
-        &self,
-        headers: &HeaderMap,
-        payload: &mut Payload,
-        is_known: impl AsyncFn() -> bool,
-    ) -> Result<(Bytes, Place), Error> {
-        refuse_compressed(headers)?;
-        let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-        let declared: usize = declared.and_then(|text| text.parse().ok()).unwrap_or(0);
-        if declared > MOST_BYTES {
+        refuse_compressed(request.headers())?;
+        let declared = declared_bytes(request.headers());
+        if declared.is_some_and(|bytes| bytes > MOST_BYTES) {
             return Err(ErrorPayloadTooLarge("the body is too large"));
         }
+        let mut end = Instant::now() + DEADLINE;
         let mut bytes = BytesMut::new();
         let mut place = Place::default();
-        while let Some(chunk) = payload.next().await {
+        loop {
+            let next = timeout_at(end, payload.next()).await;
+            let Some(chunk) = next.map_err(|_| too_slow())? else {
+                return Ok((bytes.freeze(), place));
+            };
             let chunk = chunk?;
             let length = bytes.len() + chunk.len();
             if length > MOST_BYTES {
                 return Err(ErrorPayloadTooLarge("the body is too large"));
             }
-            // By what came, not by what was announced: who sends nothing holds nothing.
+            // By what came, not by what was announced: a sender who sends nothing holds nothing.
             if length > SMALL_BYTES && place.0.is_none() {
-                place = self.take(is_known().await)?;
-                bytes.reserve(declared.saturating_sub(bytes.len()));
+                let begin = Instant::now();
+                let declared = declared.unwrap_or(MOST_BYTES).max(length);
+                place = self.take(account().await, from, declared).await?;
+                // Waiting for others is none of the sender's slowness.
+                end += begin.elapsed();
+                bytes.reserve(declared - bytes.len());
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok((bytes.freeze(), place))
     }
 
-    fn take(&self, is_known: bool) -> Result<Place, Error> {
-        let places = match is_known {
-            true => &self.places,
-            false => &self.of_strangers,
-        };
-        match Arc::clone(places).try_acquire_owned() {
-            Ok(permit) => Ok(Place(Some(Arc::new(permit)))),
-            Err(_) => Err(ErrorServiceUnavailable("too many big bodies at a time")),
+    async fn take(&self, account: Option<i64>, from: IpAddr, bytes: usize) -> Result<Place, Error> {
+        let (places, holder, bytes) = self.places(account, from, bytes);
+        let permit = places.take(holder, bytes).await;
+        let permit = permit.ok_or_else(|| ErrorServiceUnavailable("too many big bodies"))?;
+        Ok(Place(Some(Arc::new(permit))))
+    }
+
+    /// Which places these are, whose, and how much of them.
+    fn places(
+        &self,
+        account: Option<i64>,
+        from: IpAddr,
+        bytes: usize,
+    ) -> (&Arc<Places>, Holder, usize) {
+        match account {
+            Some(account) => (&self.known, Holder::Known(account), bytes),
+            None => (&self.strangers, Holder::Stranger(network(from)), MOST_BYTES),
         }
     }
+
+    /// A turn to parse what was read, which a small body need not wait for. `None`: too many are at
+    /// it.
+    pub async fn turn(&self, place: &Place) -> Option<Option<OwnedSemaphorePermit>> {
+        if place.0.is_none() {
+            return Some(None);
+        }
+        let turn = timeout(WAIT, Arc::clone(&self.turns).acquire_owned()).await;
+        turn.ok()?.ok().map(Some)
+    }
+}
+
+impl Places {
+    fn new(bytes: usize, share: usize) -> Arc<Self> {
+        Arc::new(Self {
+            bytes,
+            share,
+            held: Mutex::default(),
+            freed: Notify::new(),
+        })
+    }
+
+    /// Waits for a while if there is no place.
+    async fn take(self: &Arc<Self>, holder: Holder, bytes: usize) -> Option<Permit> {
+        let end = Instant::now() + WAIT;
+        loop {
+            // Made before it is tried, so that it also hears of what is freed meanwhile.
+            let freed = self.freed.notified();
+            if let Some(permit) = self.try_to_take(holder, bytes) {
+                return Some(permit);
+            }
+            timeout_at(end, freed).await.ok()?;
+        }
+    }
+
+    fn try_to_take(self: &Arc<Self>, holder: Holder, bytes: usize) -> Option<Permit> {
+        let mut held = self.held();
+        let of_holder = held.by_holder.get(&holder).copied().unwrap_or_default();
+        if held.bytes + bytes > self.bytes || of_holder + bytes > self.share {
+            return None;
+        }
+        held.bytes += bytes;
+        held.by_holder.insert(holder, of_holder + bytes);
+        Some(Permit {
+            places: Arc::clone(self),
+            holder,
+            bytes,
+        })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut held = self.places.held();
+        held.bytes -= self.bytes;
+        if let Some(bytes) = held.by_holder.get_mut(&self.holder) {
+            *bytes -= self.bytes;
+            if *bytes == 0 {
+                held.by_holder.remove(&self.holder);
+            }
+        }
+        drop(held);
+        self.places.freed.notify_waiters();
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+    }
+}
+
+fn declared_bytes(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// In one that is compressed, a few bytes may stand for many.
@@ -125,7 +252,7 @@ pub async fn read_first(
         refuse_compressed(http_request.headers())?;
         Bytes::from_request(&http_request, &mut payload).await
     };
-    let read = tokio::time::timeout(DEADLINE, read).await;
+    let read = timeout(DEADLINE, read).await;
     match read.unwrap_or_else(|_| Err(too_slow())) {
         Ok(bytes) => {
             let request = ServiceRequest::from_parts(http_request, Payload::from(bytes));
@@ -133,5 +260,50 @@ pub async fn read_first(
         }
         // As an answer, not as an `Err`, which would be taken for a session store that fails.
         Err(error) => Ok(ServiceResponse::from_err(error, http_request)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANYWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn permit(room: &Room, account: Option<i64>, from: &str, bytes: usize) -> Option<Permit> {
+        let (places, holder, bytes) = room.places(account, from.parse().unwrap(), bytes);
+        places.try_to_take(holder, bytes)
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_the_share_of_another() {
+        let room = Room::default();
+        let of = |account, bytes| permit(&room, Some(account), "192.0.2.1", bytes);
+        let mut held: Vec<Permit> = std::iter::from_fn(|| of(1, 1_200_000)).collect();
+        assert_eq!(held.len(), SHARE_OF_KNOWN / 1_200_000);
+        for account in 2..5 {
+            assert!(of(account, MOST_BYTES).is_some(), "{account}");
+        }
+        // What is given back is there for a body that waits.
+        let (waited, ()) = tokio::join!(room.take(Some(1), ANYWHERE, 1_200_000), async {
+            tokio::task::yield_now().await;
+            held.pop();
+        });
+        assert!(waited.is_ok());
+        drop((held, waited));
+        let known = room.known.held();
+        assert_eq!((known.bytes, known.by_holder.len()), (0, 0));
+    }
+
+    #[test]
+    fn strangers_share_by_address() {
+        let room = Room::default();
+        let of = |from| permit(&room, None, from, 1);
+        let held = [of("2001:db8::1"), of("2001:db8::2"), of("2001:db8::3")];
+        let held: Vec<Permit> = held.into_iter().flatten().collect();
+        assert_eq!(held.len(), 2, "they are in one network");
+        for other in ["2001:db8:0:1::1", "192.0.2.1", "192.0.2.2"] {
+            assert!(of(other).is_some(), "{other}");
+        }
+        assert!(permit(&room, Some(1), "192.0.2.1", MOST_BYTES).is_some());
     }
 }

@@ -1,25 +1,109 @@
 //! JSON that a client sends, within bounds: a few bytes may stand for a value that takes a hundred
 //! times as much memory.
 
+use actix_web::web::Bytes;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::error::Category;
 
 use super::ApiError;
 
 pub const MOST_VALUES: usize = 20_000;
 
+/// Without the byte order mark that some programs begin a file with (RFC 8259, 8.1).
+pub fn without_mark(mut text: Bytes) -> Bytes {
+    match text.starts_with("\u{FEFF}".as_bytes()) {
+        true => text.split_off("\u{FEFF}".len()),
+        false => text,
+    }
+}
+
 /// # Errors
 /// 400, if it is not JSON or holds more than 20,000 values.
 pub fn parse(text: &[u8]) -> Result<Value, ApiError> {
-    if count_values(text) > MOST_VALUES {
+    parse_part(text, text)
+}
+
+/// As `parse`, for a value that stands in a longer text; an error says where in that it is.
+///
+/// # Errors
+/// 400, if it is not JSON or holds more than 20,000 values.
+pub fn parse_part(whole: &[u8], part: &[u8]) -> Result<Value, ApiError> {
+    if count_values(part) > MOST_VALUES {
         return Err(ApiError::bad_request(
             "The request body holds too many values.",
         ));
     }
-    serde_json::from_slice(text).map_err(|_| unreadable())
+    serde_json::from_slice(part).map_err(|error| {
+        let before = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+        told(whole, before, &error)
+    })
 }
 
-pub fn unreadable() -> ApiError {
-    ApiError::bad_request("The request body is not valid JSON.")
+/// What is said of a text that is no JSON.
+pub fn unreadable(text: &[u8]) -> ApiError {
+    match serde_json::from_slice::<IgnoredAny>(text) {
+        Err(error) => told(text, 0, &error),
+        // An escape that stands for nothing.
+        Ok(_) => parse(text)
+            .err()
+            .unwrap_or_else(|| ApiError::bad_request("The request body is not valid JSON.")),
+    }
+}
+
+/// Says where a text is no JSON, and why; it repeats nothing of it. `before`: bytes before the part
+/// that the error is about.
+fn told(whole: &[u8], before: usize, error: &serde_json::Error) -> ApiError {
+    if let Err(error) = std::str::from_utf8(whole) {
+        return ApiError::bad_request(format!(
+            "The request body is not valid JSON: it is not UTF-8 from byte {} on.",
+            error.valid_up_to() + 1
+        ));
+    }
+    let before = whole.get(..before).unwrap_or_default();
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + error.line();
+    let column = match error.line() {
+        1 => {
+            before
+                .iter()
+                .rev()
+                .take_while(|byte| **byte != b'\n')
+                .count()
+                + error.column()
+        }
+        _ => error.column(),
+    };
+    let why = why(error);
+    ApiError::bad_request(format!(
+        "The request body is not valid JSON: {why} (line {line}, column {column})."
+    ))
+}
+
+fn why(error: &serde_json::Error) -> &'static str {
+    let told = error.to_string();
+    let is_about = |words: &str| told.starts_with(words);
+    match error.classify() {
+        Category::Eof => "it ends too early",
+        Category::Syntax if is_about("control character") => {
+            "a string holds a line break or another control character that is not escaped"
+        }
+        // The first half of a pair, and the second.
+        Category::Syntax if is_about("unexpected end of hex") || is_about("lone leading") => {
+            "a string holds one half of a surrogate pair (\\uD800 to \\uDFFF) without the other"
+        }
+        Category::Syntax if is_about("invalid escape") => {
+            "a string holds a backslash that begins no escape"
+        }
+        Category::Syntax if is_about("trailing comma") => "a comma stands before an end",
+        Category::Syntax if is_about("trailing char") => "something follows its end",
+        Category::Syntax if is_about("expected `:`") => "a colon is missing",
+        Category::Syntax if is_about("expected `,`") => "a comma or an end is missing",
+        Category::Syntax if is_about("key must be") => "the name of a member is not in quotes",
+        Category::Syntax if is_about("recursion limit") => "it is nested too deeply",
+        Category::Syntax if is_about("number out of") => "a number is too large",
+        Category::Syntax if is_about("invalid number") => "a number is not written as JSON has it",
+        _ => "a value was expected",
+    }
 }
 
 /// At least as many as there are: each stands at the beginning, or behind one of these bytes.
@@ -50,5 +134,68 @@ mod tests {
         assert!(parse(format!("[{}{{}}]", "{},".repeat(MOST_VALUES)).as_bytes()).is_err());
         let text = r#"\",[{"#.repeat(MOST_VALUES);
         assert!(parse(format!("[\"{text}\"]").as_bytes()).is_ok());
+    }
+    #[test]
+    fn an_error_says_where_and_why() {
+        let told = |text: &[u8]| parse(text).expect_err("an error").to_string();
+        for (text, why) in [
+            (
+                &b"{\"secret\": "[..],
+                "it ends too early (line 1, column 11)",
+            ),
+            (b"", "it ends too early (line 1, column 0)"),
+            (
+                b"{\n \"a\": secret}",
+                "a value was expected (line 2, column 7)",
+            ),
+            (
+                b"{\"a\": 1,\n}",
+                "a comma stands before an end (line 2, column 1)",
+            ),
+            (b"{\"a\" 1}", "a colon is missing (line 1, column 6)"),
+            (
+                b"{\"a\": 1 \"b\": 2}",
+                "a comma or an end is missing (line 1, column 9)",
+            ),
+            (
+                b"{a: 1}",
+                "the name of a member is not in quotes (line 1, column 2)",
+            ),
+            (b"{} {}", "something follows its end (line 1, column 4)"),
+            (b"[\"a\nb\"]", "a string holds a line break"),
+            (br#"["\ud83d"]"#, "one half of a surrogate pair"),
+            (br#"["\ud83d\u0041"]"#, "one half of a surrogate pair"),
+            (br#"["\ude00"]"#, "one half of a surrogate pair"),
+            (br#"["\x"]"#, "a backslash that begins no escape"),
+            (b"[01]", "a number is not written as JSON has it"),
+            (b"[1e999]", "a number is too large"),
+            (b"[\"Gr\xfc\xdfe\"]", "it is not UTF-8 from byte 5 on."),
+            (b"\xff\xfe{\0}\0", "it is not UTF-8 from byte 1 on."),
+        ] {
+            let told = told(text);
+            assert!(told.contains(why), "{told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
+        assert!(told("[".repeat(1_000).as_bytes()).contains("nested too deeply"));
+    }
+
+    #[test]
+    fn a_part_is_found_in_the_whole() {
+        let error = unreadable(br#"{"a\ud800": 1}"#).to_string();
+        assert!(error.contains("surrogate"), "{error}");
+
+        let whole = b"[{},\n  {},  {\"a\": x}]";
+        let error = parse_part(whole, &whole[12..20])
+            .expect_err("an error")
+            .to_string();
+        assert!(error.contains("(line 2, column 14)"), "{error}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        let text = |text: &'static str| without_mark(Bytes::from_static(text.as_bytes()));
+        assert_eq!(text("\u{FEFF}{}"), "{}");
+        assert_eq!(text("{\u{FEFF}}"), "{\u{FEFF}}");
+        assert_eq!(text("\u{FEFF}"), "");
     }
 }

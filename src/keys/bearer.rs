@@ -18,7 +18,7 @@ use super::store::LiveKey;
 use super::verify::Unavailable;
 use crate::app::State;
 use crate::http::body::Place;
-use crate::http::{ApiError, client_address, user_agent};
+use crate::http::{ApiError, client_address, json, user_agent};
 
 /// A working key from the header.
 pub struct Bearer(pub LiveKey, pub Call);
@@ -192,18 +192,19 @@ impl FromRequest for BearerWithBody {
             let in_header = from_header(request.headers())?;
             // For a place alone. What counts is the verdict when the body is there: the key may be
             // revoked meanwhile.
-            let is_known = async || match &in_header {
-                Some(key) => matches!(state.verifier.verify(key).await, Ok(Some(_))),
-                // It may still come, in the body.
-                None => false,
+            let account = async || {
+                // Without one in the header it may still come, in the body.
+                let key = state.verifier.verify(in_header.as_ref()?).await;
+                key.ok().flatten().map(|key| key.account.0)
             };
+            let from = client_address(&request, &state.config.trusted_proxies);
             let (bytes, place) = state
                 .room
-                .read(&request, &mut payload, is_known)
+                .read(&request, &mut payload, from, account)
                 .await
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
             let body = Body {
-                bytes,
+                bytes: json::without_mark(bytes),
                 place,
                 is_json: is_json(request.headers()),
             };

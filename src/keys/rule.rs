@@ -98,13 +98,15 @@ impl Allowed {
         *self == Self::Any
     }
 
-    /// Whether an address is allowed: itself, or its domain.
+    /// Whether an address is allowed: itself, or its domain if it is plain.
     pub fn allows(&self, email: &str) -> bool {
         match self {
             Self::Any => true,
             Self::Only(lines) => address(email).is_some_and(|email| {
                 let domain = domain_of(&email);
-                lines.lines().any(|entry| entry == email || entry == domain)
+                let is_plain = is_plain(&email);
+                let is_allowed = |entry| entry == email || (entry == domain && is_plain);
+                lines.lines().any(is_allowed)
             }),
         }
     }
@@ -137,6 +139,16 @@ impl fmt::Display for Allowed {
 /// The part behind the `@`.
 pub fn domain_of(email: &str) -> &str {
     email.rsplit_once('@').map_or("", |(_, domain)| domain)
+}
+
+/// Whether no mail server reads the part before the `@` as another address or as something else:
+/// `user%other.test`, `other.test!user` and `"user@other.test"` are sent on to `other.test` by
+/// servers that know these forms (as Postfix does), `/` and `|` may be files and programs, and `-`
+/// at the begin an option.
+pub fn is_plain(email: &str) -> bool {
+    let local = email.rsplit_once('@').map_or("", |(local, _)| local);
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-+='~".contains(&b);
+    !local.is_empty() && !local.starts_with('-') && local.bytes().all(is_plain)
 }
 
 /// In the form in which addresses are compared: lower case, the domain in ASCII.
@@ -207,6 +219,48 @@ mod tests {
             assert!(!recipients.allows(bad), "{bad}");
         }
         assert!(Allowed::parse_recipients("com").is_err());
+    }
+
+    #[test]
+    fn of_a_domain_only_plain_addresses_are_allowed() {
+        let recipients =
+            Allowed::parse_recipients("acme.test bücher.test odd%one@example.org").unwrap();
+        for good in [
+            "bob@acme.test",
+            "Bob.O'Brien+a_b-c=d~1@ACME.test",
+            "0@xn--bcher-kva.test",
+            "odd%one@example.org",
+        ] {
+            assert!(recipients.allows(good), "{good}");
+        }
+        for bad in [
+            "eve%evil.test@acme.test",
+            "evil.test!eve@acme.test",
+            "\"eve@evil.test\"@acme.test",
+            "\"eve\"@acme.test",
+            "@evil.test:eve@acme.test",
+            "@acme.test,@evil.test:eve@acme.test",
+            "eve@evil.test@acme.test",
+            "eve(x)@acme.test",
+            "/var/mail/eve@acme.test",
+            "|eve@acme.test",
+            "-eve@acme.test",
+            "e:ve@acme.test",
+            "e;ve@acme.test",
+            "e,ve@acme.test",
+            "e\\ve@acme.test",
+            "e{ve}@acme.test",
+            "e`ve`@acme.test",
+            "é@acme.test",
+            "eve@[127.0.0.1]",
+            "eve@127.0.0.1",
+            "eve@sub.acme.test",
+            "eve@acme.test.evil.test",
+            "odd%two@example.org",
+            "@acme.test",
+        ] {
+            assert!(!recipients.allows(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -81,12 +81,18 @@ pub const EMAIL: Fields = &[
             ),
             RECIPIENTS_INVALID,
             RECIPIENTS_MAX,
+            ADDRESSES_MAX,
             RECIPIENT_NOT_ALLOWED,
         ],
     ),
     (
         "cc",
-        &[RECIPIENTS_INVALID, RECIPIENTS_MAX, RECIPIENT_NOT_ALLOWED],
+        &[
+            RECIPIENTS_INVALID,
+            RECIPIENTS_MAX,
+            ADDRESSES_MAX,
+            RECIPIENT_NOT_ALLOWED,
+        ],
     ),
     (
         "bcc",
@@ -115,10 +121,26 @@ pub const EMAIL: Fields = &[
     ("html", &[NO_TEXT]),
     ("text", &[NO_TEXT]),
     (
+        "reply_to",
+        &[
+            (
+                "max_limit",
+                "It holds more addresses than an email may have.",
+                "Send fewer.",
+            ),
+            ADDRESSES_MAX,
+        ],
+    ),
+    (
         "headers",
         &[
             NO_STRINGS_OR_HEADER,
             ("max_limit", "There are too many.", "Send fewer."),
+            (
+                "max_length",
+                "The headers are too long together.",
+                "Send fewer or shorter ones.",
+            ),
             (
                 "not_allowed",
                 "A header is one that the server makes itself.",
@@ -177,15 +199,20 @@ const RECIPIENTS_MAX: Code = (
     "It holds more recipients than one email may have, counted as they are sent.",
     "Send several emails.",
 );
+const ADDRESSES_MAX: Code = (
+    "max_length",
+    "The names and addresses in `to`, `cc` and `reply_to` are too long together.",
+    "Shorten the names, or send several emails.",
+);
 const RECIPIENT_NOT_ALLOWED: Code = (
     "recipient_not_allowed",
-    "The key is for other recipients; the sentence names the first that it is not for.",
+    "The key is for other recipients, or the part before the `@` has characters that a mail server may read as another address; the sentence names the first that it is not for.",
     "Leave the recipient out, or edit the key.",
 );
 const NO_TEXT: Code = ("invalid", "It is no text.", "Send text, or leave it out.");
 const NO_STRINGS_OR_HEADER: Code = (
     "invalid",
-    "`headers` is no object of strings, a name is no header's name, or a value is too long or holds a line break; the sentence names each.",
+    "`headers` is no object of strings, a name is no header's name, or a value holds a line break, or a word that is longer than a line; the sentence names each.",
     "Correct it.",
 );
 

@@ -8,9 +8,10 @@ use utoipa::openapi::{
 use super::errors::{self, envelope};
 use crate::emails::batch::MOST as MAX_BATCH;
 use crate::emails::message::{
-    MAX_ADDRESS_BYTES, MAX_ATTACHMENTS_BYTES, MAX_HEADER_BYTES, MAX_HEADER_NAME_BYTES, MAX_HEADERS,
-    MAX_MESSAGE_HASH_CHARS, MAX_NAME_CHARS, MAX_RECIPIENTS, MAX_SUBJECT_CHARS, MAX_TAG_KEY_CHARS,
-    MAX_TAG_VALUE_CHARS, MAX_TAGS, RESERVED_HEADERS, RESERVED_PREFIXES,
+    MAX_ADDRESS_BYTES, MAX_ATTACHMENTS_BYTES, MAX_HEADER_LINE_BYTES, MAX_HEADER_NAME_BYTES,
+    MAX_HEADERS, MAX_HEADERS_BYTES, MAX_MESSAGE_HASH_CHARS, MAX_NAME_CHARS, MAX_RECIPIENTS,
+    MAX_SUBJECT_CHARS, MAX_TAG_KEY_CHARS, MAX_TAG_VALUE_CHARS, MAX_TAGS, RESERVED_HEADERS,
+    RESERVED_PREFIXES,
 };
 
 pub const JSON: &str = "application/json";
@@ -71,14 +72,15 @@ fn email() -> AllOfBuilder {
             "reply_to",
             AnyOfBuilder::new()
                 .item(reference("Mailbox"))
-                .item(text("As RFC 5322 writes it: `Ada <ada@example.com>`."))
+                .item(text("As RFC 5322 writes it: `Ada <ada@example.com>, bob@example.com`."))
+                .item(ArrayBuilder::new().items(anything("One of the others.")))
                 .item(anything("Whatever else."))
-                .description(Some("Where answers go: an object as in `to`, or text as in `Ada <ada@example.com>`. An invalid one is dropped, and the email is sent without it.")),
+                .description(Some(format!("Where answers go: an object as in `to`, text as in `Ada <ada@example.com>, bob@example.com`, or a list of them; {MAX_RECIPIENTS} addresses at most. What is no address is dropped, and the email is sent without it."))),
         )
         .property(
             "headers",
             strings(
-                &format!("Headers of your own, {MAX_HEADERS} at most: no line breaks, {MAX_HEADER_BYTES} bytes with the name, and none that the server makes ({}).", reserved_headers()),
+                &format!("Headers of your own, {MAX_HEADERS} at most, {} KB in all: no line breaks, and none that the server makes ({}). They are folded at white space; a line has {MAX_HEADER_LINE_BYTES} bytes at most, the first one with the name.", MAX_HEADERS_BYTES / 1024, reserved_headers()),
                 header_name(),
                 text("").pattern(Some(NO_CONTROL)),
                 MAX_HEADERS,

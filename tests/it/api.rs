@@ -851,6 +851,109 @@ both! {
         }
     }
 
+    fn one_account_cannot_keep_the_room_for_big_bodies(app: App) {
+        let (_, key) = ready(&app);
+        let other = app.stranger();
+        let theirs = ["domain", "add", "--account", "eve@evil.test", "evil.test", "--verified"];
+        cli(&app.database, &theirs, "").unwrap();
+        let (_, of_other) = other.create_key("Shop", "");
+        let head = format!(
+            "POST /v2/emails HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: {JSON}\r\nContent-Length: 1200000\r\n\r\n"
+        );
+        let begin = head + &" ".repeat(200_000);
+        let held: Vec<Slow> = (0..40).map(|_| Slow::begin(app.address, &begin)).collect();
+        let mut big = email_with("text", json!("x".repeat(1_200_000)));
+        let program = app.program(&key);
+        until("all of the account's room is taken", || program.post(&big).status == 503);
+        // Whoever sends little is not concerned, nor is anybody else.
+        assert_eq!(told(&program.email_from(FROM)), "200");
+        let in_body = {
+            let mut email = big.clone();
+            email["from"]["email"] = json!("a@evil.test");
+            email["api_key"] = json!(of_other);
+            post_raw(&app, "", JSON, email.to_string())
+        };
+        assert_eq!(told(&in_body), "200");
+        big["from"]["email"] = json!("a@evil.test");
+        assert_eq!(told(&app.program(&of_other).post(&big)), "200");
+        drop(held);
+        big["from"]["email"] = json!(FROM);
+        until("there is room again", || program.post(&big).status == 200);
+    }
+
+    fn twelve_at_once_with_10_mb_of_attachments_get_their_turn(app: App) {
+        let (_, key) = ready(&app);
+        let content = "AAAA".repeat(10 * 1024 * 1024 / 3);
+        let file = json!({"type": "image/png", "name": "a.png", "content": content});
+        let body = email_with("attachments", json!([file])).to_string();
+        std::thread::scope(|scope| {
+            let send = || {
+                // Where the machine is slow, some are told to try again.
+                until("it is accepted", || {
+                    let answer = post_raw(&app, &key, JSON, body.clone());
+                    assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+                    answer.status == 200
+                });
+            };
+            for _ in 0..12 {
+                scope.spawn(send);
+            }
+        });
+        assert_eq!(count_emails(&app), 12);
+    }
+
+    fn html_costs_what_its_length_does(app: App) {
+        let (_, key) = ready(&app);
+        let program = app.program(&key);
+        let rows: String = (0..11_000).map(|n| format!("<tr><td colspan={n}>a")).collect();
+        for html in [format!("<table>{rows}"), "<b>x".repeat(100_000), "<table>".repeat(100_000)] {
+            let mut email = email_with("html", json!(html));
+            email["text"] = Value::Null;
+            assert_eq!(told(&program.post(&email)), "200");
+            let stored: Value = serde_json::from_str(&last_message(&app)).unwrap();
+            assert_eq!(stored["text"].is_string(), !html.ends_with('>'));
+        }
+    }
+
+    fn what_is_no_json_is_told_where_and_why(app: App) {
+        let (_, key) = ready(&app);
+        let post = |path: &str, body: &[u8]| {
+            let program = app.program(&key);
+            let request = program.with_key("POST", path).header("content-type", JSON);
+            let answer = program.send(request.body(body.to_vec()));
+            assert_eq!(told(&answer), "400");
+            answer.json()["message"].as_str().unwrap().to_owned()
+        };
+        for (body, why) in [
+            (&b"{\"subject\": \"secret\",\n  \"to\" []}"[..], "a colon is missing (line 2, column 8)."),
+            (b"{\"subject\": \"secret", "it ends too early (line 1, column 19)."),
+            (b"{\"subject\": \"\xfc\"}", "it is not UTF-8 from byte 14 on."),
+        ] {
+            for path in ["/v2/emails", "/v2/emails/batch"] {
+                let message = post(path, body);
+                assert!(message.contains(why), "{path}: {message}");
+                assert!(!message.contains("secret"), "{message}");
+            }
+        }
+        let batch = b"{\"emails\": [\n  {},\n  {\"subject\": \"\\ude00\"}\n]}";
+        let message = post("/v2/emails/batch", batch);
+        assert!(message.contains("surrogate pair") && message.contains("(line 3, column 21)"), "{message}");
+    }
+
+    fn a_byte_order_mark_is_no_trouble(app: App) {
+        let (_, key) = ready(&app);
+        let marked = |email: &Value| format!("\u{FEFF}{email}");
+        assert_eq!(told(&post_raw(&app, &key, JSON, marked(&email(FROM)))), "200");
+        let with_key = email_with("api_key", json!(key));
+        assert_eq!(told(&post_raw(&app, "", JSON, marked(&with_key))), "200");
+        let program = app.program(&key);
+        let batch = program.with_key("POST", "/v2/emails/batch").header("content-type", JSON);
+        let batch = program.send(batch.body(marked(&json!([email(FROM)]))));
+        assert_eq!(batch.status, 200, "{batch:?}");
+        assert_eq!(count_emails(&app), 3);
+    }
+
     fn strangers_take_no_place_of_who_has_a_key(app: App) {
         let (owner, key) = ready(&app);
         let (gone_id, gone) = owner.create_key("Gone", "");

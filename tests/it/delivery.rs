@@ -160,6 +160,79 @@ both! {
         assert_eq!((&mail["defects"], &mail["signature_holds"]), (&json!([]), &json!(true)));
     }
 
+    fn a_mailbox_that_is_named_twice_gets_one_copy(app: App) {
+        let (_, program) = sender(&app);
+        let mut twice = to(&["dup@x.test", "dup@X.TEST", "Dup@x.test"]);
+        twice["cc"] = json!([{"email": "bo@bücher.test"}, {"email": "dup@x.test"}]);
+        twice["bcc"] = json!([{"email": "bo@XN--bcher-kva.TEST"}]);
+        accept(&program, &twice);
+        let mut relay = Relay::start();
+        relay.order(&json!({"rcpt": {"Dup@x.test": "450 4.2.0 Later"}}));
+        let _node = delivering(&app, &relay);
+        until_all(&app.database, "status = 'deferred'");
+        relay.order(&json!({"rcpt": {}}));
+        hasten(&app.database);
+        until_all(&app.database, "status = 'delivered'");
+        let to: Vec<Vec<String>> = relay.got().iter().map(|got| got.to.clone()).collect();
+        // Only the relay knows whether the case before the @ matters.
+        assert_eq!(to, [vec!["dup@x.test", "bo@xn--bcher-kva.test"], vec!["Dup@x.test"]]);
+        assert_eq!(app.database.number("SELECT recipients FROM emails"), 6);
+    }
+
+    fn answers_go_to_all_who_are_named(app: App) {
+        let (_, program) = sender(&app);
+        let relay = Relay::start();
+        let _node = delivering(&app, &relay);
+        for (reply_to, named) in [
+            (json!("ada@acme.test, bob@acme.test"), "ada@acme.test, bob@acme.test"),
+            (
+                json!("\"Love, Ada\" <ada@acme.test>, Bob (B, <x@y.test>) <bob@acme.test>, nobody"),
+                "\"Love, Ada\" <ada@acme.test>, Bob <bob@acme.test>",
+            ),
+            (
+                json!([{"email": "ada@acme.test", "name": "Ada, \"the\" Ü"}, "Team: bob@acme.test;", 7]),
+                "\"Ada, \\\"the\\\" Ü\" <ada@acme.test>, bob@acme.test",
+            ),
+        ] {
+            let before = relay.got().len();
+            let mut email = email("ada@acme.test");
+            email["reply_to"] = reply_to;
+            accept(&program, &email);
+            until("it is delivered", || relay.got().len() > before);
+            let mail = read_mail(&relay.got()[before].content, "", "");
+            assert_eq!(mail["defects"], json!([]));
+            assert_eq!(header(&mail, "Reply-To"), [named]);
+        }
+    }
+
+    fn long_headers_are_folded(app: App) {
+        let (_, program) = sender(&app);
+        let record = publish_record(&app);
+        let id = |n| format!("<{n:02}{}@mail.example.org>", "0123456789".repeat(4));
+        let references: Vec<String> = (0..20).map(id).collect();
+        let tabs = vec!["word"; 1_000].join("\t");
+        let mut email = email("ada@acme.test");
+        email["headers"] = json!({
+            "References": references.join(" "),
+            "X-Tabs": tabs,
+            "X-Words": "x".repeat(900) + "  " + &"y".repeat(900),
+            "X-Long": "Grüße ".repeat(200).trim_end(),
+        });
+        accept(&program, &email);
+        let relay = Relay::start();
+        let _node = delivering(&app, &relay);
+        until_all(&app.database, "status = 'delivered'");
+        let content = relay.got()[0].content.clone();
+        assert!(content.lines().all(|line| line.len() <= 998));
+        let is_of_reference = |line: &&str| line.starts_with(" <") && line.len() < 78;
+        assert_eq!(content.lines().filter(is_of_reference).count(), 19, "{content}");
+        let mail = read_mail(&content, "tosend._domainkey.acme.test", &record);
+        assert_eq!((&mail["defects"], &mail["signature_holds"]), (&json!([]), &json!(true)));
+        for (name, value) in email["headers"].as_object().unwrap() {
+            assert_eq!(header(&mail, name), [value.as_str().unwrap()]);
+        }
+    }
+
     fn an_email_whose_record_is_not_published_is_not_signed(app: App) {
         let (_, program) = sender(&app);
         accept(&program, &email("ada@acme.test"));

@@ -136,6 +136,34 @@ both! {
         assert_eq!(stored(&app), 0);
     }
 
+    fn a_recipient_that_a_relay_may_read_otherwise_is_not_allowed(app: App) {
+        let program = with_rule(&app, "", "bob@example.org acme.test");
+        for other in [
+            "customer%gmail.com@acme.test",
+            "gmail.com!customer@acme.test",
+            "\"customer@gmail.com\"@acme.test",
+            "\"bob\"@acme.test",
+            "/tmp/customer@acme.test",
+            "|customer@acme.test",
+            "-customer@acme.test",
+            "bob%example.org@example.org",
+        ] {
+            for field in ["to", "cc", "bcc"] {
+                let answer = program.post(&to(field, &["bob@acme.test", other]));
+                assert_refused(&answer, field, "recipient_not_allowed");
+                let sentence = answer.json()["errors"][field]["recipient_not_allowed"].clone();
+                let sentence = sentence.as_str().unwrap().to_owned();
+                assert!(sentence.contains("Before the @"), "{sentence}");
+            }
+        }
+        for never in ["@acme.test:eve@gmail.com", "eve@gmail.com@acme.test", "eve@[127.0.0.1]"] {
+            assert_eq!(program.post(&to("to", &[never])).status, 422, "{never}");
+        }
+        assert_eq!(stored(&app), 0);
+        let plain = ["o'brien+x@acme.test", "a_b-c=d~e.f@ACME.test", "bob@example.org"];
+        assert_eq!(program.post(&to("to", &plain)).status, 200);
+    }
+
     fn all_fields_with_such_a_recipient_are_told(app: App) {
         let program = with_rule(&app, "", "bob@example.org");
         let mut message = to("cc", &["eve@example.org"]);
