@@ -107,6 +107,7 @@ fn a_key_is_paused_edited_rotated_and_found_by_keyboard() {
     browser.press_enter();
     browser.wait_for_focus("input#pasted");
     browser.type_keys(&format!("TOSEND_API_KEY={new}"));
+    browser.tab_to("main form button.primary");
     browser.press_enter();
     browser.see("#found");
     assert!(!browser.html().contains(&new));
@@ -114,9 +115,13 @@ fn a_key_is_paused_edited_rotated_and_found_by_keyboard() {
     browser.press_enter();
     browser.see(".rotation");
     assert!(browser.text(".rotation").contains("It stops in 7 days"));
-    browser.tab_to(".rotation button.danger");
+    browser.tab_to("#stop-old, #stop");
     browser.press_enter();
-    browser.see(".lead .badge.paused");
+    browser.see("dialog[open] #dialog-title");
+    assert_eq!(app.program(&key).verdict(), 200);
+    browser.tab_to("dialog[open] button.danger");
+    browser.press_enter();
+    browser.see(".note[role=status]");
     assert_eq!(
         (app.program(&key).verdict(), app.program(&new).verdict()),
         (403, 200)

@@ -200,7 +200,16 @@ fn changing(walk: &mut Walk, owner: &Visitor) {
     walk.keep("edit, wrong", edit(&version, ""));
     walk.keep("edit, to be confirmed", edit(&version, "Shop"));
     walk.keep("edit, too late", edit("old", "Shop"));
-    for notice in ["saved", "same", "ended"] {
+    for notice in [
+        "saved",
+        "same",
+        "ended",
+        "paused",
+        "resumed",
+        "stopped",
+        "kept",
+        "not-replaced",
+    ] {
         walk.get(owner, &format!("/api-keys/{id}?notice={notice}"));
     }
 
@@ -249,6 +258,8 @@ fn finding(walk: &mut Walk, app: &App, owner: &Visitor) {
     find("find, shown alike", &shown);
     owner.post(&format!("/api-keys/{id}/delete"), &[]);
     find("find, ended", &key);
+    find("find, several", &format!("{shown} {key}\ntsend_tooshort"));
+    walk.keep("uses", owner.get(&format!("/api-keys/first-uses?ids={id}")));
 }
 
 /// Keys with everything that a key can have, and what they were used for.
