@@ -485,7 +485,7 @@ both! {
         owner.post(&format!("/api-keys/{paused}/pause"), &[]);
         let (expired, _) = owner.create_key("Expired", "");
         let at = |hours: i64| {
-            let at = chrono::Utc::now() + chrono::TimeDelta::minutes(60 * hours + 30);
+            let at = chrono::Utc::now() + chrono::TimeDelta::minutes(60 * hours + 15);
             at.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
         };
         for (id, hours) in [(expiring, 2), (expired, -2), (stopped, 90)] {
@@ -497,7 +497,11 @@ both! {
         let flat = |html: &str| {
             let mut text = String::new();
             for (at, part) in html.split('<').enumerate() {
-                text.push_str(if at == 0 { part } else { part.split_once('>').map_or("", |(_, text)| text) });
+                let (tag, rest) = if at == 0 { ("", part) } else { part.split_once('>').unwrap() };
+                if ["/dt", "/dd", "/p", "/a", "/span"].contains(&tag) {
+                    text.push(' ');
+                }
+                text.push_str(rest);
             }
             text.split_whitespace().collect::<Vec<_>>().join(" ")
         };
@@ -514,13 +518,13 @@ both! {
             (widow, "Active", &["has ended since. It stops in 24 hours"], &["or when it was not used"]),
             (deleted, "Deleted by ada@acme.test", &["This key replaced", "which goes on", "It stops in 24 hours"],
                 &["or when it was not used", "Stop the old key now"]),
-            (expiring, "Active", &["It expires in 3 hours"], &["It stops"]),
-            (of_expiring, "Active", &["It expires in 3 hours"], &["It stops"]),
+            (expiring, "Active", &["It expires in 2 hours"], &["It stops"]),
+            (of_expiring, "Active", &["It expires in 2 hours"], &["It stops"]),
             (expired, "Expired", &["Could send from"], &ahead),
         ] {
             let page = owner.get(&format!("/api-keys/{id}")).body;
-            let (_, main) = page.split_once("<main").unwrap();
-            let text = flat(main.split("id=\"events-title\"").next().unwrap());
+            let (_, main) = page.split_once("class=\"main\">").unwrap();
+            let text = flat(main.split("<section class=\"card\" aria-labelledby=\"events-title\"").next().unwrap());
             for part in [&[status], said].concat() {
                 assert!(text.contains(part), "{id}: {part} in {text}");
             }

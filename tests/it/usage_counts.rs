@@ -264,8 +264,9 @@ both! {
             assert!(fresh.contains(&foot), "{fresh}");
         }
         assert!(resumed.body.contains("hx-swap-oob=\"innerHTML\">The key “Busy” is resumed."));
-        let asked = owner.get(&path("/delete")).body;
-        assert!(asked.contains("2 calls and 2 emails"), "{asked}");
+        until("the calls are counted", || {
+            owner.get(&path("/delete")).body.contains("2 calls and 2 emails")
+        });
 
         assert!(owner.get(&path("")).body.contains(&format!("<dd id=\"key-volume\">{all}")));
         let none = owner.get(&format!("/api-keys/{quiet}")).body;

@@ -117,6 +117,8 @@ pub struct NextEnd {
     pub at: Option<NaiveDateTime>,
     /// Whether it expires then; else it stops, as a key that was replaced.
     pub is_expiry: bool,
+    /// Whether it was not said when it is to stop.
+    pub goes_on: bool,
     /// Before that, when it was not used for so long.
     pub when_quiet: Option<TimeDelta>,
 }
@@ -126,6 +128,7 @@ impl NextEnd {
         let at = expires_at.into_iter().chain(stops_at).min();
         Self {
             is_expiry: at.is_some() && at == expires_at,
+            goes_on: stops_at.is_none(),
             at,
             when_quiet: None,
         }
