@@ -106,7 +106,7 @@ fn a_key_is_paused_edited_rotated_and_found_by_keyboard() {
     // Found by what somebody pasted, and stopped.
     browser.tab_to("#find-key");
     browser.press_enter();
-    browser.wait_for_focus("input#pasted");
+    browser.wait_for_focus("textarea#pasted");
     browser.type_keys(&format!("TOSEND_API_KEY={new}"));
     browser.tab_to("main form button.primary");
     browser.press_enter();

@@ -324,6 +324,7 @@ fn the_longest_and_the_most_domains() {
         "create",
         &["--name", &"W".repeat(64), "--domain", &longest],
     );
+    run("key", "create", &["--name", "Laptop"]);
     emails(&app, &longest);
     visit(&browser, "/api-keys", "many-domains-keys");
     let height = "return document.getElementById('key-1').offsetHeight";
