@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
 use crate::accounts::throttle::PerAddress;
+use crate::background::{BackgroundThread, Parts};
 use crate::config::Config;
 use crate::db::Db;
 use crate::domains::check::{CheckLimit, Checker};
@@ -53,6 +54,7 @@ pub struct State {
     pub check_limit: CheckLimit,
     pub setup_code: SetupCode,
     pub secret: ServerSecret,
+    pub parts: Parts,
     /// How the operator called this program: the word to begin a command with.
     pub program: String,
 }
@@ -72,6 +74,7 @@ impl State {
             sign_in_limit: PerAddress::new(),
             setup_code: SetupCode::derive(secret.as_ref()),
             secret,
+            parts: Parts::default(),
             program: std::env::args()
                 .next()
                 .unwrap_or_else(|| "tosend-dashboard".to_owned()),
@@ -140,23 +143,29 @@ impl Server {
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, state } = self;
-        let (of_usage, of_domains, of_upkeep) = (state.clone(), state.clone(), state.clone());
-        let usage = Beside::start(move |stop| of_usage.usage.keep_writing(&of_usage.db, &stop));
-        let upkeep = Beside::start(move |stop| {
-            upkeep::run(&of_upkeep.db, &of_upkeep.config, &stop);
-        });
-        let domains = Beside::start(move |stop| of_domains.checker.keep_checking(&stop));
-        let mut delivery = state.config.relay.clone().map(|url| {
-            Beside::start(move |stop| {
-                worker::run(&state.db, &state.secret, &url, &state.accepted, stop);
-            })
-        });
+        let start = |part, work: fn(&State, Receiver<()>)| {
+            let of_part = state.clone();
+            BackgroundThread::start(part, &state.parts, move |stop| work(&of_part, stop))
+        };
+        let usage = start("the count of calls", |state, stop| {
+            state.usage.keep_writing(&state.db, &stop);
+        })?;
+        let upkeep = start("upkeep", |state, stop| {
+            upkeep::run(&state.db, &state.config, &stop);
+        })?;
+        let domains = start("the check of domains", |state, stop| {
+            state.checker.keep_checking(&stop);
+        })?;
+        let delivery = match state.config.relay {
+            Some(_) => Some(start("delivery", deliver)?),
+            None => None,
+        };
         let mut http = pin!(http);
         let ended = tokio::select! {
             ended = &mut http => ended,
             () = told_to_end() => {
                 // While requests end, emails do too.
-                if let Some(delivery) = &mut delivery {
+                if let Some(delivery) = &delivery {
                     delivery.tell();
                 }
                 http.await
@@ -174,6 +183,12 @@ impl Server {
     }
 }
 
+fn deliver(state: &State, stop: Receiver<()>) {
+    if let Some(url) = &state.config.relay {
+        worker::run(&state.db, &state.secret, url, &state.accepted, stop);
+    }
+}
+
 /// Until one of the signals comes by which the server ends, too.
 async fn told_to_end() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (
@@ -185,38 +200,5 @@ async fn told_to_end() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-    }
-}
-
-/// A thread beside the server, told to stop when this is dropped. It is none of the runtime's,
-/// which waits for its own: while a database hangs, only this one does.
-struct Beside {
-    stop: Option<Sender<()>>,
-    finished: Receiver<()>,
-}
-
-impl Beside {
-    fn start(work: impl FnOnce(Receiver<()>) + Send + 'static) -> Self {
-        let (stop, stopped) = mpsc::channel();
-        let (finish, finished) = mpsc::channel();
-        std::thread::spawn(move || {
-            work(stopped);
-            let _ = finish.send(());
-        });
-        Self {
-            stop: Some(stop),
-            finished,
-        }
-    }
-
-    /// Tells it to stop.
-    fn tell(&mut self) {
-        self.stop = None;
-    }
-
-    /// Tells it to stop. Returns whether it did, in the time that its end may take.
-    fn end(mut self, limit: Duration) -> bool {
-        self.tell();
-        self.finished.recv_timeout(limit).is_ok()
     }
 }

@@ -143,7 +143,7 @@ impl Config {
 
         let database = given(&settings.database_url)
             .map_or(
-                Ok(DatabaseUrl::Sqlite(DEFAULT_SQLITE_FILE.into())),
+                Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE)),
                 DatabaseUrl::parse,
             )
             .map_err(|why| told("TOSEND_DATABASE_URL", why))
@@ -191,6 +191,13 @@ impl Config {
         let retention_days = parse_days(&settings.retention_days)
             .map_err(|why| told("TOSEND_RETENTION_DAYS", why))
             .ok();
+        if let (Some(DatabaseUrl::Sqlite(file)), Some(secret)) =
+            (&database, given(&settings.secret_file))
+            && file.is(Path::new(secret))
+        {
+            let why = format!("{file} is the database: name another file");
+            told("TOSEND_SECRET_FILE", why);
+        }
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&settings.log) {
             told("TOSEND_LOG", format!("not a level or filter: {why}"));
         }
@@ -363,9 +370,7 @@ fn parse_days(text: &str) -> Result<i64, String> {
 fn secret_file(given: Option<&str>, database: &DatabaseUrl) -> PathBuf {
     match (given, database) {
         (Some(file), _) => file.into(),
-        (None, DatabaseUrl::Sqlite(path)) => {
-            path.parent().unwrap_or(Path::new("")).join(SECRET_FILE)
-        }
+        (None, DatabaseUrl::Sqlite(file)) => file.folder().join(SECRET_FILE),
         (None, DatabaseUrl::Postgres(_)) => Path::new(DEFAULT_FOLDER).join(SECRET_FILE),
     }
 }
@@ -420,6 +425,22 @@ mod tests {
         let problems = Config::parse(&wrong).unwrap_err();
         assert_eq!(problems.len(), 12);
         assert!(!problems.join(" ").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_secret_is_not_kept_in_the_database() {
+        let with_secret = |file: &str| {
+            Config::parse(&Settings {
+                database_url: Some("sqlite://data/tosend.db".into()),
+                secret_file: Some(file.into()),
+                ..settings()
+            })
+        };
+        assert!(with_secret("data/secret").is_ok());
+        for same in ["data/tosend.db", "data//tosend.db", "data/./tosend.db"] {
+            let why = "TOSEND_SECRET_FILE: data/tosend.db is the database: name another file";
+            assert_eq!(with_secret(same).unwrap_err(), [why], "{same}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod background;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod domains;
 pub mod emails;
 pub mod http;
 pub mod keys;
+pub mod logging;
 pub mod mail;
 pub mod reference;
 pub mod routes;

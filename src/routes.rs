@@ -52,9 +52,10 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
                     .app_data(web::FormConfig::default().limit(FORM_BYTES))
                     .app_data(PayloadConfig::new(FORM_BYTES))
                     .configure(pages)
+                    // Looked up when the body is there: it may be long in coming.
+                    .wrap(session)
                     .wrap(from_fn(body::read_first))
                     .wrap(from_fn(csrf::protect))
-                    .wrap(session)
                     .wrap(from_fn(http::render_errors))
                     .wrap(from_fn(preferences::know)),
             );

@@ -15,7 +15,7 @@ use super::event::Actor;
 use super::store::sessions::{self, SessionId};
 use super::store::{Credentials, User};
 use crate::app::State;
-use crate::db::Db;
+use crate::db::{self, Connection, Db};
 use crate::http::{Error, client_address, keep_user_agent, user_agent};
 use crate::token;
 
@@ -157,18 +157,22 @@ pub fn go_on(session: &Session, key: &str) -> Result<(), Error> {
 
 /// Signs out: the session is over when this returns `Ok`.
 pub async fn sign_out(session: &Session, db: &Db, address: IpAddr) -> Result<(), Error> {
-    if let Ok(Some(id)) = session.get::<SessionId>(ID) {
-        db.write(move |conn| sessions::end(conn, id, address))
+    let id: Option<SessionId> = session.get(ID).ok().flatten();
+    let user: Option<User> = session.get(USER).ok().flatten();
+    if let Some((id, user)) = id.zip(user) {
+        db.write(move |conn| sessions::end(conn, user.id, id, address))
             .await?;
     }
     session.purge();
     Ok(())
 }
 
-/// The user who sent the request, as someone who changes something.
+/// The user who sent the request, as someone who changes something: by way of the session, which is
+/// the only way to write for a person.
 pub struct Acting {
     pub user: User,
     pub actor: Actor,
+    pub session: ThisSession,
 }
 
 impl FromRequest for Acting {
@@ -178,10 +182,15 @@ impl FromRequest for Acting {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let address = client_address(request, &State::of(request).config.trusted_proxies);
         let user = SignedIn::from_request(request, payload);
+        let session = ThisSession::from_request(request, payload);
         Box::pin(async move {
             let SignedIn(user) = user.await?;
             let actor = Actor::user(user.id, &user.email, address);
-            Ok(Self { user, actor })
+            Ok(Self {
+                user,
+                actor,
+                session: session.await?,
+            })
         })
     }
 }
@@ -201,14 +210,66 @@ impl FromRequest for SignedIn {
 }
 
 /// The session that the request came in.
-pub struct ThisSession(pub SessionId);
+#[derive(Debug, Clone, Copy)]
+pub struct ThisSession {
+    pub id: SessionId,
+    user_id: i64,
+}
+
+impl ThisSession {
+    /// Runs a change as [`Db::write`] does, if the session still lives then: it may have ended since
+    /// the request was let in, and what ended before a change is committed must not change anything.
+    ///
+    /// # Errors
+    /// The session has ended, or the database could not tell. What the change itself says is within.
+    pub async fn write<T, E>(
+        &self,
+        db: &Db,
+        change: impl FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<T, E>, Error>
+    where
+        T: Send + 'static,
+        E: From<db::Error> + Send + 'static,
+    {
+        let Self { id, user_id } = *self;
+        let written = db.write(move |conn| {
+            if !sessions::hold(conn, user_id, id)? {
+                return Err(Unwritten::SessionEnded);
+            }
+            change(conn).map_err(Unwritten::Refused)
+        });
+        match written.await {
+            Ok(value) => Ok(Ok(value)),
+            Err(Unwritten::Refused(error)) => Ok(Err(error)),
+            Err(Unwritten::SessionEnded) => Err(Error::SignInNeeded),
+        }
+    }
+}
+
+/// Why a person's change was not made.
+enum Unwritten<E> {
+    SessionEnded,
+    Refused(E),
+}
+
+impl<E: From<db::Error>> From<db::Error> for Unwritten<E> {
+    fn from(error: db::Error) -> Self {
+        Self::Refused(error.into())
+    }
+}
 
 impl FromRequest for ThisSession {
     type Error = Error;
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let id = request.get_session().get(ID);
-        ready(id.ok().flatten().map(Self).ok_or(Error::SignInNeeded))
+        let session = request.get_session();
+        let id: Option<SessionId> = session.get(ID).ok().flatten();
+        let user: Option<User> = session.get(USER).ok().flatten();
+        let this = id.zip(user).map(|(id, user)| Self {
+            id,
+            user_id: user.id,
+        });
+        ready(this.ok_or(Error::SignInNeeded))
     }
 }

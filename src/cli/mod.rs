@@ -8,13 +8,12 @@ mod serve;
 
 use std::fmt::Display;
 use std::fs::DirBuilder;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
@@ -22,6 +21,7 @@ use crate::config::{Config, Settings};
 use crate::db::{self, Connection, DatabaseUrl, Db, migrations, nodes};
 use crate::domains::dkim::SealedKey;
 use crate::domains::name::DomainName;
+use crate::logging::Log;
 use crate::secret::ServerSecret;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
@@ -115,23 +115,27 @@ type Outcome = Result<(), String>;
 
 /// Runs a command. Exit code 2 for problems of the configuration, 1 for what failed.
 pub fn run(cli: Cli) -> ExitCode {
-    let config = match Config::parse(&cli.settings) {
-        Ok(config) => config,
+    let log = Log::to_stderr();
+    let code = match Config::parse(&cli.settings) {
+        Ok(config) => {
+            log.take_all(&config.log);
+            match execute(cli.command.unwrap_or(Command::Serve), config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(why) => {
+                    log.line(format_args!("error: {why}"));
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Err(problems) => {
             for problem in problems {
-                eprintln!("error: {problem}");
+                log.line(format_args!("error: {problem}"));
             }
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
     };
-    log_to_stderr(&config);
-    match execute(cli.command.unwrap_or(Command::Serve), config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("error: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    log.flush();
+    code
 }
 
 fn execute(command: Command, config: Config) -> Outcome {
@@ -161,7 +165,7 @@ fn adopt_secret(config: &Config, db: &Db) -> Outcome {
 }
 
 fn read_secret(config: &Config) -> Result<ServerSecret, String> {
-    make_folder_of(&config.secret_file)?;
+    make_folder(config.secret_file.parent().unwrap_or(Path::new("")))?;
     ServerSecret::read_or_make(&config.secret_file)
 }
 
@@ -195,18 +199,10 @@ fn verified_elsewhere(name: &DomainName) -> Failure {
     ))
 }
 
-fn log_to_stderr(config: &Config) {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_env_filter(EnvFilter::new(&config.log))
-        .init();
-}
-
 /// The database, made if it is a file that is missing, with all migrations.
 fn open(config: &Config) -> Result<Db, String> {
-    if let DatabaseUrl::Sqlite(path) = &config.database {
-        make_folder_of(path)?;
+    if let DatabaseUrl::Sqlite(file) = &config.database {
+        make_folder(file.folder())?;
     }
     let db = Db::open(&config.database).map_err(|why| {
         let why = one_line(&why);
@@ -222,11 +218,12 @@ fn open(config: &Config) -> Result<Db, String> {
     Ok(db)
 }
 
-/// Makes the folder of a file, for its owner alone. One that exists is not changed.
-fn make_folder_of(path: &Path) -> Outcome {
-    let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) else {
+/// Makes a folder for its owner alone. One that exists is not changed; an empty name is the
+/// current one's.
+fn make_folder(folder: &Path) -> Outcome {
+    if folder.as_os_str().is_empty() {
         return Ok(());
-    };
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write, stdout};
 use std::net::TcpListener;
+use std::thread::Builder;
 
 use super::{Outcome, read_secret};
 use crate::accounts::store as accounts_store;
@@ -33,9 +34,9 @@ pub fn run(config: Config, db: Db) -> Outcome {
     let state = State::new(config, db, secret);
     let greeting = greeting(&state, &url, is_empty);
     warn(&state.config);
-    // Serving goes on even if nobody reads this.
-    app::run(listener, state, || drop(writeln!(stdout(), "{greeting}")))
-        .map_err(|e| format!("the server stopped: {e}"))
+    // On a thread, since serving goes on even if nobody reads this.
+    let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
+    app::run(listener, state, greet).map_err(|e| format!("the server stopped: {e}"))
 }
 
 /// Nodes with different secrets would sign each other's people out.

@@ -1,9 +1,6 @@
 //! One connection type over both databases, made by the scheme of the URL.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 
 use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;
@@ -14,6 +11,7 @@ use diesel::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use super::sqlite_file::SqliteFile;
 use crate::clock;
 
 /// Known outside as `Connection`: the derive's own code needs that name for Diesel's trait here.
@@ -26,18 +24,22 @@ pub enum AnyConnection {
 /// Where the data lives. `Debug` shows no password.
 #[derive(Debug, Clone)]
 pub enum DatabaseUrl {
-    Sqlite(PathBuf),
+    Sqlite(SqliteFile),
     Postgres(SecretString),
 }
 
 impl DatabaseUrl {
+    pub fn sqlite(path: &str) -> Self {
+        Self::Sqlite(SqliteFile::new(path))
+    }
+
     /// Takes `sqlite://relative/or//absolute/path` or `postgres://…` (also `postgresql://…`).
     pub fn parse(url: &str) -> std::result::Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite://") {
             if path.is_empty() || path.ends_with('/') {
                 return Err("a sqlite URL names a file, as in sqlite://data/tosend.db".into());
             }
-            return Ok(Self::Sqlite(path.into()));
+            return Ok(Self::sqlite(path));
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             return Ok(Self::Postgres(url.to_owned().into()));
@@ -49,7 +51,7 @@ impl DatabaseUrl {
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Sqlite(path) => write!(f, "{}", path.display()),
+            Self::Sqlite(file) => file.fmt(f),
             Self::Postgres(_) => f.write_str("of PostgreSQL"),
         }
     }
@@ -91,7 +93,7 @@ pub(super) fn establish(
     access: Access,
 ) -> std::result::Result<AnyConnection, ConnectionError> {
     match url {
-        DatabaseUrl::Sqlite(path) => establish_sqlite(path, access).map(AnyConnection::Sqlite),
+        DatabaseUrl::Sqlite(file) => establish_sqlite(file, access).map(AnyConnection::Sqlite),
         DatabaseUrl::Postgres(url) => {
             establish_postgres(url.expose_secret(), access).map(AnyConnection::Postgres)
         }
@@ -181,21 +183,10 @@ fn without_the_url(error: ConnectionError) -> ConnectionError {
 }
 
 fn establish_sqlite(
-    path: &Path,
+    file: &SqliteFile,
     access: Access,
 ) -> std::result::Result<SqliteConnection, ConnectionError> {
-    // SQLite would make the file readable for everyone; its WAL takes over the file's mode.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| ConnectionError::BadConnection(e.to_string()))?;
-    // The prefix keeps SQLite from reading the path as a URI or as ":memory:".
-    let mut conn = SqliteConnection::establish(&format!(
-        "file:{}",
-        escape_uri_path(&path.to_string_lossy())
-    ))?;
+    let mut conn = SqliteConnection::establish(&file.uri())?;
     // First of all: to prepare any statement is to read the file.
     conn.batch_execute("PRAGMA busy_timeout = 5000")
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -233,13 +224,6 @@ fn is_sound(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     (next(), next(), next()) >= (3, 51, 3)
-}
-
-/// Escapes what has a meaning in a SQLite URI (<https://www.sqlite.org/uri.html>).
-fn escape_uri_path(path: &str) -> String {
-    path.replace('%', "%25")
-        .replace('?', "%3f")
-        .replace('#', "%23")
 }
 
 /// Lets the running transaction take its time: a migration of a big table does.
@@ -299,7 +283,7 @@ mod tests {
     fn the_scheme_decides_the_database() {
         assert!(matches!(
             DatabaseUrl::parse("sqlite://data/a.db"),
-            Ok(DatabaseUrl::Sqlite(path)) if path == Path::new("data/a.db")
+            Ok(DatabaseUrl::Sqlite(file)) if file == SqliteFile::new("data/a.db")
         ));
         assert!(matches!(
             DatabaseUrl::parse("postgres://u:p@localhost/x"),

@@ -5,6 +5,7 @@ mod error;
 pub mod migrations;
 pub mod nodes;
 mod pool;
+mod sqlite_file;
 
 use connection::without_timeouts;
 pub use connection::{AnyConnection as Connection, DatabaseUrl, Purpose, now, serialize, timezone};

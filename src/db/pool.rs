@@ -34,6 +34,9 @@ impl Db {
     /// # Errors
     /// One sentence on why the database cannot be reached.
     pub fn open(url: &DatabaseUrl) -> std::result::Result<Self, String> {
+        if let DatabaseUrl::Sqlite(file) = url {
+            file.make_if_missing().map_err(|e| e.to_string())?;
+        }
         establish(url, Access::Write).map_err(|e| e.to_string())?;
         let pool = |access, size| {
             Pool::builder()
@@ -189,7 +192,8 @@ where
 {
     match tokio::time::timeout(deadline, tokio::task::spawn_blocking(f)).await {
         Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(Error::Unavailable(panic.to_string()).into()),
+        // Without the panic's message, which may quote what was worked on.
+        Ok(Err(_)) => Err(Error::Unavailable("a query panicked".to_owned()).into()),
         Err(_) => Err(too_late().into()),
     }
 }

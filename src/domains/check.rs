@@ -18,6 +18,7 @@ use super::name::DomainName;
 use super::store::{self, Domain};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
+use crate::background::Runtime;
 use crate::db::{self, Db};
 use crate::secret::ServerSecret;
 
@@ -38,7 +39,8 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("no key could be made: {0}")]
     Key(#[from] dkim::Error),
-    #[error("no key could be made: {0}")]
+    // Without the panic's message, which may quote what was worked on.
+    #[error("no key could be made: the thread panicked")]
     Thread(#[from] JoinError),
 }
 
@@ -141,13 +143,10 @@ impl Checker {
 
     /// Goes on until `stop` is dropped.
     pub fn keep_checking(&self, stop: &Receiver<()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
+        let runtime = match Runtime::new(None) {
             Ok(runtime) => runtime,
             Err(error) => {
-                tracing::error!(%error, "domains are not checked until the next start");
+                tracing::error!(%error, "domains cannot be checked");
                 return;
             }
         };

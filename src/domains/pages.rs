@@ -56,17 +56,22 @@ pub struct CreateForm {
 pub async fn create(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     web::Form(form): web::Form<CreateForm>,
 ) -> Result<HttpResponse, Error> {
     let account = user.account;
     let problem = match DomainName::parse(&form.name) {
         Ok(name) => {
             let key = state.checker.make_key(name.clone()).await?;
-            let added = state
-                .db
-                .write(move |conn| store::add(conn, account, &name, Some(&key), &actor))
-                .await?;
+            let added = session
+                .write(&state.db, move |conn| {
+                    store::add(conn, account, &name, Some(&key), &actor)
+                })
+                .await??;
             match added {
                 Some(domain) => {
                     return Ok(page::redirect(&request, &format!("/domains/{}", domain.id)));
@@ -214,11 +219,19 @@ fn notice(which: Option<&str>, domain: &Domain) -> Option<String> {
 pub async fn check(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    find(&state, &user, id).await?;
+    // Whether they may ask for a look. What DNS says is then written down whatever becomes of the
+    // session: the server looks by itself too.
+    let found = move |conn: &mut _| store::find(conn, account, id);
+    let domain = session.write(&state.db, found).await??;
+    domain.ok_or(Error::NotFound)?;
     let notice = if state.check_limit.admits(account) {
         let checked = state.checker.check(account, id, actor).await?;
         match checked.ok_or(Error::NotFound)?.is_answered {
@@ -265,14 +278,19 @@ pub async fn confirm_delete(
 pub async fn delete(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let deleted = state
-        .db
-        .write(move |conn| store::delete(conn, account, id, &actor))
-        .await?;
+    let deleted = session
+        .write(&state.db, move |conn| {
+            store::delete(conn, account, id, &actor)
+        })
+        .await??;
     match deleted {
         Deleted::Yes => Ok(page::redirect(&request, "/domains")),
         Deleted::NoSuchDomain => Err(Error::NotFound),

@@ -12,6 +12,7 @@ use actix_web::middleware::Next;
 use actix_web::{HttpResponse, ResponseError};
 use serde::{Serialize, Serializer};
 
+use super::panics;
 use crate::db;
 
 /// Field → code → sentence.
@@ -196,7 +197,10 @@ pub async fn shape_errors(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let mut response = next.call(request).await?.map_into_boxed_body();
+    let response = panics::caught(next.call(request)).await;
+    // Without its request, an error cannot become a response here: what is outside does it.
+    let response = response.map_err(|e| ApiError::of_status(e.as_response_error().status_code()));
+    let mut response = response?.map_into_boxed_body();
     let status = response.status();
     let is_ours = response
         .response()

@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use askama::Template;
 use url::form_urlencoded::Serializer;
 
-use super::page;
+use super::{page, panics};
 use crate::db;
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +76,7 @@ pub async fn render_errors(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, actix_web::Error> {
     let asker = Asker::of(request.request());
-    match next.call(request).await {
+    match panics::caught(next.call(request)).await {
         Ok(response) => {
             let status = response.status();
             if !status.is_client_error() && !status.is_server_error() {
@@ -96,9 +96,12 @@ pub async fn render_errors(
             }
             Ok(response.into_response(face))
         }
-        // Only the session's middleware fails like this, and only when its store does.
+        // Only a panic comes like this, and the session's middleware when its store fails.
         Err(error) => {
-            let error = Error::Unavailable(error.to_string());
+            let error = match error.as_error::<Error>() {
+                Some(Error::Internal(why)) => Error::Internal(why.clone()),
+                _ => Error::Unavailable(error.to_string()),
+            };
             let face = face(&asker, error.status_code(), Some(&error));
             Err(InternalError::from_response(error, face).into())
         }

@@ -6,6 +6,7 @@ use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 
+use super::panics;
 use crate::app::State;
 
 type Header = (HeaderName, HeaderValue);
@@ -52,7 +53,7 @@ pub async fn secure(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let is_https = State::of(request.request()).config.is_https();
-    match next.call(request).await {
+    match panics::caught(next.call(request)).await {
         Ok(response) => {
             let mut response = response.map_into_boxed_body();
             insert(response.headers_mut(), is_https);

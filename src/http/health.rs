@@ -13,23 +13,22 @@ pub async fn alive() -> HttpResponse {
         .body("ok\n")
 }
 
-/// `GET /readyz`: the database answers and has all migrations; else 503.
+/// `GET /readyz`: the database answers and has all migrations, and every part of the server runs;
+/// else 503.
 pub async fn ready(state: web::Data<State>) -> HttpResponse {
-    let (mut response, text) = match migrations::are_complete(&state.db).await {
-        Ok(true) => (HttpResponse::Ok(), "ready\n"),
-        Ok(false) => (
-            HttpResponse::ServiceUnavailable(),
-            "migrations are missing\n",
-        ),
+    let problems = match migrations::are_complete(&state.db).await {
+        Ok(true) => state.parts.list_down(),
+        Ok(false) => vec!["migrations are missing".to_owned()],
         Err(error) => {
             tracing::warn!(%error, "not ready");
-            (
-                HttpResponse::ServiceUnavailable(),
-                "the database does not answer\n",
-            )
+            vec!["the database does not answer".to_owned()]
         }
+    };
+    let (mut response, text) = match problems.is_empty() {
+        true => (HttpResponse::Ok(), "ready".to_owned()),
+        false => (HttpResponse::ServiceUnavailable(), problems.join("\n")),
     };
     response
         .insert_header((CACHE_CONTROL, "no-store"))
-        .body(text)
+        .body(text + "\n")
 }

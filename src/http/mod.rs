@@ -12,6 +12,7 @@ pub mod health;
 pub mod json;
 pub mod log;
 pub mod page;
+mod panics;
 pub mod preferences;
 mod user_agent;
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -157,10 +158,13 @@ impl Usage {
     /// Writes what was gathered. What is not written now is kept for the next time.
     fn write(&self, db: &Db, with_calls: bool) {
         let mut batch = std::mem::take(&mut *self.lock()).into_batch();
-        if let Err(error) = batch.write(db, with_calls) {
-            tracing::warn!(%error, "how keys were used could not be written");
-        }
+        let written = catch_unwind(AssertUnwindSafe(|| batch.write(db, with_calls)));
         self.lock().put_back(batch);
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "how keys were used could not be written"),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {

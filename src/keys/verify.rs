@@ -190,10 +190,17 @@ impl Shared {
     }
 
     fn serve(&self, number: usize) {
-        let mut lookup = (self.new_lookup)();
+        let new_lookup = || catch_unwind(AssertUnwindSafe(|| (self.new_lookup)())).ok();
+        let mut lookup = new_lookup();
         while let Some(batch) = self.next_batch(number) {
-            if catch_unwind(AssertUnwindSafe(|| answer(&mut *lookup, batch))).is_err() {
-                lookup = (self.new_lookup)();
+            let answered = catch_unwind(AssertUnwindSafe(|| match &mut lookup {
+                Some(lookup) => answer(&mut **lookup, batch),
+                None => drop(batch),
+            }));
+            if answered.is_err() || lookup.is_none() {
+                // What panics each time must not take up a core.
+                std::thread::sleep(SHORTEST_PAUSE);
+                lookup = new_lookup();
             }
             if self.lock().asking.remove(&number).is_none() {
                 // Replaced while it was stuck.

@@ -6,4 +6,5 @@ pub mod pages;
 pub mod relay;
 pub mod relay_url;
 pub mod store;
+mod turns;
 pub mod worker;

@@ -3,6 +3,8 @@
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Nullable, Timestamp};
 
 use super::attempt::{Outcome, Refused, Status};
 use crate::accounts::store::AccountId;
@@ -47,32 +49,77 @@ impl Sent {
     }
 }
 
-/// The emails whose time has come, longest waiting first.
-pub fn list_due_of_any_account(conn: &mut Connection, most: i64) -> db::Result<Vec<i64>> {
+/// An account with emails on their way: the next one of each kind that is due, if any.
+#[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
+pub struct Turn {
+    #[diesel(sql_type = BigInt)]
+    pub account_id: i64,
+    /// Never tried yet.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub fresh: Option<i64>,
+    /// To be tried again.
+    #[diesel(sql_type = Nullable<BigInt>)]
+    pub retry: Option<i64>,
+}
+
+/// Whether the time of any email has come.
+pub fn is_any_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     let now = db::now(conn)?;
-    Ok(emails::table
+    let due = emails::table
         .filter(emails::ended_at.is_null())
         .filter(emails::next_attempt_at.le(now))
-        .order(emails::next_attempt_at)
-        .limit(most)
-        .select(emails::id)
+        .select(emails::id);
+    Ok(due.first::<i64>(conn).optional()?.is_some())
+}
+
+/// The accounts with emails on their way that come after an account, in the order of their ids.
+///
+/// The index is entered once for each account and kind: what it costs depends on how many accounts
+/// are looked at, and not on how many emails they have.
+pub fn list_turns_of_any_account(
+    conn: &mut Connection,
+    after: i64,
+    most: i64,
+) -> db::Result<Vec<Turn>> {
+    let now = db::now(conn)?;
+    // SQLite numbers the parameters by where each stands first: that must be in this order.
+    let query = sql_query(
+        "WITH RECURSIVE waiting (account_id, place) AS (
+             SELECT min(account_id), 1 FROM emails WHERE ended_at IS NULL AND account_id > $1
+             UNION ALL
+             SELECT (SELECT min(emails.account_id) FROM emails
+                     WHERE ended_at IS NULL AND emails.account_id > waiting.account_id), place + 1
+             FROM waiting WHERE account_id IS NOT NULL AND place < $2
+         )
+         SELECT account_id,
+             (SELECT id FROM emails
+              WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
+                  AND status = 'held' AND next_attempt_at <= $3
+              ORDER BY next_attempt_at LIMIT 1) AS fresh,
+             (SELECT id FROM emails
+              WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
+                  AND status = 'deferred' AND next_attempt_at <= $3
+              ORDER BY next_attempt_at LIMIT 1) AS retry
+         FROM waiting WHERE account_id IS NOT NULL",
+    );
+    Ok(query
+        .bind::<BigInt, _>(after)
+        .bind::<BigInt, _>(most)
+        .bind::<Timestamp, _>(now)
         .load(conn)?)
 }
 
-/// Claims some of these emails for as long as a lease, if nobody else did. Gives those claimed.
+/// Claims these emails for as long as a lease, but for those that somebody else took. Gives those
+/// claimed.
 pub fn claim_of_any_account(
     conn: &mut Connection,
     ids: &[i64],
-    most: usize,
     claim: &str,
     lease: TimeDelta,
 ) -> db::Result<Vec<i64>> {
     let now = db::now(conn)?;
     let mut claimed = Vec::new();
     for id in ids {
-        if claimed.len() == most {
-            break;
-        }
         let due = emails::table
             .filter(emails::id.eq(id))
             .filter(emails::ended_at.is_null())

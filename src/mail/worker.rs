@@ -3,16 +3,18 @@
 //! At least once: whoever claims an email has a lease on it, which is longer than an attempt may
 //! take. A node that dies over it leaves it to another, which cannot know whether the relay has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::TimeDelta;
+use futures_util::FutureExt;
 use lettre::Address;
 use lettre::message::DkimConfig;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::attempt::{Before, Outcome};
@@ -20,6 +22,8 @@ use super::mime::{self, Mail, STACK_BYTES, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::relay_url::RelayUrl;
 use super::store::{self, Outgoing};
+use super::turns::{PAGE, PLACES, Picked, Places, Turns};
+use crate::background::Runtime;
 use crate::clock;
 use crate::db::{self, Db};
 use crate::domains::dkim::DkimKey;
@@ -28,8 +32,9 @@ use crate::emails::message::Message;
 use crate::secret::ServerSecret;
 use crate::token;
 
-/// Emails that are under way at a time, each on a connection; a message may have 16 MB.
-const CONNECTIONS: usize = 4;
+/// Messages that are made at a time: that takes several times the memory of the email, which may
+/// have 16 MB.
+const PREPARING: usize = 2;
 /// How long an attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(8 * 60);
 /// For how long an email is claimed: an attempt, and some time to write down what came of it.
@@ -39,8 +44,6 @@ const POLL: Duration = Duration::from_secs(2);
 /// How long a relay that cannot be used is left alone, at first and at most.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// Looked up at a time; other nodes may be quicker with some.
-const CANDIDATES: i64 = 32;
 /// At the end: for what is under way, and for giving back what is not done.
 const DRAIN: Duration = Duration::from_secs(6);
 const LAST_WRITE: Duration = Duration::from_secs(2);
@@ -55,11 +58,7 @@ pub fn run(
     accepted: &Arc<Notify>,
     stop: Receiver<()>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_stack_size(STACK_BYTES)
-        .build();
-    let runtime = match runtime {
+    let runtime = match Runtime::new(Some(STACK_BYTES)) {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "emails cannot be delivered");
@@ -71,11 +70,10 @@ pub fn run(
         secret: secret.clone(),
         relay: Relay::new(url.clone()),
         health: Mutex::default(),
+        preparing: Semaphore::new(PREPARING),
         under_way: Mutex::default(),
     });
     runtime.block_on(worker.deliver(accepted, stop));
-    // It would wait for a database that hangs.
-    runtime.shutdown_background();
 }
 
 struct Worker {
@@ -83,6 +81,7 @@ struct Worker {
     secret: ServerSecret,
     relay: Relay,
     health: Mutex<Health>,
+    preparing: Semaphore,
     /// With the claims on them.
     under_way: Mutex<BTreeSet<(i64, String)>>,
 }
@@ -99,11 +98,16 @@ impl Worker {
     async fn deliver(self: Arc<Self>, accepted: &Notify, stop: Receiver<()>) {
         let mut stopped = tokio::task::spawn_blocking(move || stop.recv().is_err());
         let mut attempts = JoinSet::new();
+        // Whose email each attempt is about.
+        let mut accounts = HashMap::new();
+        let mut turns = Turns::default();
         let mut is_failing = false;
         while !stopped.is_finished() {
-            while attempts.try_join_next().is_some() {}
-            let free = self.room().saturating_sub(attempts.len());
-            let claimed = self.claim(free).await;
+            while let Some(ended) = attempts.try_join_next_with_id() {
+                accounts.remove(&id_of(&ended));
+            }
+            let places = Places::new(self.room(), accounts.values().copied());
+            let claimed = self.claim(&mut turns, &places).await;
             match (&claimed, is_failing) {
                 (Err(error), false) => {
                     tracing::error!(%error, "no email can be claimed for delivery");
@@ -112,13 +116,23 @@ impl Worker {
                 _ => {}
             }
             is_failing = claimed.is_err();
-            for (id, claim) in claimed.unwrap_or_default() {
-                let worker = self.clone();
-                attempts.spawn(async move { worker.attempt(id, claim).await });
+            let (claim, claimed) = claimed.unwrap_or_default();
+            let has_more = !claimed.is_empty();
+            for Picked { account, email } in claimed {
+                let (worker, claim) = (self.clone(), claim.clone());
+                let attempt = attempts.spawn(async move {
+                    worker.attempt_unless_it_panics(email, claim).await;
+                });
+                accounts.insert(attempt.id(), account);
+            }
+            if has_more {
+                continue;
             }
             tokio::select! {
                 _ = &mut stopped => break,
-                Some(_) = attempts.join_next() => {}
+                Some(ended) = attempts.join_next_with_id() => {
+                    accounts.remove(&id_of(&ended));
+                }
                 () = accepted.notified() => {}
                 () = sleep(self.pause()) => self.relay.close_idle().await,
             }
@@ -139,7 +153,7 @@ impl Worker {
         match health.rests_until {
             Some(until) if Instant::now() < until => 0,
             Some(_) => 1,
-            None => CONNECTIONS,
+            None => PLACES,
         }
     }
 
@@ -155,25 +169,62 @@ impl Worker {
         }
     }
 
-    async fn claim(&self, most: usize) -> db::Result<Vec<(i64, String)>> {
-        if most == 0 {
-            return Ok(Vec::new());
-        }
-        let due = |conn: &mut _| store::list_due_of_any_account(conn, CANDIDATES);
-        let due = self.db.read(due).await?;
-        if due.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// Claims the emails of those whose turn it is. Gives the claim, and the emails.
+    async fn claim(&self, turns: &mut Turns, places: &Places) -> db::Result<(String, Vec<Picked>)> {
         let claim = token::random();
-        let ours = claim.clone();
         let lease = TimeDelta::from_std(LEASE).expect("minutes");
-        let ids = self
-            .db
-            .write(move |conn| store::claim_of_any_account(conn, &due, most, &ours, lease))
-            .await?;
-        let claimed: Vec<_> = ids.into_iter().map(|id| (id, claim.clone())).collect();
-        self.under_way().extend(claimed.iter().cloned());
-        Ok(claimed)
+        loop {
+            let mut picked = self.pick(turns, places.clone()).await?;
+            if picked.is_empty() {
+                return Ok((claim, picked));
+            }
+            let mut ids: Vec<i64> = picked.iter().map(|picked| picked.email).collect();
+            // Nodes that take rows in the same order do not wait for each other in a circle.
+            ids.sort_unstable();
+            let ours = claim.clone();
+            let claimed = self
+                .db
+                .write(move |conn| store::claim_of_any_account(conn, &ids, &ours, lease))
+                .await?;
+            picked.retain(|picked| claimed.contains(&picked.email));
+            // Else other nodes were quicker, and others are next.
+            if !picked.is_empty() {
+                let ours = picked.iter().map(|picked| (picked.email, claim.clone()));
+                self.under_way().extend(ours);
+                return Ok((claim, picked));
+            }
+        }
+    }
+
+    /// The emails of those whose turn it is, as many as there are places.
+    async fn pick(&self, turns: &mut Turns, mut places: Places) -> db::Result<Vec<Picked>> {
+        if places.free == 0 || !self.db.read(store::is_any_due_of_any_account).await? {
+            return Ok(Vec::new());
+        }
+        // From the middle of a round to its end, and once around.
+        let mut rounds = if turns.after == 0 { 1 } else { 2 };
+        while rounds > 0 {
+            let after = turns.after;
+            let list = move |conn: &mut _| store::list_turns_of_any_account(conn, after, PAGE);
+            let (picked, is_over) = turns.pick(&self.db.read(list).await?, &mut places);
+            if !picked.is_empty() {
+                return Ok(picked);
+            }
+            rounds -= usize::from(is_over);
+        }
+        Ok(Vec::new())
+    }
+
+    /// A panic over one email leaves it to the end of its lease, and others alone.
+    async fn attempt_unless_it_panics(&self, id: i64, claim: String) {
+        let attempt = AssertUnwindSafe(self.attempt(id, claim.clone())).catch_unwind();
+        if attempt.await.is_err() {
+            self.under_way().remove(&(id, claim));
+            tracing::error!(
+                email = id,
+                "an attempt to deliver panicked; it is repeated in ten minutes"
+            );
+        }
     }
 
     /// One attempt, and what it comes to is written down.
@@ -213,9 +264,11 @@ impl Worker {
             delivered: 0,
         };
         let prepare = move || Prepared::from(&email, signature.as_ref());
+        let permit = self.preparing.acquire().await;
         let prepared = tokio::task::spawn_blocking(prepare)
             .await
             .unwrap_or(Err(Unsendable::Panic));
+        drop(permit);
         let Prepared {
             mail,
             recipients,
@@ -334,6 +387,14 @@ impl Worker {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Of a task that ended, however it did.
+fn id_of(ended: &Result<(Id, ()), JoinError>) -> Id {
+    match ended {
+        Ok((id, ())) => *id,
+        Err(error) => error.id(),
     }
 }
 

@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 use crate::support::dns::{self, check_until, dkim_name};
 use crate::support::*;
 
-const LONG_AGO: &str = "2020-01-01 00:00:00";
+pub const LONG_AGO: &str = "2020-01-01 00:00:00";
 
 /// A program of the first account, which may send from acme.test.
-fn sender(app: &App) -> (Visitor, Program) {
+pub fn sender(app: &App) -> (Visitor, Program) {
     let owner = app.owner();
     attest(&app.database, "acme.test");
     let (_, key) = owner.create_key("Shop", "");
     (owner, app.program(&key))
 }
 
-fn accept(program: &Program, email: &Value) {
+pub fn accept(program: &Program, email: &Value) {
     let answer = program.post(email);
     assert_eq!(answer.status, 200, "{}", answer.body);
 }
 
-fn to(recipients: &[&str]) -> Value {
+pub fn to(recipients: &[&str]) -> Value {
     let mut email = email("ada@acme.test");
     let mailbox = |email: &&str| json!({ "email": email });
     email["to"] = recipients.iter().map(mailbox).collect();
@@ -30,26 +30,26 @@ fn to(recipients: &[&str]) -> Value {
 }
 
 /// A node on the same database that delivers.
-fn delivering(app: &App, relay: &Relay) -> App {
+pub fn delivering(app: &App, relay: &Relay) -> App {
     let url = relay.url();
     App::on(app.database.again(), |settings| {
         settings.smtp_url = Some(url)
     })
 }
 
-fn count(database: &Database, condition: &str) -> i64 {
+pub fn count(database: &Database, condition: &str) -> i64 {
     database.number(&format!("SELECT count(*) FROM emails WHERE {condition}"))
 }
 
 /// Waits until the only email, or all of them, are so.
-fn until_all(database: &Database, condition: &str) {
+pub fn until_all(database: &Database, condition: &str) {
     until(condition, || {
         count(database, &format!("NOT ({condition})")) == 0
     });
 }
 
 /// As if the time for the next attempt had come. Those under way are left alone.
-fn hasten(database: &Database) {
+pub fn hasten(database: &Database) {
     database.execute(&format!(
         "UPDATE emails SET next_attempt_at = '{LONG_AGO}' WHERE ended_at IS NULL AND claim IS NULL"
     ));

@@ -1,5 +1,8 @@
 //! What was answered holds, whatever happens to the process next.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -77,6 +80,16 @@ impl Work {
             blow();
         });
         std::mem::take(&mut self.ledger.lock().unwrap())
+    }
+
+    /// Waits until so many more are acknowledged.
+    fn until_more(&self, count: usize) {
+        let ledger = self.ledger.lock().unwrap();
+        let enough = ledger.acknowledged + count;
+        let wait = self
+            .acknowledgement
+            .wait_timeout_while(ledger, LIMIT, |ledger| ledger.acknowledged < enough);
+        assert!(!wait.unwrap().1.timed_out(), "never: more acknowledgements");
     }
 
     /// Every other key is deleted again. `None`: something was not acknowledged.
@@ -241,6 +254,103 @@ fn what_was_answered_holds_after_kill_9_of_postgres_itself() {
             cluster.kill();
             cluster.start();
         }));
+        ledgers.last().unwrap().holds(&dashboard, &database);
+        is_sound(&database);
+    }
+    all_hold(&ledgers, &dashboard, &database);
+}
+
+/// A look into a database by another program, while the server runs.
+const LOOKS: [(&str, fn(&Path, &Path) -> Command); 5] = [
+    ("sqlite3: .backup", |file, copy| {
+        sqlite3(file, &format!(".backup '{}'", copy.display()))
+    }),
+    ("sqlite3: VACUUM INTO", |file, copy| {
+        sqlite3(file, &format!("VACUUM INTO '{}'", copy.display()))
+    }),
+    ("sqlite3: a count", |file, _| {
+        sqlite3(file, "SELECT count(*) FROM api_keys")
+    }),
+    ("Python: backup", |file, copy| {
+        python(
+            "sqlite3.connect(here).backup(sqlite3.connect(copy))",
+            file,
+            copy,
+        )
+    }),
+    ("Python: a count", |file, copy| {
+        python(
+            "sqlite3.connect(here).execute('SELECT count(*) FROM emails').fetchall()",
+            file,
+            copy,
+        )
+    }),
+];
+
+fn sqlite3(file: &Path, what: &str) -> Command {
+    let mut command = Command::new("sqlite3");
+    command
+        .args(["-batch", "-cmd", ".timeout 60000"])
+        .arg(file)
+        .arg(what);
+    command
+}
+
+fn python(what: &str, file: &Path, copy: &Path) -> Command {
+    let mut command = Command::new("/usr/bin/python3");
+    let program = format!("import sqlite3, sys; here, copy = sys.argv[1:]; {what}");
+    command.args(["-c", &program]).arg(file).arg(copy);
+    command
+}
+
+/// The files that the process has open and that have no name any more.
+fn unlinked_files(process: u32) -> Vec<PathBuf> {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    open.filter_map(|entry| entry.unwrap().path().read_link().ok())
+        .filter(|target| target.to_string_lossy().ends_with("(deleted)"))
+        .collect()
+}
+
+/// Whether the process holds a lock on the file.
+fn is_locked(process: u32, file: &Path) -> bool {
+    let inode = format!(":{}", file.metadata().unwrap().ino());
+    let process = process.to_string();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| {
+        let mut words = line.split_whitespace().skip(4);
+        words.next() == Some(&process) && words.next().is_some_and(|file| file.ends_with(&inode))
+    })
+}
+
+/// SQLite would let go of the WAL, and of all that is written there later, to whoever looks at a
+/// database on which this process has lost its locks.
+#[test]
+fn a_look_by_another_program_loses_nothing() {
+    let database = Database::new(Backend::Sqlite);
+    let start = || Dashboard::start(&database, &["--key-limit", "1000000"]);
+    let mut dashboard = start();
+    let work = Work::new(&dashboard, &database);
+    let mut ledgers = Vec::new();
+    for round in 0..rounds("TOSEND_TEST_LOOKS", 3) {
+        ledgers.push(work.until_struck(|| {
+            for (number, (name, look)) in LOOKS.iter().enumerate() {
+                let copy = format!("copy {round} {number}");
+                let copy = database.folder.path().join(copy);
+                let output = look(&database.file(), &copy).output().unwrap();
+                assert!(output.status.success(), "{name}: {output:?}");
+                let process = dashboard.process();
+                assert_eq!(unlinked_files(process), Vec::<PathBuf>::new(), "{name}");
+                for end in ["", "-shm"] {
+                    let mut file = database.file().into_os_string();
+                    file.push(end);
+                    assert!(is_locked(process, Path::new(&file)), "{name}: {file:?}");
+                }
+                work.until_more(5);
+            }
+            dashboard.kill();
+        }));
+        dashboard = start();
+        work.move_to(&dashboard);
         ledgers.last().unwrap().holds(&dashboard, &database);
         is_sound(&database);
     }

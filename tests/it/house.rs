@@ -59,6 +59,37 @@ fn diesel_stands_in_stores_and_db_only() {
     }
 }
 
+/// Closing any descriptor of a file drops all the locks that SQLite holds on it.
+#[test]
+fn nothing_but_sqlite_opens_its_file() {
+    let the_place = "db/sqlite_file.rs";
+    for (path, text) in sources() {
+        if path == the_place {
+            // Nothing outside `db` sees the path, and it is opened once: where it is made.
+            assert!(text.contains("pub struct SqliteFile(PathBuf);"));
+            let uses = text.lines().filter(|line| line.contains("fs::"));
+            let allowed = [
+                "use std::fs::OpenOptions;",
+                "use std::os::unix::fs::OpenOptionsExt;",
+            ];
+            assert_eq!(uses.collect::<Vec<_>>(), allowed);
+            assert_eq!(text.matches("OpenOptions::new()").count(), 1);
+            assert!(
+                text.contains(".create_new(true)"),
+                "else it opens what exists"
+            );
+        } else if path.starts_with("db/") {
+            assert!(
+                !text.contains("fs::") && !text.contains("OpenOptions"),
+                "{path}"
+            );
+        }
+        if !["config.rs", the_place].contains(&path.as_str()) {
+            assert!(!text.contains("database_url"), "{path}");
+        }
+    }
+}
+
 #[test]
 fn actix_stands_at_the_edge_only() {
     let edge = [

@@ -5,7 +5,8 @@ it adds to FOLDER/mails, a JSON object a line; who wants to log in, to FOLDER/lo
 
 mail, data: lists of answers to the next MAIL and to the next contents. rcpt: answers by address, as
 long as they stand there. cut: for the next contents, "before" the final dot or "after" it. delay:
-seconds before each content is answered. password: a login is needed, with it.
+seconds before each content is answered. slow: the same by address. password: a login is needed,
+with it.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import sys
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 port, folder = sys.argv[1:3]
-orders = {"mail": [], "data": [], "rcpt": {}, "cut": [], "delay": 0, "password": None}
+orders = {"mail": [], "data": [], "rcpt": {}, "cut": [], "delay": 0, "slow": {}, "password": None}
 tls = None
 if len(sys.argv) > 3:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -50,7 +51,8 @@ class Handler:
         return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
-        await asyncio.sleep(orders["delay"])
+        slow = [orders["slow"].get(address, 0) for address in envelope.rcpt_tos]
+        await asyncio.sleep(max(orders["delay"], *slow))
         if orders["data"]:
             return orders["data"].pop(0)
         mail = {

@@ -44,10 +44,10 @@ pub struct Query {
 pub async fn show(
     state: web::Data<State>,
     SignedIn(user): SignedIn,
-    ThisSession(this): ThisSession,
+    this: ThisSession,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
-    let mut page = settings_page(&state, user, this).await?;
+    let mut page = settings_page(&state, user, this.id).await?;
     page.notice = match query.notice.as_deref() {
         Some("renamed") => Some("The name is saved."),
         Some("same") => Some("Nothing was changed."),
@@ -90,24 +90,28 @@ pub struct TitleForm {
 pub async fn rename(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
-    ThisSession(this): ThisSession,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     web::Form(form): web::Form<TitleForm>,
 ) -> Result<HttpResponse, Error> {
     let title = match Title::parse(&form.title) {
         Ok(title) => title,
         Err(why) => {
-            let mut page = settings_page(&state, user, this).await?;
+            let mut page = settings_page(&state, user, session.id).await?;
             page.title = form.title;
             page.title_error = Some(why.to_string());
             return page::unprocessable(&page);
         }
     };
     let account = user.account;
-    let is_renamed = state
-        .db
-        .write(move |conn| store::rename(conn, account, &title, &actor))
-        .await?;
+    let is_renamed = session
+        .write(&state.db, move |conn| {
+            store::rename(conn, account, &title, &actor)
+        })
+        .await??;
     let to = match is_renamed {
         true => "/settings?notice=renamed",
         false => "/settings?notice=same",
@@ -135,8 +139,11 @@ pub async fn change_password(
     state: web::Data<State>,
     request: HttpRequest,
     cookie: Cookie,
-    Acting { user, actor }: Acting,
-    ThisSession(this): ThisSession,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     web::Form(form): web::Form<PasswordForm>,
 ) -> Result<HttpResponse, Error> {
     admit(&state, &request)?;
@@ -159,16 +166,15 @@ pub async fn change_password(
         let new_hash = state.hasher.hash(new).await?;
         let key = token::random();
         let renewal = Renewal {
-            from: this,
+            from: session.id,
             to: SessionId::of_key(&key),
         };
         let of_user = user.clone();
-        let changed = state
-            .db
-            .write(move |conn| {
+        let changed = session
+            .write(&state.db, move |conn| {
                 store::change_password(conn, &of_user, &proven, &new_hash, renewal, &actor)
             })
-            .await;
+            .await?;
         match changed {
             Ok(()) => {
                 go_on(&cookie, &key)?;
@@ -179,7 +185,7 @@ pub async fn change_password(
             Err(PasswordError::Db(error)) => return Err(error.into()),
         }
     };
-    let mut page = settings_page(&state, user, this).await?;
+    let mut page = settings_page(&state, user, session.id).await?;
     match problem {
         Problem::Current(why) => page.current_error = Some(why),
         Problem::New(why) => page.new_error = Some(why),
@@ -192,19 +198,23 @@ pub async fn end_session(
     state: web::Data<State>,
     request: HttpRequest,
     cookie: Cookie,
-    Acting { user, actor }: Acting,
-    ThisSession(this): ThisSession,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Error> {
     let id = SessionId::parse(&id).ok_or(Error::NotFound)?;
-    if id == this {
+    if id == session.id {
         sign_out(&cookie, &state.db, address(&state, &request)).await?;
         return Ok(page::redirect(&request, "/login"));
     }
-    let ended = state
-        .db
-        .write(move |conn| sessions::end_elsewhere(conn, &user, id, &actor))
-        .await?;
+    let ended = session
+        .write(&state.db, move |conn| {
+            sessions::end_elsewhere(conn, &user, id, &actor)
+        })
+        .await??;
     match ended {
         Ended::Now => Ok(page::redirect(&request, "/settings?notice=ended")),
         Ended::Before => Ok(page::redirect(&request, "/settings?notice=gone")),
@@ -216,13 +226,18 @@ pub async fn end_session(
 pub async fn end_others(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
-    ThisSession(this): ThisSession,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
 ) -> Result<HttpResponse, Error> {
-    let ended = state
-        .db
-        .write(move |conn| sessions::end_others(conn, &user, this, &actor))
-        .await?;
+    let this = session.id;
+    let ended = session
+        .write(&state.db, move |conn| {
+            sessions::end_others(conn, &user, this, &actor)
+        })
+        .await??;
     let to = match ended {
         0 => "/settings?notice=alone",
         _ => "/settings?notice=others",

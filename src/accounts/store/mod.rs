@@ -355,8 +355,8 @@ pub fn set_password(
     Ok(true)
 }
 
-/// Sets a new password in place of the proven one. The session it is done in goes on under another
-/// id; all others of the person end.
+/// Sets a new password in place of the proven one. The session it is done in, which is held, goes on
+/// under another id; all others of the person end.
 ///
 /// # Errors
 /// Nothing was changed.

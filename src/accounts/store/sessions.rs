@@ -107,6 +107,26 @@ pub fn insert(
     Ok(true)
 }
 
+/// Whether a person's session lives. Whoever ends sessions of this person, or changes the password,
+/// waits from now until the transaction ends; this waits for those who came first, and sees what
+/// they did.
+pub fn hold(conn: &mut Connection, user_id: i64, id: SessionId) -> db::Result<bool> {
+    lock_user(conn, user_id)?;
+    let this = live()
+        .filter(sessions::id_hash.eq(&id.0[..]))
+        .filter(sessions::user_id.eq(user_id));
+    Ok(diesel::select(diesel::dsl::exists(this)).get_result(conn)?)
+}
+
+/// Comes before whatever starts or ends a person's sessions, and before any other lock.
+fn lock_user(conn: &mut Connection, user_id: i64) -> db::Result<()> {
+    // Changes nothing, but others wait for it.
+    diesel::update(users::table.find(user_id))
+        .set(users::password_hash.eq(users::password_hash))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// Whose session this is, unless it has ended: 12 h idle, or 7 days old; and whether its last use is
 /// old enough to be written again.
 pub fn find_of_any_account(
@@ -151,15 +171,17 @@ pub fn list(conn: &mut Connection, user_id: i64) -> db::Result<Vec<Session>> {
 }
 
 /// Ends a session because its user signs out there. One that is gone already stays as it was.
-pub fn end(conn: &mut Connection, id: SessionId, address: IpAddr) -> db::Result<()> {
-    let user_id: Option<i64> =
-        diesel::delete(sessions::table.filter(sessions::id_hash.eq(&id.0[..])))
-            .returning(sessions::user_id)
-            .get_result(conn)
-            .optional()?;
-    match user_id {
-        Some(user_id) => record_of_user(conn, user_id, address, Action::SessionEnded),
-        None => Ok(()),
+pub fn end(conn: &mut Connection, user_id: i64, id: SessionId, address: IpAddr) -> db::Result<()> {
+    lock_user(conn, user_id)?;
+    let ended = diesel::delete(
+        sessions::table
+            .filter(sessions::id_hash.eq(&id.0[..]))
+            .filter(sessions::user_id.eq(user_id)),
+    )
+    .execute(conn)?;
+    match ended {
+        0 => Ok(()),
+        _ => record_of_user(conn, user_id, address, Action::SessionEnded),
     }
 }
 

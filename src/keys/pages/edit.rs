@@ -74,7 +74,11 @@ pub async fn edit(
 pub async fn save(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
     web::Form(pairs): web::Form<Pairs>,
 ) -> Result<HttpResponse, Error> {
@@ -102,10 +106,11 @@ pub async fn save(
         });
     }
     let wanted = version.clone();
-    let saved = state
-        .db
-        .write(move |conn| store::edit(conn, account, id, Some(&wanted), &edit, &actor))
-        .await;
+    let saved = session
+        .write(&state.db, move |conn| {
+            store::edit(conn, account, id, Some(&wanted), &edit, &actor)
+        })
+        .await?;
     match saved {
         Ok(now) => {
             let notice = if now.version() == version {

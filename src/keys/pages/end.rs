@@ -9,7 +9,7 @@ use super::{
     Emails, KeyList, emails_of, find_live, fresh_list, live, path_of, shown_list, to_ended,
 };
 use crate::accounts::event::Actor;
-use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::session::{Acting, SignedIn, ThisSession};
 use crate::accounts::store::{AccountId, AccountStatus, User};
 use crate::app::State;
 use crate::db::{self, Connection};
@@ -208,7 +208,11 @@ pub struct DeleteForm {
 pub async fn delete(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
     web::Form(form): web::Form<DeleteForm>,
 ) -> Result<HttpResponse, Error> {
@@ -222,7 +226,7 @@ pub async fn delete(
         page.error = Some("This is not the name of the key. Nothing was deleted.");
         return page.answer(HttpResponse::UnprocessableEntity());
     }
-    let found = change(&state, &user, actor, id, store::delete).await?;
+    let found = change(&state, &user, session, actor, id, store::delete).await?;
     let Some(key) = live(found)? else {
         return Ok(page::redirect(&request, "/api-keys?notice=gone"));
     };
@@ -234,11 +238,15 @@ pub async fn delete(
 pub async fn pause(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, actor, id, store::pause).await?;
+    let found = change(&state, &user, session, actor, id, store::pause).await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
@@ -250,15 +258,15 @@ pub async fn pause(
 async fn change(
     state: &State,
     user: &User,
+    session: ThisSession,
     actor: Actor,
     id: i64,
     change: fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>,
 ) -> Result<Found, Error> {
     let account = user.account;
-    Ok(state
-        .db
-        .write(move |conn| change(conn, account, id, &actor))
-        .await?)
+    Ok(session
+        .write(&state.db, move |conn| change(conn, account, id, &actor))
+        .await??)
 }
 
 /// On the list: the list as it is now, in the place of the one that is shown. Elsewhere: leads on.
@@ -292,11 +300,15 @@ struct ResumedFragment {
 pub async fn resume(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, actor, id, store::resume).await?;
+    let found = change(&state, &user, session, actor, id, store::resume).await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
@@ -322,12 +334,16 @@ pub struct Origin {
 pub async fn stop(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, actor, id, store::stop).await?;
+    let found = change(&state, &user, session, actor, id, store::stop).await?;
     after_rotation(&request, found, id, from.from, "stopped")
 }
 
@@ -335,12 +351,16 @@ pub async fn stop(
 pub async fn keep_going(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, actor, id, store::keep_going).await?;
+    let found = change(&state, &user, session, actor, id, store::keep_going).await?;
     after_rotation(&request, found, id, from.from, "kept")
 }
 

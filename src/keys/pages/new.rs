@@ -10,7 +10,7 @@ use super::super::store::{self, CreateError, Edit, Key, NewKey};
 use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
 use super::snippets::{Sample, Snippet};
 use super::{KeyList, Shown, fresh_list};
-use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::session::{Acting, ThisSession};
 use crate::accounts::store::User;
 use crate::app::State;
 use crate::db::{self, Connection};
@@ -35,16 +35,15 @@ struct NewPage {
 pub async fn new(
     state: web::Data<State>,
     request: HttpRequest,
-    SignedIn(user): SignedIn,
+    Acting { user, session, .. }: Acting,
 ) -> Result<HttpResponse, Error> {
     let (account, user_id) = (user.account, user.id);
-    let (nonce, domains) = state
-        .db
-        .write(move |conn| {
+    let (nonce, domains) = session
+        .write(&state.db, move |conn| {
             let nonce = issue_nonce(conn, user_id)?;
             Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
         })
-        .await?;
+        .await??;
     let page = NewPage {
         user,
         is_fragment: page::is_htmx(&request),
@@ -74,25 +73,28 @@ fn show_form(page: &NewPage, response: HttpResponseBuilder) -> Result<HttpRespon
 pub async fn create(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     web::Form(pairs): web::Form<Pairs>,
 ) -> Result<HttpResponse, Error> {
     let mut form = KeyForm::read(&pairs);
     let nonce = value(&pairs, "nonce").to_owned();
     let domains = list_domains(&state, &user).await?;
     let Some(entered) = form.parse(&domains) else {
-        return form_again(&state, &request, user, form, nonce).await;
+        return form_again(&state, &request, user, session, form, nonce).await;
     };
     let new = NewKey::from(entered);
     let secret = PlainKey::generate();
     let (account, limit) = (user.account, state.config.key_limit);
     let (nonce_hash, plain) = (token::hash(&nonce), secret.clone());
-    let created = state
-        .db
-        .write(move |conn| {
+    let created = session
+        .write(&state.db, move |conn| {
             store::create_once(conn, account, &new, &plain, limit, &nonce_hash, &actor)
         })
-        .await;
+        .await?;
     match created {
         Ok(key) => show_created(&state, &request, user, &key, &secret).await,
         Err(CreateError::FormUsed(key)) => {
@@ -118,7 +120,7 @@ pub async fn create(
                     );
                 }
             }
-            form_again(&state, &request, user, form, nonce).await
+            form_again(&state, &request, user, session, form, nonce).await
         }
     }
 }
@@ -152,20 +154,20 @@ async fn form_again(
     state: &State,
     request: &HttpRequest,
     user: User,
+    session: ThisSession,
     form: KeyForm,
     nonce: String,
 ) -> Result<HttpResponse, Error> {
     let (account, user_id) = (user.account, user.id);
-    let (nonce, domains) = state
-        .db
-        .write(move |conn| {
+    let (nonce, domains) = session
+        .write(&state.db, move |conn| {
             let nonce = match store::knows_nonce(conn, user_id, &token::hash(&nonce))? {
                 true => nonce,
                 false => issue_nonce(conn, user_id)?,
             };
             Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
         })
-        .await?;
+        .await??;
     let page = NewPage {
         user,
         is_fragment: page::is_htmx(request),

@@ -180,7 +180,11 @@ struct AlreadyRotatedPage {
 pub async fn rotate(
     state: web::Data<State>,
     request: HttpRequest,
-    Acting { user, actor }: Acting,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
     id: web::Path<i64>,
     web::Form(form): web::Form<RotateForm>,
 ) -> Result<HttpResponse, Error> {
@@ -195,10 +199,11 @@ pub async fn rotate(
     };
     let secret = PlainKey::generate();
     let (limit, plain) = (state.config.key_limit, secret.clone());
-    let rotated = state
-        .db
-        .write(move |conn| store::rotate(conn, account, id, &rotation, &plain, limit, &actor))
-        .await;
+    let rotated = session
+        .write(&state.db, move |conn| {
+            store::rotate(conn, account, id, &rotation, &plain, limit, &actor)
+        })
+        .await?;
     match rotated {
         Ok(new) => show_created(&state, &request, page.user, &new, &secret).await,
         Err(RotateError::NoSuchKey) => Err(Error::NotFound),

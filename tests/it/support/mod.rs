@@ -25,7 +25,7 @@ pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
 pub use key_store::{Change, KeyStore, Made, NAME};
 pub use nginx::{Nginx, Seen, Upstream};
 pub use probers::{Key, Probers};
-pub use process::{Dashboard, attest, cli, command, create_account};
+pub use process::{Dashboard, attest, cli, command, create_account, without_stderr};
 pub use proxy::Proxy;
 pub use relay::{Got, Relay, read_mail};
 pub use server::{App, Backend};

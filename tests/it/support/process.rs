@@ -20,6 +20,20 @@ pub fn command(database: &Database) -> Command {
     command
 }
 
+/// The command without any stderr: its descriptor is closed.
+pub fn without_stderr(command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    let variables = command.get_envs();
+    shell
+        .args(["-c", r#"exec "$0" "$@" 2>&-"#])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(command.get_current_dir().unwrap());
+    shell
+}
+
 /// Runs a command with something on its standard input. `Err`: its stderr.
 pub fn cli(database: &Database, args: &[&str], stdin: &str) -> Result<String, String> {
     let mut child = command(database)
@@ -74,15 +88,26 @@ impl Dashboard {
             .append(true)
             .open(&log)
             .unwrap();
-        let mut child = command(database)
+        let mut command = command(database);
+        command.args(args).envs(env.iter().copied()).stderr(file);
+        Self::spawn(command, log)
+    }
+
+    /// Runs a server whose stderr, or whatever else, is not as usual.
+    pub fn run(database: &Database, alter: impl FnOnce(Command) -> Command) -> Self {
+        let command = alter(command(database));
+        Self::spawn(command, database.folder.path().join("log"))
+    }
+
+    fn spawn(mut command: Command, log: PathBuf) -> Self {
+        let mut child = command
             .args(["--listen", "127.0.0.1:0"])
-            .args(args)
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(file)
             .spawn()
             .unwrap();
+        // It holds the test's end of stderr, which only the server is to hold.
+        drop(command);
         let mut greeting = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut greeting)
@@ -93,7 +118,7 @@ impl Dashboard {
             .unwrap_or_else(|| {
                 panic!(
                     "no URL: {greeting} {}",
-                    std::fs::read_to_string(&log).unwrap()
+                    std::fs::read_to_string(&log).unwrap_or_default()
                 )
             })
             .trim_end_matches('.')
@@ -112,6 +137,10 @@ impl Dashboard {
 
     pub fn program(&self, key: &str) -> Program {
         Program::new(self.base.clone(), key)
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// `kill -9`: no chance to tidy up.

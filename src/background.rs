@@ -1,0 +1,274 @@
+//! Threads that work beside the server. One that panics, or ends without being told to, is logged and
+//! started again after a pause that grows; meanwhile `/readyz` names the part that is down.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A thread that ran for so long before it failed begins with the first pause again.
+const RAN_WELL: Duration = Duration::from_secs(60);
+/// A part that was started again counts as down until it ran for so long.
+const SETTLES: Duration = Duration::from_secs(2);
+
+/// Which parts of the server are down. Clones share it.
+#[derive(Clone, Default)]
+pub struct Parts(Arc<Mutex<BTreeMap<&'static str, Down>>>);
+
+#[derive(Clone, Copy)]
+struct Down {
+    /// When the part is, or was, started again.
+    again_at: Instant,
+}
+
+impl Parts {
+    /// A sentence for each part that is down.
+    pub fn list_down(&self) -> Vec<String> {
+        self.list_down_at(Instant::now())
+    }
+
+    fn list_down_at(&self, now: Instant) -> Vec<String> {
+        let mut parts = self.lock();
+        parts.retain(|_, down| now < down.again_at + SETTLES);
+        let sentence = |(part, down): (&&str, &Down)| {
+            let left = down.again_at.saturating_duration_since(now);
+            match left.is_zero() {
+                true => format!("{part} is down: it was started again a moment ago"),
+                false => {
+                    let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+                    format!("{part} is down: it is started again in {seconds} s")
+                }
+            }
+        };
+        parts.iter().map(sentence).collect()
+    }
+
+    fn is_down(&self, part: &'static str, again_at: Instant) {
+        self.lock().insert(part, Down { again_at });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Down>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A plain thread, not one of Tokio's: at shutdown the runtime waits for its blocking threads, and one
+/// stuck on a hung database would delay everything. Told to stop when this is dropped.
+pub struct BackgroundThread {
+    stop: Stop,
+    finished: Receiver<()>,
+}
+
+impl BackgroundThread {
+    /// Runs `work`, which goes on until the sender of what it is given is dropped.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(
+        part: &'static str,
+        parts: &Parts,
+        work: impl Fn(Receiver<()>) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let stop = Stop::default();
+        let (finish, finished) = mpsc::channel();
+        let (ours, parts) = (stop.clone(), parts.clone());
+        std::thread::Builder::new()
+            .name(part.to_owned())
+            .spawn(move || {
+                supervise(part, &parts, &ours, work);
+                let _ = finish.send(());
+            })?;
+        Ok(Self { stop, finished })
+    }
+
+    /// Tells it to stop.
+    pub fn tell(&self) {
+        self.stop.tell();
+    }
+
+    /// Tells it to stop. Returns whether it did within `limit`.
+    pub fn end(self, limit: Duration) -> bool {
+        self.tell();
+        self.finished.recv_timeout(limit).is_ok()
+    }
+}
+
+impl Drop for BackgroundThread {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+fn supervise(part: &'static str, parts: &Parts, stop: &Stop, work: impl Fn(Receiver<()>)) {
+    let mut pause = FIRST_PAUSE;
+    while let Some(stopped) = stop.listen() {
+        let started = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(stopped)));
+        let Some(stopped) = stop.listen() else {
+            return;
+        };
+        if started.elapsed() >= RAN_WELL {
+            pause = FIRST_PAUSE;
+        }
+        let seconds = pause.as_secs();
+        // Where it panicked is logged by then.
+        match outcome {
+            Ok(()) => tracing::error!(part, seconds, "a part ended; it is started again"),
+            Err(_) => tracing::error!(part, seconds, "a part panicked; it is started again"),
+        }
+        parts.is_down(part, Instant::now() + pause);
+        if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Tells whoever listens to stop: now, and whoever begins to later.
+#[derive(Clone, Default)]
+struct Stop(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    is_told: bool,
+    listener: Option<Sender<()>>,
+}
+
+impl Stop {
+    fn tell(&self) {
+        let mut told = self.lock();
+        told.is_told = true;
+        told.listener = None;
+    }
+
+    /// In place of who listened before. `None`: it was told already.
+    fn listen(&self) -> Option<Receiver<()>> {
+        let mut told = self.lock();
+        if told.is_told {
+            return None;
+        }
+        let (listener, receiver) = mpsc::channel();
+        told.listener = Some(listener);
+        Some(receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A runtime for the thread that makes it. Dropped, also by a panic, it waits for no blocking thread:
+/// one may hang with the database.
+pub struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    /// # Errors
+    /// If the system lacks what it needs.
+    pub fn new(stack_bytes: Option<usize>) -> std::io::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all();
+        if let Some(bytes) = stack_bytes {
+            builder.thread_stack_size(bytes);
+        }
+        builder.build().map(|runtime| Self(Some(runtime)))
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        let runtime = self.0.as_ref().expect("it is there until it is dropped");
+        runtime.block_on(future)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// A part whose every start is sent, with what it is to do then.
+    fn start(parts: &Parts) -> (BackgroundThread, Receiver<Sender<Order>>) {
+        let (begin, begun) = mpsc::channel();
+        let work = move |stopped: Receiver<()>| {
+            let (order, orders) = mpsc::channel();
+            begin.send(order).unwrap();
+            match orders.recv() {
+                Ok(Order::Panic) => panic!("as the test wants"),
+                Ok(Order::Return) => {}
+                Err(_) => assert!(stopped.recv().is_err()),
+            }
+        };
+        let thread = BackgroundThread::start("a part", parts, work).unwrap();
+        (thread, begun)
+    }
+
+    enum Order {
+        Panic,
+        Return,
+    }
+
+    #[test]
+    fn what_panics_or_ends_is_named_and_started_again() {
+        let parts = Parts::default();
+        let (thread, begun) = start(&parts);
+        for order in [Order::Panic, Order::Return] {
+            let now = begun.recv_timeout(LIMIT).unwrap();
+            now.send(order).unwrap();
+        }
+        let last = begun.recv_timeout(LIMIT).unwrap();
+        assert_eq!(
+            parts.list_down(),
+            ["a part is down: it was started again a moment ago"]
+        );
+        assert!(parts.list_down_at(Instant::now() + SETTLES).is_empty());
+        drop(last);
+        assert!(thread.end(LIMIT));
+    }
+
+    #[test]
+    fn it_stops_while_it_pauses() {
+        let parts = Parts::default();
+        let (thread, begun) = start(&parts);
+        begun
+            .recv_timeout(LIMIT)
+            .unwrap()
+            .send(Order::Panic)
+            .unwrap();
+        assert!(thread.end(LIMIT));
+        assert!(begun.recv_timeout(LIMIT).is_err());
+    }
+
+    #[test]
+    fn a_part_that_is_down_says_for_how_long() {
+        let parts = Parts::default();
+        let now = Instant::now();
+        parts.is_down("delivery", now + Duration::from_millis(7_200));
+        let told = "delivery is down: it is started again in 8 s";
+        assert_eq!(parts.list_down_at(now), [told]);
+    }
+
+    #[test]
+    fn a_runtime_that_panics_waits_for_no_blocking_thread() {
+        let (release, released) = mpsc::channel::<()>();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let runtime = Runtime::new(None).unwrap();
+            runtime.block_on(async {
+                tokio::task::spawn_blocking(move || released.recv());
+                tokio::task::yield_now().await;
+                panic!("as the test wants");
+            });
+        }));
+        assert!(panicked.is_err());
+        drop(release);
+    }
+}

@@ -1,0 +1,126 @@
+//! SQLite's file, made before the first connection and never opened again.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Result};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Where SQLite keeps the data. Only `db` can see the path, because of what POSIX does to locks: when
+/// a process closes *any* descriptor of a file, it loses *all* its locks on that file. SQLite's own
+/// locks would be lost with it, without SQLite noticing: another program could then take itself
+/// for the only user, and remove the WAL with everything that is written there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteFile(PathBuf);
+
+impl SqliteFile {
+    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder that has to exist. Empty: the current one.
+    pub fn folder(&self) -> &Path {
+        self.0.parent().unwrap_or(Path::new(""))
+    }
+
+    pub fn is(&self, path: &Path) -> bool {
+        self.0 == path
+    }
+
+    /// Makes the file if it is missing, readable for its owner alone: SQLite would make it
+    /// readable for everyone. Its WAL gets the same mode. A file that exists is not opened.
+    pub(super) fn make_if_missing(&self) -> Result<()> {
+        // Nobody in this process may connect between the file's making and the close below.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _alone = ONE_AT_A_TIME
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        make_if_missing(&self.0)
+    }
+
+    /// As SQLite takes it. The prefix keeps SQLite from reading the path as ":memory:"; the mode
+    /// from making a file that has gone, which would be empty and readable for everyone.
+    pub(super) fn uri(&self) -> String {
+        // What has a meaning in a SQLite URI (https://www.sqlite.org/uri.html).
+        let path = self.0.to_string_lossy();
+        let path = path
+            .replace('%', "%25")
+            .replace('?', "%3f")
+            .replace('#', "%23");
+        format!("file:{path}?mode=rw")
+    }
+}
+
+impl fmt::Display for SqliteFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+fn make_if_missing(path: &Path) -> Result<()> {
+    // `create_new` never opens what exists.
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        Err(_) if path.try_exists()? => Ok(()),
+        // A symbolic link to a file that is not there yet.
+        Err(_) => {
+            let target = path.read_link()?;
+            make_if_missing(&path.parent().unwrap_or(Path::new("")).join(target))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_missing_file_is_made_for_its_owner_alone_and_another_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let file = SqliteFile::new(&path);
+        file.make_if_missing().unwrap();
+        assert_eq!(mode(&path), 0o600);
+
+        std::fs::write(&path, "kept").unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        file.make_if_missing().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"kept");
+        assert_eq!(mode(&path), 0o640);
+    }
+
+    #[test]
+    fn a_link_leads_to_the_file_that_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("disk")).unwrap();
+        symlink("disk/b.db", at("link")).unwrap();
+        symlink(at("link"), at("link to the link")).unwrap();
+        for _ in 0..2 {
+            let file = SqliteFile::new(at("link to the link"));
+            file.make_if_missing().unwrap();
+            assert_eq!(mode(&at("disk/b.db")), 0o600);
+        }
+        symlink("round", at("round")).unwrap();
+        symlink("nowhere/c.db", at("astray")).unwrap();
+        for wrong in ["round", "astray", "no folder/d.db"] {
+            assert!(
+                SqliteFile::new(at(wrong)).make_if_missing().is_err(),
+                "{wrong}"
+            );
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Log lines on their way to stderr. Logging never fails and never waits: the reader of stderr may be
+//! gone or stuck, and its disk may be full. One thread writes; lines that do not fit into its buffer
+//! meanwhile, or cannot be written, are lost, counted, and reported once a line can be written again.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal, Write, stderr};
+use std::os::fd::AsFd;
+use std::panic::PanicHookInfo;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that wait for the thread that writes.
+const BUFFER_BYTES: usize = 1024 * 1024;
+/// How long the end of the process, or a panic, waits for lines that are not written yet.
+const FLUSH: Duration = Duration::from_secs(1);
+/// A stderr that somebody made non-blocking is asked this often whether it takes more.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// The way to stderr; clones share it.
+#[derive(Clone)]
+pub struct Log(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    buffer: Mutex<Buffer>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Buffer {
+    lines: Vec<u8>,
+    is_writing: bool,
+    /// Lines that were lost and not reported yet.
+    lost: usize,
+}
+
+impl Log {
+    pub fn to_stderr() -> Self {
+        // Not std's own handle: its lock would be held while a write blocks, and block others.
+        match stderr().as_fd().try_clone_to_owned() {
+            Ok(fd) => Self::to(File::from(fd)),
+            Err(_) => Self::to(stderr()),
+        }
+    }
+
+    fn to(out: impl Write + Send + 'static) -> Self {
+        let shared = Arc::<Shared>::default();
+        let ours = shared.clone();
+        // Without it, all lines are lost, which is no reason not to serve.
+        let _ = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || ours.keep_writing(out));
+        Self(shared)
+    }
+
+    /// Logs what this process traces, and panics.
+    pub fn take_all(&self, filter: &str) {
+        tracing_subscriber::fmt()
+            .with_writer(self.clone())
+            .log_internal_errors(false)
+            .with_ansi(stderr().is_terminal())
+            .with_env_filter(EnvFilter::new(filter))
+            .init();
+        let log = self.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            log_panic(panic);
+            // It may be the end of the process.
+            log.flush();
+        }));
+    }
+
+    /// A line as it is, whatever the filter.
+    pub fn line(&self, line: impl Display) {
+        self.0.push(format!("{line}\n").as_bytes());
+    }
+
+    /// Waits until everything is written, for a limited time.
+    pub fn flush(&self) {
+        let buffer = self.0.lock();
+        let is_busy = |buffer: &mut Buffer| buffer.is_writing || !buffer.lines.is_empty();
+        let _ = self.0.changed.wait_timeout_while(buffer, FLUSH, is_busy);
+    }
+}
+
+/// Never the message of a panic that was put together: it may quote what was worked on, such as a key.
+fn log_panic(panic: &PanicHookInfo) {
+    let thread = std::thread::current();
+    let location = panic.location().map(ToString::to_string);
+    tracing::error!(
+        thread = thread.name().unwrap_or("without a name"),
+        at = location.as_deref().unwrap_or("an unknown place"),
+        why = panic.payload().downcast_ref::<&'static str>(),
+        "a thread panicked"
+    );
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, lines: &[u8]) {
+        let mut buffer = self.lock();
+        if buffer.lines.len() + lines.len() > BUFFER_BYTES {
+            buffer.lost += count(lines);
+            return;
+        }
+        buffer.lines.extend_from_slice(lines);
+        drop(buffer);
+        self.changed.notify_all();
+    }
+
+    fn keep_writing(&self, mut out: impl Write) {
+        let mut is_torn = false;
+        loop {
+            let lines = self.next();
+            let written = write(&mut out, &lines, is_torn);
+            if written > 0 {
+                is_torn = lines[written - 1] != b'\n';
+            }
+            let mut buffer = self.lock();
+            buffer.is_writing = false;
+            buffer.lost += count(&lines[written..]);
+            let lost = match written == lines.len() {
+                true => std::mem::take(&mut buffer.lost),
+                false => 0,
+            };
+            drop(buffer);
+            if lost > 0 {
+                tracing::warn!(lines = lost, "log lines could not be written and are lost");
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for lines and takes them all.
+    fn next(&self) -> Vec<u8> {
+        let buffer = self.lock();
+        let is_empty = |buffer: &mut Buffer| buffer.lines.is_empty();
+        let mut buffer = self
+            .changed
+            .wait_while(buffer, is_empty)
+            .unwrap_or_else(PoisonError::into_inner);
+        buffer.is_writing = true;
+        std::mem::take(&mut buffer.lines)
+    }
+}
+
+/// Returns how many bytes of the lines were written. `is_torn`: what was written last ended within a line.
+fn write(out: &mut impl Write, lines: &[u8], is_torn: bool) -> usize {
+    if is_torn && write_whole(out, b"\n") == 0 {
+        return 0;
+    }
+    write_whole(out, lines)
+}
+
+fn write_whole(out: &mut impl Write, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while written < bytes.len() {
+        match out.write(&bytes[written..]) {
+            Ok(0) => break,
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(RETRY),
+            Err(_) => break,
+        }
+    }
+    written
+}
+
+fn count(lines: &[u8]) -> usize {
+    lines.iter().filter(|byte| **byte == b'\n').count()
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, lines: &[u8]) -> std::io::Result<usize> {
+        self.0.push(lines);
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// What a write comes to, as the test decides, and what was written.
+    struct Played {
+        answers: Receiver<std::io::Result<usize>>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Played {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let answer = self.answers.recv().unwrap_or(Ok(usize::MAX));
+            let count = answer?.min(bytes.len());
+            let _ = self.written.send(bytes[..count].to_vec());
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn played() -> (Log, Sender<std::io::Result<usize>>, Receiver<Vec<u8>>) {
+        let (answer, answers) = channel();
+        let (written, read) = channel();
+        (Log::to(Played { answers, written }), answer, read)
+    }
+
+    fn next(read: &Receiver<Vec<u8>>) -> String {
+        let bytes = read.recv_timeout(Duration::from_secs(60)).expect("a write");
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_failed_write_tears_no_later_line() {
+        let (log, answer, read) = played();
+        log.line("one");
+        answer.send(Ok(2)).unwrap();
+        answer.send(Err(ErrorKind::StorageFull.into())).unwrap();
+        assert_eq!(next(&read), "on");
+        log.line("two");
+        answer.send(Err(ErrorKind::WouldBlock.into())).unwrap();
+        drop(answer);
+        assert_eq!(next(&read), "\n");
+        assert_eq!(next(&read), "two\n");
+        log.flush();
+        assert!(log.0.lock().lines.is_empty());
+    }
+
+    #[test]
+    fn a_stuck_reader_stops_nobody_and_takes_up_a_bounded_memory() {
+        let (log, answer, read) = played();
+        let long = "x".repeat(1_000);
+        for _ in 0..3_000 {
+            log.line(&long);
+        }
+        let buffer = log.0.lock();
+        assert!(buffer.lines.len() <= BUFFER_BYTES);
+        assert!(buffer.lost > 900, "{}", buffer.lost);
+        drop(buffer);
+        drop(answer);
+        log.flush();
+        assert!(read.try_iter().all(|bytes| bytes.ends_with(b"x\n")));
+    }
+}
