@@ -55,10 +55,7 @@ enum Command {
     AdoptSecret,
 }
 
-/// What the help of every command lists of the settings.
-const USED_BY_ALL: [&str; 2] = ["database_url", "log"];
-
-/// What of the settings a command uses besides, by its words.
+/// What of the settings a command uses besides those that all use, by its words.
 fn used_by(words: &str) -> &'static [&'static str] {
     match words {
         "key create" | "key rotate" => &["key_limit"],
@@ -98,7 +95,7 @@ fn command() -> clap::Command {
 fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap::Command {
     let is_used = |setting: &Arg| {
         let name = setting.get_id().as_str();
-        USED_BY_ALL.contains(&name) || used_by(words).contains(&name)
+        Settings::USED_BY_ALL.contains(&name) || used_by(words).contains(&name)
     };
     let settings_here = settings.iter().map(|setting| {
         let is_hidden = !is_used(setting);
@@ -307,7 +304,7 @@ mod tests {
                 words => {
                     let mut settings = settings;
                     settings.sort();
-                    let mut used = [&USED_BY_ALL[..], used_by(words)].concat();
+                    let mut used = [&Settings::USED_BY_ALL[..], used_by(words)].concat();
                     used.sort();
                     assert_eq!(settings, used, "{words}");
                 }
