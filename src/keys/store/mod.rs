@@ -248,6 +248,8 @@ struct KeyRow {
     ended_domain_names: Option<String>,
 }
 
+/// The hash of a key, or that of one that has ended.
+type HashesRow = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 type UseRow = (Option<NaiveDateTime>, Option<String>, Option<String>);
 type DomainRow = (Option<i64>, Option<String>, Option<String>);
 
@@ -319,7 +321,7 @@ pub fn find_by_hashes(
     hashes: &[KeyHash],
 ) -> db::Result<HashMap<KeyHash, Key>> {
     let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
-    let rows: Vec<(i64, Option<Vec<u8>>, Option<Vec<u8>>)> = api_keys::table
+    let rows: Vec<HashesRow> = api_keys::table
         .filter(api_keys::account_id.eq(account.0))
         .filter(
             api_keys::hash
