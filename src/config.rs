@@ -144,6 +144,11 @@ pub enum Signup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl(Url);
 
+impl Settings {
+    /// What every command uses, and its help lists.
+    pub const USED_BY_ALL: [&str; 2] = ["database_url", "log"];
+}
+
 impl Config {
     /// # Errors
     /// Every problem, a sentence each.

@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 use tosend_dashboard::cli::{self, Cli};
 
@@ -11,5 +10,5 @@ use tosend_dashboard::cli::{self, Cli};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse())
+    cli::run(Cli::from_arguments())
 }

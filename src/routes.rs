@@ -48,8 +48,8 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
                     .wrap(from_fn(preferences::know)),
             )
             .service(
-                resource("/api-keys/{id}/first-use")
-                    .get(keys::first_use)
+                resource("/api-keys/first-uses")
+                    .get(keys::first_uses)
                     .wrap(silent)
                     .wrap(from_fn(http::render_errors))
                     .wrap(from_fn(preferences::know)),
@@ -95,7 +95,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/api-keys/{id}").get(keys::show))
         .service(resource("/api-keys/{id}/edit").get(keys::edit).post(keys::save))
         .service(resource("/api-keys/{id}/rotate").get(keys::rotate_form).post(keys::rotate))
-        .service(resource("/api-keys/{id}/stop").post(keys::stop))
+        .service(resource("/api-keys/{id}/stop").get(keys::confirm_stop).post(keys::stop))
         .service(resource("/api-keys/{id}/keep").post(keys::keep_going))
         .service(resource("/api-keys/{id}/pause").get(keys::confirm_pause).post(keys::pause))
         .service(resource("/api-keys/{id}/resume").post(keys::resume))

@@ -26,7 +26,7 @@ document.addEventListener("htmx:afterSettle", (event) => {
     dialog.showModal();
   }
   dialog.scrollTop = 0;
-  (dialog.querySelector("[aria-invalid]") ?? dialog.querySelector("[autofocus]"))?.focus();
+  dialog.querySelector("[autofocus]")?.focus();
 });
 
 for (const dialog of dialogs) {
@@ -128,6 +128,7 @@ function prepare(root) {
   for (const box of root.querySelectorAll("[data-tabs]")) makeTabs(box);
   tellTimes(root);
   guardKey();
+  awaitUses();
 }
 
 document.addEventListener("htmx:afterSettle", () => prepare(document));
@@ -219,15 +220,54 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   event.detail.elt.closest("[popover]")?.hidePopover();
 });
 
-// Asking whether a new key was used: only while somebody looks, and without any noise.
+// Asking whether new keys were used: one question for the whole list, less and less often, only while
+// somebody looks, for an hour at most, and without any noise.
+
+const firstPause = 3_000;
+const longestPause = 60_000;
+const longestWait = 3_600_000;
+let awaited = "";
+let pause, askAgain, stopAsking;
 
 function isPoll(element) {
   return element.hasAttribute("data-poll");
 }
 
-document.addEventListener("htmx:beforeRequest", (event) => {
-  if (isPoll(event.detail.elt) && document.hidden) event.preventDefault();
-});
+// Begins anew when other keys are waited for.
+function awaitUses() {
+  const cells = [...document.querySelectorAll("[data-awaits-use]")];
+  const ids = cells.map((cell) => cell.dataset.awaitsUse).sort().join(",");
+  if (ids === awaited) return;
+  awaited = ids;
+  stopAsking = Date.now() + longestWait;
+  askIn(firstPause);
+}
+
+function askIn(time) {
+  pause = time;
+  clearTimeout(askAgain);
+  if (awaited && !document.hidden && Date.now() < stopAsking) askAgain = setTimeout(askUses, time);
+}
+
+async function askUses() {
+  const ids = awaited;
+  let news = "";
+  try {
+    const answer = await fetch(`/api-keys/first-uses?ids=${ids}`);
+    // Nobody is signed in any more.
+    if (answer.status === 204) return;
+    if (answer.ok) news = await answer.text();
+  } catch {
+    // Maybe the next time.
+  }
+  if (ids !== awaited) return;
+  askIn(Math.min(pause * 1.5, longestPause));
+  if (!news) return;
+  htmx.swap(document.getElementById("first-uses"), news, { swapStyle: "none" });
+  prepare(document);
+}
+
+document.addEventListener("visibilitychange", () => askIn(firstPause));
 
 // Searching for a pasted key shows no more of it than the list does.
 
@@ -352,15 +392,13 @@ function select(source) {
 // What went wrong, in one place: htmx shows nothing by itself.
 
 document.addEventListener("htmx:responseError", (event) => {
-  const { xhr, elt } = event.detail;
-  if (isPoll(elt)) return;
+  const { xhr } = event.detail;
   const isText = (xhr.getResponseHeader("content-type") ?? "").startsWith("text/plain");
   warn(isText ? xhr.responseText : "The server could not do this. Try again in a few seconds.");
 });
 
 document.addEventListener("htmx:sendError", (event) => {
   const { elt, requestConfig } = event.detail;
-  if (isPoll(elt)) return;
   const lost = elt.dataset.lost ?? "It is not known whether this was done. Check your connection, then look before you try again.";
   warn(
     requestConfig.verb === "get"
@@ -369,8 +407,11 @@ document.addEventListener("htmx:sendError", (event) => {
   );
 });
 
+document.addEventListener("htmx:beforeRequest", () => warn(""));
+
+// What was said of the state before is not true any more.
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (!isPoll(event.detail.elt)) warn("");
+  if (event.detail.requestConfig.verb !== "get") toast("");
 });
 
 // Inside a modal dialog the page's own alert region cannot be seen.

@@ -15,7 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
@@ -58,6 +58,58 @@ enum Command {
     /// Make the secret in this machine's file (a new one, if it is missing) the database's: signs
     /// everyone out
     AdoptSecret,
+}
+
+/// What of the settings a command uses besides those that all use, by its words.
+fn used_by(words: &str) -> &'static [&'static str] {
+    match words {
+        "key create" | "key rotate" => &["key_limit"],
+        "domain add" | "adopt-secret" => &["secret_file"],
+        "apply" => &["secret_file", "key_limit"],
+        _ => &[],
+    }
+}
+
+impl Cli {
+    /// Parses what this process was started with; ends it if that asks for help or is wrong.
+    pub fn from_arguments() -> Self {
+        let matches = command().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// The commands, each with help on those of the settings that it uses. The others are accepted
+/// all the same, so that one set of flags serves all commands.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let settings: Vec<Arg> = command
+        .get_arguments()
+        .filter(|argument| argument.is_global_set())
+        .cloned()
+        .collect();
+    command.mut_subcommands(|command| match command.get_name() {
+        // Which is what happens without a command: everything concerns it.
+        "serve" => command,
+        name => {
+            let name = name.to_owned();
+            with_settings(command, &name, &settings)
+        }
+    })
+}
+
+fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap::Command {
+    let is_used = |setting: &Arg| {
+        let name = setting.get_id().as_str();
+        Settings::USED_BY_ALL.contains(&name) || used_by(words).contains(&name)
+    };
+    let settings_here = settings.iter().map(|setting| {
+        let is_hidden = !is_used(setting);
+        setting.clone().hide(is_hidden)
+    });
+    command.args(settings_here).mut_subcommands(|command| {
+        let words = format!("{words} {}", command.get_name());
+        with_settings(command, &words, settings)
+    })
 }
 
 /// Why a command did not do what was asked, in one sentence.
@@ -205,5 +257,74 @@ impl From<db::Error> for Failure {
 impl From<Failure> for String {
     fn from(failure: Failure) -> Self {
         failure.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands below a command, with the settings that the help of each lists.
+    fn listed(command: &clap::Command, words: &str, all: &mut Vec<(String, Vec<String>)>) {
+        for below in command.get_subcommands() {
+            let words = format!("{words} {}", below.get_name());
+            let words = words.trim();
+            let of_settings = below.get_arguments().filter(|a| a.is_global_set());
+            let shown = of_settings.filter(|argument| !argument.is_hide_set());
+            let names = shown.map(|argument| argument.get_id().to_string());
+            all.push((words.to_owned(), names.collect()));
+            listed(below, words, all);
+        }
+    }
+
+    #[test]
+    fn the_help_of_a_command_lists_the_settings_that_it_uses() {
+        let mut command = command();
+        command.build();
+        let mut all = Vec::new();
+        listed(&command, "", &mut all);
+        assert!(all.iter().any(|(words, _)| words == "key create"));
+        for (words, settings) in all {
+            match &*words {
+                "serve" => assert_eq!(
+                    settings.len(),
+                    command
+                        .get_arguments()
+                        .filter(|a| a.is_global_set())
+                        .count()
+                ),
+                words if words.split(' ').any(|word| word == "help") => {}
+                words => {
+                    let mut settings = settings;
+                    settings.sort();
+                    let mut used = [&Settings::USED_BY_ALL[..], used_by(words)].concat();
+                    used.sort();
+                    assert_eq!(settings, used, "{words}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn settings_are_taken_before_and_behind_every_command() {
+        for arguments in [
+            &["tosend-dashboard", "--listen", "127.0.0.1:1", "migrate"][..],
+            &["tosend-dashboard", "migrate", "--listen", "127.0.0.1:1"],
+            &[
+                "tosend-dashboard",
+                "key",
+                "--listen",
+                "127.0.0.1:1",
+                "list",
+                "--account",
+                "a@b.c",
+            ],
+            &["tosend-dashboard", "serve", "--listen", "127.0.0.1:1"],
+            &["tosend-dashboard", "--listen", "127.0.0.1:1"],
+        ] {
+            let matches = command().try_get_matches_from(arguments).unwrap();
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            assert_eq!(cli.settings.listen, "127.0.0.1:1", "{arguments:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! Which key somebody has in hand, by what they paste: a line of a file or a log, or the form that
-//! lists show.
+//! Which keys somebody has in hand, by what they paste: lines of a file or a log, or the form that
+//! lists show. A text often holds several: all of them are told.
 
-use super::secret::{PlainKey, Truncated};
+use super::secret::{KeyHash, PlainKey, Truncated};
 use super::store::{self, EndedHow, Key, Standing};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
@@ -13,17 +13,56 @@ const TAIL_CHARS: usize = 38;
 /// How many characters of a key its truncated form shows behind the prefix, and at the end.
 const SHOWN_FIRST: usize = 2;
 const SHOWN_LAST: usize = 4;
+/// How many keys of a text are looked at.
+pub const MOST_KEYS: usize = 100;
 
-/// Which key it is, or what is wrong. Never holds what was pasted.
+/// What was found in a text. Never holds what was pasted.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The account's keys that stand in it, those that work first, then those that live.
+    pub keys: Vec<FoundKey>,
+    /// What else looks like a key in it, in the order of the text.
+    pub others: Vec<Other>,
+    /// Whether more keys stood in it than are looked at.
+    pub is_cut: bool,
+}
+
 #[derive(Debug)]
-pub enum Identified {
-    /// A key of the account, maybe one that has ended.
-    Key(Box<Key>),
-    /// A truncated form, and the keys that are shown like it, maybe none, those that live first.
-    ShownAs(Vec<Key>),
-    /// A whole key, but none of the account's.
-    NotOfAccount,
-    Wrong(Wrong),
+pub struct FoundKey {
+    pub key: Key,
+    /// How surely it is this one.
+    pub by: FoundBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundBy {
+    Whole,
+    /// A truncated form, like which no other key of the account is shown.
+    Form,
+    /// A truncated form that other keys have too.
+    SharedForm,
+}
+
+/// What is no key of the account.
+#[derive(Debug)]
+pub struct Other {
+    /// The line of the text, from 1; none if nothing else stands in the text.
+    pub line: Option<usize>,
+    pub why: NotFound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotFound {
+    #[error(
+        "This is a whole key, but none of this account's. It belongs to another account or another ToSend installation, or it ended more than 90 days ago."
+    )]
+    Key,
+    #[error(
+        "No key of this account is shown like this, nor was one that ended in the last 90 days."
+    )]
+    Form,
+    #[error(transparent)]
+    Wrong(#[from] Wrong),
 }
 
 /// Why what was pasted is no key.
@@ -51,50 +90,114 @@ pub enum Wrong {
     Checksum,
 }
 
-/// Tells which key of the account was pasted. Of several keys, the first whole one counts.
-pub fn identify(conn: &mut Connection, account: AccountId, pasted: &str) -> db::Result<Identified> {
-    Ok(match read(pasted) {
-        Ok(Pasted::Whole(key)) => match store::find_by_hash(conn, account, &key.hash())? {
-            Some(key) => Identified::Key(Box::new(key)),
-            None => Identified::NotOfAccount,
-        },
-        Ok(Pasted::Truncated(form)) => {
-            Identified::ShownAs(store::find_by_truncated(conn, account, &form)?)
+/// Tells which keys of the account stand in a text.
+pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Result<Findings> {
+    let Read { pasted, is_cut } = read(text);
+    let mut hashes: Vec<KeyHash> = Vec::new();
+    let mut forms: Vec<&Truncated> = Vec::new();
+    for (_, pasted) in &pasted {
+        match pasted {
+            Ok(Pasted::Whole(key)) => hashes.push(key.hash()),
+            Ok(Pasted::Form(form)) => forms.push(form),
+            Err(_) => {}
         }
-        Err(wrong) => Identified::Wrong(wrong),
-    })
+    }
+    let by_hash = store::find_by_hashes(conn, account, &hashes)?;
+    let by_form = store::find_by_forms(conn, account, &forms)?;
+    let mut findings = Findings {
+        is_cut,
+        ..Findings::default()
+    };
+    let is_alone = pasted.len() == 1;
+    for (line, pasted) in &pasted {
+        let why = match pasted {
+            Ok(Pasted::Whole(key)) => match by_hash.get(&key.hash()) {
+                Some(key) => {
+                    findings.add(key, FoundBy::Whole);
+                    continue;
+                }
+                None => NotFound::Key,
+            },
+            Ok(Pasted::Form(form)) => {
+                let alike: Vec<&Key> = by_form.iter().filter(|k| k.truncated == *form).collect();
+                let by = match alike.len() {
+                    0 | 1 => FoundBy::Form,
+                    _ => FoundBy::SharedForm,
+                };
+                for key in &alike {
+                    findings.add(key, by);
+                }
+                if !alike.is_empty() {
+                    continue;
+                }
+                NotFound::Form
+            }
+            Err(wrong) => NotFound::Wrong(*wrong),
+        };
+        findings.others.push(Other {
+            line: (!is_alone).then_some(*line),
+            why,
+        });
+    }
+    Ok(findings)
 }
 
-impl Identified {
-    /// The account's keys that it may be.
-    pub fn keys(&self) -> &[Key] {
-        match self {
-            Self::Key(key) => std::slice::from_ref(key),
-            Self::ShownAs(keys) => keys,
-            Self::NotOfAccount | Self::Wrong(_) => &[],
+impl Findings {
+    /// Adds a key, once. A text that shows a whole key often shows its truncated form too.
+    fn add(&mut self, key: &Key, by: FoundBy) {
+        let known = self.keys.iter_mut().find(|found| found.key.id == key.id);
+        match known {
+            Some(found) if by == FoundBy::Whole => found.by = by,
+            Some(_) => {}
+            None => self.keys.push(FoundKey {
+                key: key.clone(),
+                by,
+            }),
         }
     }
 
+    /// Puts those first that are to be looked at first.
+    pub fn sort(&mut self, account: AccountStatus) {
+        self.keys.sort_by_key(|found| {
+            let standing = found.key.standing(&account);
+            (!standing.is_active(), found.key.has_ended())
+        });
+    }
+
+    /// That not the whole text was looked at, as people read it.
+    pub fn cut(&self) -> Option<String> {
+        self.is_cut.then(|| {
+            format!(
+                "Only the first {MOST_KEYS} keys of the text were looked at. Look for the others separately."
+            )
+        })
+    }
+}
+
+impl FoundKey {
     /// What it is, as people read it.
     pub fn sentence(&self, account: AccountStatus) -> String {
-        match self {
-            Self::Key(key) => format!("This is {}", describe(key, account)),
-            Self::ShownAs(keys) => match &keys[..] {
-                [] => "No key of this account is shown like this, nor was one that ended in the last 90 days.".to_owned(),
-                [key] => format!("This looks like {}", describe(key, account)),
-                keys => {
-                    let keys = keys.iter().map(|key| describe(key, account));
-                    format!("It may be any of these: {}", keys.collect::<Vec<_>>().join(" "))
-                }
-            },
-            Self::NotOfAccount => "This is a whole key, but none of this account's. It belongs to another account or another ToSend installation, or it ended more than 90 days ago.".to_owned(),
-            Self::Wrong(wrong) => wrong.to_string(),
+        let begin = match self.by {
+            FoundBy::Whole => "This is",
+            FoundBy::Form => "This looks like",
+            FoundBy::SharedForm => "It may be",
+        };
+        format!("{begin} {}", describe(&self.key, account))
+    }
+}
+
+impl Other {
+    /// What it is, as people read it.
+    pub fn sentence(&self) -> String {
+        match self.line {
+            Some(line) => format!("Line {line}: {}", self.why),
+            None => self.why.to_string(),
         }
     }
 }
 
 /// A key and whether it works, as the end of a sentence.
-pub fn describe(key: &Key, account: AccountStatus) -> String {
+fn describe(key: &Key, account: AccountStatus) -> String {
     let by = |who: &Option<String>| {
         let who = who.as_deref().map(|who| format!(" by {who}"));
         who.unwrap_or_default()
@@ -125,25 +228,56 @@ pub fn describe(key: &Key, account: AccountStatus) -> String {
 
 enum Pasted {
     Whole(PlainKey),
-    Truncated(Truncated),
+    Form(Truncated),
 }
 
-/// The best of what stands in the text: a whole key, else a truncated form, else the first thing
-/// that is wrong.
-fn read(text: &str) -> Result<Pasted, Wrong> {
-    if text.trim().is_empty() {
-        return Err(Wrong::Empty);
-    }
-    let mut best = Err(Wrong::NoPrefix);
-    for (start, _) in text.match_indices(PREFIX) {
-        let found = read_at(&text[start..]);
-        match (&found, &best) {
-            (Ok(Pasted::Whole(_)), _) => return found,
-            (Ok(_), Err(_)) | (Err(_), Err(Wrong::NoPrefix)) => best = found,
-            _ => {}
+/// What looks like a key in a text, with its line, from 1.
+struct Read {
+    pasted: Vec<(usize, Result<Pasted, Wrong>)>,
+    is_cut: bool,
+}
+
+/// Everything in the text that is a key or looks like one, each once; if there is nothing, why.
+fn read(text: &str) -> Read {
+    let starts: Vec<usize> = text.match_indices(PREFIX).map(|(start, _)| start).collect();
+    let mut read = Read {
+        pasted: Vec::new(),
+        is_cut: false,
+    };
+    // A bare prefix is often a mention of what keys look like.
+    let mut mention = None;
+    let (mut line, mut counted) = (1, 0);
+    for (at, &start) in starts.iter().enumerate() {
+        line += text[counted..start].matches('\n').count();
+        counted = start;
+        let end = starts.get(at + 1).copied().unwrap_or(text.len());
+        let found = read_at(&text[start..end]);
+        if matches!(found, Err(Wrong::TooShort(chars)) if chars == PREFIX.len()) {
+            mention = mention.or(Some((line, found)));
+            continue;
         }
+        let is_known = read.pasted.iter().any(|(_, known)| match (known, &found) {
+            (Ok(Pasted::Whole(known)), Ok(Pasted::Whole(key))) => known.hash() == key.hash(),
+            (Ok(Pasted::Form(known)), Ok(Pasted::Form(form))) => known == form,
+            _ => false,
+        });
+        if is_known {
+            continue;
+        }
+        if read.pasted.len() == MOST_KEYS {
+            read.is_cut = true;
+            break;
+        }
+        read.pasted.push((line, found));
     }
-    best
+    if read.pasted.is_empty() {
+        let why = match text.trim() {
+            "" => Wrong::Empty,
+            _ => Wrong::NoPrefix,
+        };
+        read.pasted.push(mention.unwrap_or((1, Err(why))));
+    }
+    read
 }
 
 /// Reads what begins with the prefix.
@@ -157,7 +291,7 @@ fn read_at(text: &str) -> Result<Pasted, Wrong> {
         return Ok(Pasted::Whole(key));
     }
     if let Some(form) = truncated(tail, &behind[tail.len()..]) {
-        return Ok(Pasted::Truncated(form));
+        return Ok(Pasted::Form(form));
     }
     let word = behind.split(ends_word).next().unwrap_or_default();
     let word = word.trim_end_matches(|c: char| c.is_ascii_punctuation());
@@ -197,16 +331,25 @@ mod tests {
 
     const KEY: &str = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
 
-    /// What was read, in one word or by the sentence.
-    fn told(text: &str) -> String {
-        match read(text) {
+    /// What was read, each in one word or by the sentence.
+    fn all_told(text: &str) -> Vec<String> {
+        let told = |pasted: Result<Pasted, Wrong>| match pasted {
             Ok(Pasted::Whole(key)) => {
-                assert_eq!(key.expose(), KEY);
+                assert!(text.contains(key.expose()));
                 "whole".to_owned()
             }
-            Ok(Pasted::Truncated(form)) => form.to_string(),
+            Ok(Pasted::Form(form)) => form.to_string(),
             Err(wrong) => format!("{wrong:?}"),
-        }
+        };
+        let pasted = read(text).pasted.into_iter();
+        pasted.map(|(_, pasted)| told(pasted)).collect()
+    }
+
+    /// Of the one thing that was read.
+    fn told(text: &str) -> String {
+        let all = all_told(text);
+        assert_eq!(all.len(), 1, "{text}: {all:?}");
+        all.into_iter().next().unwrap()
     }
 
     #[test]
@@ -222,7 +365,6 @@ mod tests {
             r#"{"api_key":"{}","n":1}"#,
             "api_key: “{}”.",
             "the key {}, which begins with tsend_",
-            "tsend_ab…12qQ is {}",
             "{}-old",
             "{}{}",
         ] {
@@ -268,6 +410,44 @@ mod tests {
         }
     }
 
+    #[test]
+    fn all_keys_of_a_text_are_read_each_once() {
+        let other = PlainKey::generate();
+        let (other, mistyped) = (other.expose(), KEY.replace("efg", "egf"));
+        for (text, all) in [
+            (format!("old={KEY} new={other}"), &["whole", "whole"][..]),
+            (format!("{KEY}{other}"), &["whole", "whole"]),
+            (format!("{KEY}\n{KEY}\r\n{KEY}"), &["whole"]),
+            (
+                format!("tsend_ab…12qQ is {KEY}, tsend_ab...12qQ"),
+                &["tsend_ab…12qQ", "whole"],
+            ),
+            (
+                format!("tsend_…\n{mistyped}\n{KEY}\ntsend_admin_x"),
+                &["Checksum", "whole", "Admin"],
+            ),
+        ] {
+            assert_eq!(all_told(&text), all, "{text}");
+        }
+        let lines: Vec<usize> = read(&format!("a\n{KEY} {other}\n\n{mistyped}"))
+            .pasted
+            .iter()
+            .map(|(line, _)| *line)
+            .collect();
+        assert_eq!(lines, [2, 2, 4]);
+    }
+
+    #[test]
+    fn a_text_of_very_many_keys_is_cut_and_that_is_told() {
+        let keys = |number| {
+            let keys = (0..number).map(|_| PlainKey::generate().expose().to_owned());
+            let read = read(&keys.collect::<Vec<_>>().join("\n"));
+            (read.pasted.len(), read.is_cut)
+        };
+        assert_eq!(keys(MOST_KEYS), (MOST_KEYS, false));
+        assert_eq!(keys(MOST_KEYS + 1), (MOST_KEYS, true));
+    }
+
     proptest! {
         #[test]
         fn reading_never_panics(text in "(tsend_|admin_|\\PC|[0-9A-Za-z]{0,40}|[….*]){0,12}") {
@@ -277,9 +457,11 @@ mod tests {
         #[test]
         fn nothing_that_is_told_holds_what_was_pasted(tail in "[0-9A-Za-z]{12,60}") {
             let text = format!("tsend_{tail}");
-            if let Err(wrong) = read(&text) {
-                let told = format!("{wrong} {wrong:?}");
-                prop_assert!(!told.contains(&tail[..6]), "{}", told);
+            for (_, pasted) in read(&text).pasted {
+                if let Err(wrong) = pasted {
+                    let told = format!("{wrong} {wrong:?}");
+                    prop_assert!(!told.contains(&tail[..6]), "{}", told);
+                }
             }
         }
     }

@@ -64,6 +64,31 @@ impl Scope {
     }
 }
 
+/// How many domains are named where there is little room; of one more, its name takes no more.
+const FEW: usize = 2;
+
+impl Scope {
+    /// How many of its domains a list names, and how many more there are.
+    pub fn shown(&self) -> (&[ScopedDomain], usize) {
+        match self {
+            Self::AllDomains => (&[], 0),
+            Self::Domains(domains) if domains.len() <= FEW + 1 => (domains, 0),
+            Self::Domains(domains) => (&domains[..FEW], domains.len() - FEW),
+        }
+    }
+
+    /// As people read it where there is little room: `a.test, b.test and 18 more`.
+    pub fn in_short(&self) -> String {
+        match self.shown() {
+            (_, 0) => self.to_string(),
+            (few, more) => {
+                let names: Vec<&str> = few.iter().map(|domain| domain.name.as_str()).collect();
+                format!("{} and {more} more", names.join(", "))
+            }
+        }
+    }
+}
+
 /// `"all"`, or a list of the domains' names.
 impl Serialize for Scope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -105,6 +130,14 @@ mod tests {
         assert!(scope.allows(1) && scope.allows(2));
         assert!(!scope.allows(3));
         assert_eq!(scope.to_string(), "d1.test, d2.test");
+    }
+
+    #[test]
+    fn of_many_domains_two_are_named() {
+        let scope = |number| Scope::from_rows(false, (1..=number).map(domain).collect());
+        assert_eq!(scope(3).in_short(), "d1.test, d2.test, d3.test");
+        assert_eq!(scope(20).in_short(), "d1.test, d2.test and 18 more");
+        assert_eq!(Scope::AllDomains.in_short(), "All domains");
     }
 
     #[test]

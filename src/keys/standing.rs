@@ -1,5 +1,7 @@
 //! Whether a key works, and if not, why.
 
+use std::fmt;
+
 use chrono::NaiveDateTime;
 
 use crate::accounts::event::actor_label;
@@ -17,47 +19,82 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// As people read it.
-    pub fn label(&self) -> &'static str {
+    pub fn status(&self) -> Status {
         match self {
-            Self::Active => "Active",
-            _ => "Inactive",
-        }
-    }
-
-    /// Why a key is not active, as the command line spells it.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Paused(_) => "paused",
-            Self::DomainNotVerified => "domain not verified",
-            Self::AccountPaused => "account paused",
-            Self::Ended(end) => end.how.as_str(),
-        }
-    }
-
-    /// Why a key is not active, as people read it.
-    pub fn reason(&self) -> Option<String> {
-        let told = |what: &str, by: Option<&str>, at: Option<&NaiveDateTime>| {
-            let by = by.map(|by| format!(" by {}", actor_label(by)));
-            let at = at.map(|at| format!(" · {}", clock::ago(at)));
-            Some([what, &by.unwrap_or_default(), &at.unwrap_or_default()].concat())
-        };
-        match self {
-            Self::Active => None,
-            Self::Paused(paused) => told("Paused", paused.by.as_deref(), paused.at.as_ref()),
-            Self::DomainNotVerified => told("Domain not verified", None, None),
-            Self::AccountPaused => told("The account is paused", None, None),
+            Self::Active => Status::Active,
+            Self::Paused(_) => Status::Paused,
+            Self::DomainNotVerified => Status::DomainNotVerified,
+            Self::AccountPaused => Status::AccountPaused,
             Self::Ended(end) => match end.how {
-                EndedHow::Deleted => told("Deleted", end.by.as_deref(), Some(&end.at)),
-                EndedHow::Stopped => told("Stopped", end.by.as_deref(), Some(&end.at)),
-                EndedHow::Expired => told("Expired", None, Some(&end.at)),
+                EndedHow::Deleted => Status::Deleted,
+                EndedHow::Expired => Status::Expired,
+                EndedHow::Stopped => Status::Stopped,
             },
         }
     }
 
+    /// Since when it is so and by whom, as people read it behind the status.
+    pub fn since(&self) -> Option<String> {
+        let (at, by) = match self {
+            Self::Paused(paused) => (paused.at.as_ref(), paused.by.as_deref()),
+            // Nobody does it: its time is over.
+            Self::Ended(end) if end.how == EndedHow::Expired => (Some(&end.at), None),
+            Self::Ended(end) => (Some(&end.at), end.by.as_deref()),
+            Self::Active | Self::DomainNotVerified | Self::AccountPaused => (None, None),
+        };
+        let by = by.map(|by| format!("by {}", actor_label(by)));
+        let parts: Vec<String> = by.into_iter().chain(at.map(clock::ago)).collect();
+        (!parts.is_empty()).then(|| parts.join(" · "))
+    }
+
     pub fn is_active(&self) -> bool {
         *self == Self::Active
+    }
+}
+
+/// The one word for how a key stands, wherever it is told: badges, filters, the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Active,
+    Paused,
+    DomainNotVerified,
+    AccountPaused,
+    Deleted,
+    Expired,
+    /// After it was replaced.
+    Stopped,
+}
+
+impl Status {
+    pub const ALL: [Self; 7] = [
+        Self::Active,
+        Self::Paused,
+        Self::DomainNotVerified,
+        Self::AccountPaused,
+        Self::Deleted,
+        Self::Expired,
+        Self::Stopped,
+    ];
+
+    /// As the command line and its JSON spell it; pages begin it with a capital.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::DomainNotVerified => "domain not verified",
+            Self::AccountPaused => "account paused",
+            Self::Deleted => "deleted",
+            Self::Expired => "expired",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// As pages say it.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, rest) = self.as_str().split_at(1);
+        write!(f, "{}{rest}", first.to_ascii_uppercase())
     }
 }
 

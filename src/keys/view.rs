@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use url::form_urlencoded::{Serializer, parse};
 
 use super::secret::shorten_keys;
+use super::standing::Status;
+use crate::accounts::store::AccountStatus;
 
 const MAX_SEARCH_CHARS: usize = 100;
 
@@ -27,9 +29,8 @@ pub enum Which {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFilter {
-    Active,
-    Paused,
-    DomainNotVerified,
+    /// Those whose badge says this.
+    Of(Status),
     Unused,
     Old,
 }
@@ -172,31 +173,37 @@ impl View {
 }
 
 impl StatusFilter {
-    pub const ALL: [Self; 5] = [
-        Self::Active,
-        Self::Paused,
-        Self::DomainNotVerified,
+    const ALL: [Self; 6] = [
+        Self::Of(Status::Active),
+        Self::Of(Status::Paused),
+        Self::Of(Status::DomainNotVerified),
+        Self::Of(Status::AccountPaused),
         Self::Unused,
         Self::Old,
     ];
 
+    /// Those that some key of an account may have.
+    pub fn offered(account: &AccountStatus) -> impl Iterator<Item = Self> + use<> {
+        let is_paused = *account == AccountStatus::Paused;
+        let can_be = move |one: &Self| is_paused || *one != Self::Of(Status::AccountPaused);
+        Self::ALL.into_iter().filter(can_be)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Active => "active",
-            Self::Paused => "paused",
-            Self::DomainNotVerified => "not-verified",
+            Self::Of(Status::DomainNotVerified) => "not-verified",
+            Self::Of(Status::AccountPaused) => "account-paused",
+            Self::Of(status) => status.as_str(),
             Self::Unused => "unused",
             Self::Old => "old",
         }
     }
 
-    pub fn label(self) -> &'static str {
+    pub fn label(self) -> String {
         match self {
-            Self::Active => "Active",
-            Self::Paused => "Paused",
-            Self::DomainNotVerified => "Domain not verified",
-            Self::Unused => "Unused for 30 days",
-            Self::Old => "Older than 90 days",
+            Self::Of(status) => status.to_string(),
+            Self::Unused => "Unused for 30 days".to_owned(),
+            Self::Old => "Older than 90 days".to_owned(),
         }
     }
 

@@ -16,11 +16,11 @@ impl Volume {
     }
 }
 
-/// `1,204 emails in 24 hours`; nothing, if there were none.
+/// `1,204 emails in the last 24 hours`; nothing, if there were none.
 pub fn daily_label(last_24_hours: i64) -> String {
     match last_24_hours {
         0 => String::new(),
-        number => format!("{} in 24 hours", emails(number)),
+        number => format!("{} in the last 24 hours", emails(number)),
     }
 }
 
@@ -50,10 +50,10 @@ mod tests {
     fn people_read_whole_numbers() {
         for (number, text) in [
             (0, ""),
-            (1, "1 email in 24 hours"),
-            (999, "999 emails in 24 hours"),
-            (1_000, "1,000 emails in 24 hours"),
-            (1_234_567, "1,234,567 emails in 24 hours"),
+            (1, "1 email in the last 24 hours"),
+            (999, "999 emails in the last 24 hours"),
+            (1_000, "1,000 emails in the last 24 hours"),
+            (1_234_567, "1,234,567 emails in the last 24 hours"),
         ] {
             assert_eq!(daily_label(number), text);
         }

@@ -231,7 +231,7 @@ fn pause_and_resume(app: &App, browser: &Browser, has_script: bool, key: &str) {
         Keys::open(browser);
         browser.tab_to("#key-1-more");
     }
-    keys.wait_for_status("Production", "Inactive");
+    keys.wait_for_status("Production", "Paused");
     assert_eq!(app.program(key).verdict(), 403);
     browser.press_enter();
     browser.enter("#key-1-toggle");

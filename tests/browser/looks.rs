@@ -185,8 +185,8 @@ fn delete_two(app: &App) {
 }
 
 /// In each state, from and to addresses as long as they may be.
-fn emails(app: &App) {
-    let long = format!("{}@{LONG_DOMAIN}", "w".repeat(64));
+fn emails(app: &App, domain: &str) {
+    let long = format!("{}@{domain}", "w".repeat(64));
     let words = "550 5.1.1 The email account that you tried to reach does not exist. ".repeat(3);
     let refused = format!("[{{\"email\": \"{long}\", \"reply\": \"{words}\"}}]");
     for (status, ended_at, refused, reply) in [
@@ -298,6 +298,70 @@ fn the_list_and_its_dialogs() {
     visit(&browser, "/api-keys?show=ended", "keys-ended");
 }
 
+/// Names of domains as long as they may be, and many of them on one key.
+#[test]
+fn the_longest_and_the_most_domains() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    let run = |noun: &str, verb: &str, rest: &[&str]| {
+        let arguments = [&[noun, verb, "--account", EMAIL], rest].concat();
+        cli(&app.database, &arguments, "").unwrap();
+    };
+    let labels = ["a", "b", "c"].map(|letter| letter.repeat(63));
+    let longest = format!("{}.{}.test", labels.join("."), "d".repeat(56));
+    assert_eq!(longest.len(), 253);
+    let names: Vec<String> = (1..20).map(|n| format!("shop-{n}.test")).collect();
+    let names = [vec![longest.clone()], names].concat();
+    for name in &names {
+        run("domain", "add", &[name]);
+    }
+    let mut create = vec!["--name", "Shops"];
+    create.extend(names.iter().flat_map(|name| ["--domain", name]));
+    run("key", "create", &create);
+    run(
+        "key",
+        "create",
+        &["--name", &"W".repeat(64), "--domain", &longest],
+    );
+    run("key", "create", &["--name", "Laptop"]);
+    emails(&app, &longest);
+    visit(&browser, "/api-keys", "many-domains-keys");
+    let height = "return document.getElementById('key-1').offsetHeight";
+    resize(&browser, DESKTOP, 800);
+    assert!(browser.script::<i64>(height) < 300);
+    assert_eq!(browser.text("#key-1-domains"), "18 more");
+    Keys::open(&browser).more("Shops", "Pause");
+    look(&browser, "many-domains-pause");
+    browser.press("Cancel");
+    browser.miss("dialog");
+    visit(&browser, "/api-keys/new", "many-domains-new");
+    let overlaps = "
+        const boxes = [...document.querySelectorAll('.sub-choices .choice')].map(c => c.getBoundingClientRect());
+        return boxes.some((box, at) => at > 0 && box.top < boxes[at - 1].bottom) ||
+          [...document.querySelectorAll('.sub-choices .choice > span')].some(s =>
+            s.getBoundingClientRect().bottom > s.parentElement.getBoundingClientRect().bottom + 1)";
+    resize(&browser, PHONE, 800);
+    assert!(!browser.script::<bool>(overlaps));
+    for (path, screen) in [
+        ("/api-keys/1", "key"),
+        ("/api-keys/1/edit", "edit"),
+        ("/api-keys/2/delete", "delete-key"),
+        ("/domains", "domains"),
+        ("/domains/1", "domain"),
+        ("/domains/1/delete", "domain-in-use"),
+        ("/domains/2/delete", "delete-domain"),
+        ("/activity", "activity"),
+        ("/activity/emails", "emails"),
+    ] {
+        visit(&browser, path, &format!("many-domains-{screen}"));
+    }
+    run("key", "delete", &["2"]);
+    run("key", "delete", &["1"]);
+    visit(&browser, "/domains/1/delete", "many-domains-delete");
+    visit(&browser, "/api-keys?show=ended", "many-domains-ended");
+}
+
 #[test]
 fn the_pages_that_change_a_key() {
     let app = App::start(Backend::Sqlite, |_| {});
@@ -362,7 +426,7 @@ fn activity_and_settings() {
     visit(&browser, "/activity?who=nobody", "activity-no-match");
     visit(&browser, "/activity?key=1", "activity-key");
     visit(&browser, "/activity/emails", "emails-none");
-    emails(&app);
+    emails(&app, LONG_DOMAIN);
     visit(&browser, "/activity/emails", "emails");
     visit(&browser, "/docs/api", "docs");
     visit(&browser, "/settings", "settings");

@@ -168,5 +168,42 @@ fn the_row_of_a_new_key_tells_its_first_use_by_itself() {
         browser.script::<String>(said),
         "The key “Shop” was used for the first time."
     );
-    assert_eq!(browser.attribute("#key-1-use", "hx-get"), None);
+    assert_eq!(browser.attribute("#key-1-use", "data-awaits-use"), None);
+}
+
+/// 25 rows that wait ask one question together, less and less often.
+#[test]
+fn a_list_of_new_keys_asks_one_question_with_growing_pauses() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    for n in 0..25 {
+        let name = format!("Key {n}");
+        let create = ["key", "create", "--account", EMAIL, "--name", &name];
+        cli(&app.database, &create, "").unwrap();
+    }
+    // A clock that runs a hundred times as fast, and notes how long the page wanted to wait.
+    let fast = "const later = window.setTimeout;
+        window.pauses = [];
+        window.setTimeout = (action, time, ...rest) => {
+          if (action.name === 'askUses') window.pauses.push(Math.round(time));
+          return later(action, time / 100, ...rest);
+        };";
+    browser.devtools(
+        "Page.addScriptToEvaluateOnNewDocument",
+        serde_json::json!({"source": fast}),
+    );
+    Keys::open(&browser);
+    let pauses = || browser.script::<Vec<i64>>("return window.pauses");
+    browser.wait("it has asked often", || pauses().len() >= 11);
+    let asked: Vec<String> = browser.script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)
+           .filter(name => name.includes('first-uses'))",
+    );
+    let waited = pauses();
+    assert!(asked.len() <= waited.len(), "{asked:?} {waited:?}");
+    assert!(asked.iter().all(|url| url.matches(',').count() == 24));
+    assert_eq!(waited[0], 3_000);
+    assert!(waited.is_sorted() && waited[2] > 6_000, "{waited:?}");
+    assert_eq!(waited[10], 60_000);
 }

@@ -140,7 +140,7 @@ impl<'a> Keys<'a> {
             self.0.see(".lead .badge.paused");
             Keys::open(self.0);
         }
-        self.wait_for_status(name, "Inactive");
+        self.wait_for_status(name, "Paused");
     }
 
     /// Chooses from the menu of a key's row.

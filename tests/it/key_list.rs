@@ -155,10 +155,11 @@ both! {
     fn the_first_use_is_asked_for_without_keeping_anybody_signed_in(app: App) {
         let owner = app.owner();
         let (id, key) = owner.create_key("Shop", "");
-        let path = format!("/api-keys/{id}/first-use");
-        assert!(owner.get("/api-keys").body.contains(&format!("hx-get=\"{path}\"")));
-        let waiting = owner.htmx_get(&path);
-        assert!(waiting.body.contains("Waiting for first use"));
+        let path = format!("/api-keys/first-uses?ids={id}");
+        let list = owner.get("/api-keys").body;
+        assert!(list.contains(&format!("data-awaits-use=\"{id}\"")) && list.contains("Waiting for first use"));
+        let waiting = owner.get(&path);
+        assert_eq!((waiting.status, &*waiting.body), (200, ""));
 
         // An old sign of life stays as old as it is; a page renews it.
         let seen = "SELECT last_seen_at FROM sessions";
@@ -181,19 +182,24 @@ both! {
         assert_eq!(app.program(&key).verify().status, 200);
         until("the use is told", || owner.htmx_get(&path).body.contains("just now"));
         let used = owner.htmx_get(&path).body;
-        assert!(!used.contains("hx-get"));
+        assert!(!used.contains("data-awaits-use"));
         assert!(used.contains("The key “Shop” was used for the first time."));
 
         // Of a key that is gone, of another's and without a session, the asking stops.
         let gone = owner.create_key("Gone", "").0;
         owner.delete_key(gone);
-        assert_eq!(owner.htmx_get(&format!("/api-keys/{gone}/first-use")).status, 286);
-        let of_another = app.stranger().htmx_get(&path);
-        assert_eq!((of_another.status, &*of_another.body), (286, ""));
+        let gone = owner.get(&format!("/api-keys/first-uses?ids={gone}")).body;
+        assert!(!gone.contains("data-awaits-use") && !gone.contains("for the first time"), "{gone}");
+        let stranger = app.stranger();
+        let of_another = stranger.htmx_get(&path);
+        assert_eq!((of_another.status, &*of_another.body), (200, ""));
+        for odd in ["", "x", "x,,-1", "99999999999999999999"] {
+            assert_eq!(stranger.get(&format!("/api-keys/first-uses?ids={odd}")).body, "");
+        }
         shift(old);
         let ended = owner.htmx_get(&path);
-        assert_eq!((ended.status, ended.header("hx-redirect")), (286, None));
-        assert_eq!(app.visitor().htmx_get(&path).status, 286);
+        assert_eq!((ended.status, ended.header("hx-redirect")), (204, None));
+        assert_eq!(app.visitor().htmx_get(&path).status, 204);
     }
 
     fn a_browser_remembers_how_pages_should_look(app: App) {

@@ -340,9 +340,10 @@ both! {
         for _ in 0..3 {
             let paused = owner.post(&format!("/api-keys/{id}/pause"), &[]);
             let path = format!("/api-keys/{id}");
+            let path = format!("{path}?notice=paused");
             assert_eq!((paused.status, paused.location()), (303, Some(&*path)));
             assert_eq!(program.info().status, 403);
-            assert!(owner.get("/api-keys").body.contains(">Inactive</span>"));
+            assert!(owner.get("/api-keys").body.contains(">Paused</span>"));
 
             let row = owner.htmx_post(&format!("/api-keys/{id}/resume"), &[]);
             assert_eq!(row.status, 200);

@@ -156,7 +156,7 @@ both! {
         assert_eq!(gone.location(), Some(&*format!("/api-keys/{id}?notice=ended")));
         let page = owner.get(gone.location().unwrap());
         assert!(page.body.contains("Nothing was changed: this key has ended."));
-        assert!(page.body.contains("Deleted by ada@acme.test"));
+        assert!(page.body.contains(">Deleted</span> by ada@acme.test"));
         assert_eq!(app.program(&key).verdict(), 403);
     }
 
@@ -209,11 +209,11 @@ both! {
 
         owner.post(&path, &[]);
         for page in ["/api-keys", &*format!("/api-keys/{id}")] {
-            assert!(owner.get(page).body.contains("Paused by ada@acme.test · just now"), "{page}");
+            assert!(owner.get(page).body.contains(">Paused</span>") && owner.get(page).body.contains("by ada@acme.test · just now"), "{page}");
         }
         assert_eq!(app.program(&key).verdict(), 403);
         let resumed = owner.post(&format!("/api-keys/{id}/resume"), &[]);
-        assert_eq!(resumed.location(), Some(&*format!("/api-keys/{id}")));
+        assert_eq!(resumed.location(), Some(&*format!("/api-keys/{id}?notice=resumed")));
         assert_eq!(app.program(&key).verdict(), 200);
     }
 
@@ -229,7 +229,7 @@ both! {
         assert_eq!(owner.get("/api-keys").body.matches(">Active</span>").count(), 2);
         cli(&app.database, &["account", "pause", "--account", EMAIL], "").unwrap();
         let body = owner.get("/api-keys").body;
-        assert_eq!(body.matches("The account is paused").count(), 2);
+        assert_eq!(body.matches(">Account paused</span>").count(), 2);
         assert_eq!(body.matches(">Active</span>").count(), 0);
     }
 
@@ -267,13 +267,13 @@ both! {
         owner.post(&format!("/api-keys/{new_id}/resume"), &[]);
 
         let kept = owner.post(&format!("/api-keys/{id}/keep?from={new_id}"), &[]);
-        assert_eq!(kept.location(), Some(&*format!("/api-keys/{new_id}")));
+        assert_eq!(kept.location(), Some(&*format!("/api-keys/{new_id}?notice=kept")));
         assert!(owner.get(&format!("/api-keys/{new_id}")).body
             .contains("It goes on until you stop it."));
 
         owner.post(&format!("/api-keys/{id}/stop"), &[]);
         assert_eq!((app.program(&old).verdict(), app.program(&new).verdict()), (403, 200));
-        assert!(owner.get(&format!("/api-keys/{id}")).body.contains("Stopped by ada@acme.test"));
+        assert!(owner.get(&format!("/api-keys/{id}")).body.contains(">Stopped</span> by ada@acme.test"));
         assert!(!owner.get(&format!("/api-keys/{new_id}")).body.contains("This key replaces"));
         assert_eq!(app.database.number("SELECT key_count FROM accounts"), 1);
     }
@@ -345,10 +345,10 @@ both! {
         assert_eq!(owner.get("/api-keys").key_ids(), [kept]);
         let ended = owner.get("/api-keys?show=ended");
         assert_eq!(ended.key_ids(), [id]);
-        assert!(ended.body.contains("Deleted by ada@acme.test · just now"));
+        assert!(ended.body.contains(">Deleted</span><span class=\"sub\">by ada@acme.test · just now"));
         assert!(ended.body.contains("acme.test"));
         let page = owner.get(&format!("/api-keys/{id}"));
-        assert!(page.body.contains("Deleted by ada@acme.test") && page.body.contains("acme.test"));
+        assert!(page.body.contains(">Deleted</span> by ada@acme.test") && page.body.contains("acme.test"));
         for gone in ["/edit", "/rotate", "/pause", "/delete"] {
             assert!(!page.body.contains(&format!("href=\"/api-keys/{id}{gone}")), "{gone}");
         }
@@ -429,8 +429,215 @@ both! {
 
         owner.delete_key(id);
         let found = find(&owner, &key);
-        assert!(found.body.contains("Deleted by ada@acme.test"), "{}", found.body);
+        assert!(found.body.contains(">Deleted</span><span class=\"sub\">by ada@acme.test"), "{}", found.body);
         assert!(found.body.contains("It has ended for good"));
         assert!(!found.body.contains(&format!("/api-keys/{id}/delete")));
+    }
+
+    fn stopping_a_key_asks_first_with_its_last_use_and_calls(app: App) {
+        let owner = app.owner();
+        let (id, old) = owner.create_key("Shop", "");
+        rotate(&owner, id, &[("overlap", "24h")]);
+        let new_id = id + 1;
+        assert_eq!(app.program(&old).verdict(), 200);
+        let path = format!("/api-keys/{id}/stop");
+        until("the call is counted", || owner.get(&path).body.contains("<strong>1 call</strong>"));
+        let asked = owner.get(&path);
+        for part in ["Stop “<bdi>Shop</bdi>”?", "It was last used", "stops working at once", "Cancel",
+            "Stop key", &format!("action=\"{path}\"")]
+        {
+            assert!(asked.body.contains(part), "{part} in {}", asked.body);
+        }
+        // From the page of its successor it leads back there.
+        let from = format!("{path}?from={new_id}");
+        let dialog = owner.htmx_get(&from).body;
+        assert!(dialog.contains(&format!("action=\"{from}\"")) && !dialog.contains("<html"));
+        for page in [id, new_id] {
+            let page = owner.get(&format!("/api-keys/{page}")).body;
+            assert!(page.contains(&format!("href=\"{path}")), "{page}");
+            assert!(!page.contains(&format!("action=\"{path}")), "{page}");
+        }
+        assert_eq!(app.program(&old).verdict(), 200);
+
+        let stopped = owner.post(&from, &[]);
+        assert_eq!(stopped.location(), Some(&*format!("/api-keys/{new_id}?notice=stopped")));
+        assert_eq!(app.program(&old).verdict(), 403);
+        assert_eq!(owner.get(&path).location(), Some(&*format!("/api-keys/{id}?notice=ended")));
+        let alone = owner.get(&format!("/api-keys/{new_id}/stop"));
+        assert_eq!(alone.location(), Some(&*format!("/api-keys/{new_id}?notice=not-replaced")));
+    }
+
+    fn the_page_of_a_key_says_what_is_so_in_each_state(app: App) {
+        let owner = app.owner();
+        let pair = |name: &str, form: &[(&str, &str)]| {
+            let (id, _) = owner.create_key(name, "");
+            rotate(&owner, id, form);
+            (id, id + 1)
+        };
+        let (going, successor) = pair("Going", &[("overlap", "24h"), ("quiet", "1h")]);
+        let (stopped, _) = pair("Stopped", &[("overlap", "24h")]);
+        owner.post(&format!("/api-keys/{stopped}/stop"), &[]);
+        let (widow, deleted) = pair("Widow", &[("overlap", "24h"), ("quiet", "1h")]);
+        owner.delete_key(deleted);
+        let (expiring, of_expiring) = pair("Expiring", &[("overlap", "7d")]);
+        let (alone, _) = owner.create_key("Alone", "");
+        let (paused, _) = owner.create_key("Paused", "");
+        owner.post(&format!("/api-keys/{paused}/pause"), &[]);
+        let (expired, _) = owner.create_key("Expired", "");
+        let at = |hours: i64| {
+            let at = chrono::Utc::now() + chrono::TimeDelta::minutes(60 * hours + 15);
+            at.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
+        };
+        for (id, hours) in [(expiring, 2), (expired, -2), (stopped, 90)] {
+            app.database.execute(&format!("UPDATE api_keys SET expires_at = '{}' WHERE id = {id}", at(hours)));
+        }
+        // The new key was used, the old one was not.
+        app.database.execute(&format!(
+            "INSERT INTO api_key_uses VALUES ({successor}, '{}', '::1', '')", at(-5)));
+        let flat = |html: &str| {
+            let mut text = String::new();
+            for (at, part) in html.split('<').enumerate() {
+                let (tag, rest) = if at == 0 { ("", part) } else { part.split_once('>').unwrap() };
+                if ["/dt", "/dd", "/p", "/a", "/span"].contains(&tag) {
+                    text.push(' ');
+                }
+                text.push_str(rest);
+            }
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let ahead = ["It stops", "It expires", "It goes on", "Stop this key now", "In 3"];
+        for (id, status, said, not_said) in [
+            (alone, "Active", &["Expires Never"][..], &["Rotation", "It stops", "replace"][..]),
+            (paused, "Paused by ada@acme.test", &["Resume", "Expires Never"], &["It stops"]),
+            (going, "Active", &["This key is replaced by", "New key last used: 4 hours ago.",
+                "This key last used: never.", "It stops in 24 hours", "or when it was not used for an hour",
+                "Last used Never"], &["It goes on"]),
+            (successor, "Active", &["This key replaces", "Old key last used: never",
+                "It stops in 24 hours", "Last used 4 hours ago"], &["It goes on"]),
+            (stopped, "Stopped by ada@acme.test", &["This key was replaced by"], &ahead),
+            (widow, "Active", &["has ended since. It stops in 24 hours"], &["or when it was not used"]),
+            (deleted, "Deleted by ada@acme.test", &["This key replaced", "which goes on", "It stops in 24 hours"],
+                &["or when it was not used", "Stop the old key now"]),
+            (expiring, "Active", &["It expires in 2 hours"], &["It stops"]),
+            (of_expiring, "Active", &["It expires in 2 hours"], &["It stops"]),
+            (expired, "Expired", &["Could send from"], &ahead),
+        ] {
+            let page = owner.get(&format!("/api-keys/{id}")).body;
+            let (_, main) = page.split_once("class=\"main\">").unwrap();
+            let text = flat(main.split("<section class=\"card\" aria-labelledby=\"events-title\"").next().unwrap());
+            for part in [&[status], said].concat() {
+                assert!(text.contains(part), "{id}: {part} in {text}");
+            }
+            for part in not_said {
+                assert!(!text.contains(part), "{id}: {part} in {text}");
+            }
+        }
+    }
+
+    fn all_keys_of_a_pasted_text_are_told_those_that_work_first(app: App) {
+        let owner = app.owner();
+        let (stopped, old) = owner.create_key("Old", "");
+        let (paused, held) = owner.create_key("Held", "");
+        let (active, new) = owner.create_key("New", "");
+        owner.delete_key(stopped);
+        owner.post(&format!("/api-keys/{paused}/pause"), &[]);
+        let swapped = if new.ends_with('0') { "1" } else { "0" };
+        let mistyped = format!("{}{swapped}", &new[..43]);
+        let unknown = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
+        let text = format!("old={old} new={new}\nheld: {}…{}\n{unknown}\n{mistyped} {new}\n", &held[..8], &held[40..]);
+        let answer = owner.post("/api-keys/find", &[("pasted", &text)]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        for key in [&old[..], &new, &mistyped, unknown] {
+            assert!(!answer.body.contains(&key[8..40]), "{}", answer.body);
+        }
+        let places = [active, paused, stopped].map(|id| {
+            answer.body.find(&format!("<p><a href=\"/api-keys/{id}\">")).expect("a key of the text")
+        });
+        assert!(places.is_sorted(), "{}", answer.body);
+        assert_eq!(answer.body.matches("<div class=\"found\">").count(), 3);
+        for part in ["Line 3: This is a whole key, but none", "Line 4: A character is missing or mistyped"] {
+            assert!(answer.body.contains(part), "{part} in {}", answer.body);
+        }
+        assert!(answer.body.contains("<textarea"));
+        let told = cli(&app.database, &["key", "find", "--account", EMAIL], &text).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines.len(), 4, "{told}");
+        assert!(lines[0].contains("“New”") && lines[0].contains("which works"), "{told}");
+        assert!(lines[1].starts_with("This looks like “Held”"), "{told}");
+        assert!(lines[2].contains("“Old”") && lines[2].contains("was deleted"), "{told}");
+        assert_eq!(lines[3], format!("Number: {active}, {paused}, {stopped}"));
+        let in_vain = cli(&app.database, &["key", "find", "--account", EMAIL], &format!("{unknown}\n{mistyped}"));
+        assert!(in_vain.unwrap_err().contains("Line 2:"));
+    }
+
+    fn a_status_has_one_word_in_badge_filter_page_and_command_line(app: App) {
+        let owner = app.owner();
+        let pending = owner.add_domain("pending.test");
+        owner.create_key("active", "");
+        owner.create_key("paused", &pending);
+        owner.create_key("domain not verified", &pending);
+        owner.create_key("deleted", "");
+        owner.post("/api-keys/2/pause", &[]);
+        owner.delete_key(4);
+        let compare = || {
+            let list = owner.get("/api-keys").body;
+            let told = ["", "--ended"].map(|ended| {
+                let mut list = vec!["key", "list", "--account", EMAIL];
+                list.extend(Some(ended).filter(|flag| !flag.is_empty()));
+                cli(&app.database, &list, "").unwrap()
+            });
+            for line in told.iter().flat_map(|text| text.lines()) {
+                let cells: Vec<&str> = line.split('\t').collect();
+                let (id, word) = (cells[0], cells[2]);
+                let label = format!("{}{}", word[..1].to_uppercase(), &word[1..]);
+                let page = owner.get(&format!("/api-keys/{id}")).body;
+                assert!(page.contains(&format!(">{label}</span>")), "{label} in {page}");
+                if cells.len() == 7 {
+                    continue;
+                }
+                let (option, _) = list.split_once(&format!(">{label}</option>")).expect(&label);
+                let value = option.rsplit('"').nth(1).unwrap();
+                let found = owner.get(&format!("/api-keys?status={value}"));
+                assert!(found.key_ids().contains(&id.parse().unwrap()), "{label}");
+                let badges = found.body.matches(&format!(">{label}</span>")).count();
+                assert_eq!(badges, found.key_ids().len(), "{label}");
+            }
+        };
+        compare();
+        cli(&app.database, &["account", "pause", "--account", EMAIL], "").unwrap();
+        compare();
+    }
+
+    fn a_form_that_comes_back_begins_at_the_first_wrong_field(app: App) {
+        let owner = app.owner();
+        let (id, _) = owner.create_key("Shop", "");
+        let version = owner.get(&format!("/api-keys/{id}/edit")).field("version");
+        let edit = [("version", &*version), ("name", "Shop"), ("scope", "all"), ("expiry", "keep")];
+        let edit_path = format!("/api-keys/{id}/edit");
+        let rotate_path = format!("/api-keys/{id}/rotate");
+        for (path, base, wrong, begins) in [
+            (&*edit_path, &edit[..], &[("name", "")][..], "id=\"key-name\""),
+            (&edit_path, &edit, &[("scope", "")], "name=\"scope\" value=\"all\""),
+            (&edit_path, &edit, &[("expiry", "8"), ("senders", "<x>")], "id=\"key-expiry\""),
+            (&edit_path, &edit, &[("expiry", "date"), ("expires_on", "2020-01-01")], "id=\"key-expires-on\""),
+            (&edit_path, &edit, &[("senders", "<x>"), ("recipients", "<x>")], "id=\"key-senders\""),
+            (&edit_path, &edit, &[("recipients", "<x>")], "id=\"key-recipients\""),
+            ("/api-keys", &edit, &[("senders", "<x>")], "id=\"key-senders\""),
+            (&rotate_path, &[], &[("overlap", "8d")], "name=\"overlap\" value=\"now\""),
+            (&rotate_path, &[], &[("overlap", "1h"), ("quiet", "2h")], "id=\"quiet\""),
+            (&rotate_path, &[], &[("overlap", "1h"), ("expiry", "9")], "id=\"key-expiry\""),
+            ("/domains", &[], &[("name", "x y")], "id=\"name\""),
+            ("/settings/title", &[], &[("title", "")], "id=\"account-title\""),
+            ("/settings/password", &[], &[("current", PASSWORD), ("new", "short")], "id=\"new-password\""),
+            ("/api-keys/find", &[], &[("pasted", "nothing")], "id=\"pasted\""),
+        ] {
+            let answer = owner.post(path, &[base, wrong].concat());
+            assert_eq!(answer.status, 422, "{path} {wrong:?}");
+            let focused: Vec<&str> = answer.body.split('<').filter(|tag| {
+                tag.split('>').next().unwrap().contains(" autofocus")
+            }).collect();
+            let first = focused.first().expect("a field with the focus");
+            assert!(first.contains(begins), "{path} {wrong:?}: {focused:?}");
+        }
     }
 }

@@ -242,7 +242,7 @@ both! {
         until("its use is written", || {
             !cell(&owner.get("/api-keys").body, busy).contains("Waiting for first use")
         });
-        let shown = "2 emails in 24 hours";
+        let shown = "2 emails in the last 24 hours";
         let list = owner.get("/api-keys").body;
         assert!(cell(&list, busy).contains(shown), "{list}");
         assert!(!cell(&list, quiet).contains("emails in"), "{list}");
@@ -251,13 +251,22 @@ both! {
 
         // Wherever a row or a cell is shown anew.
         let path = |what: &str| format!("/api-keys/{busy}{what}");
-        assert!(cell(&owner.htmx_get(&path("/first-use")).body, busy).contains(shown));
+        assert!(cell(&owner.get(&format!("/api-keys/first-uses?ids={busy}")).body, busy).contains(shown));
         let pause = owner.same_origin("POST", &path("/pause")).header("hx-request", "true");
         let paused = owner.send(pause.header("hx-current-url", app.url("/api-keys")));
         assert!(cell(&paused.body, busy).contains(shown), "{paused:?}");
         let resume = owner.same_origin("POST", &path("/resume")).header("hx-request", "true");
         let resumed = owner.send(resume.header("hx-current-url", app.url("/api-keys")));
         assert!(cell(&resumed.body, busy).contains(shown), "{resumed:?}");
+        // What stands below the list is counted anew with the row, and said is what was done.
+        for fresh in [&resumed.body, &owner.get(&format!("/api-keys/first-uses?ids={busy}")).body] {
+            let foot = format!("<span id=\"email-count\" hx-swap-oob=\"innerHTML\">{all}");
+            assert!(fresh.contains(&foot), "{fresh}");
+        }
+        assert!(resumed.body.contains("hx-swap-oob=\"innerHTML\">The key “Busy” is resumed."));
+        until("the calls are counted", || {
+            owner.get(&path("/delete")).body.contains("2 calls and 2 emails")
+        });
 
         assert!(owner.get(&path("")).body.contains(&format!("<dd id=\"key-volume\">{all}")));
         let none = owner.get(&format!("/api-keys/{quiet}")).body;

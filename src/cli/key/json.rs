@@ -85,7 +85,7 @@ impl<'a> KeyJson<'a> {
             scope: &key.scope,
             senders: AllowedJson::of(&key.rule.senders),
             recipients: AllowedJson::of(&key.rule.recipients),
-            status: key.standing(&account).as_str(),
+            status: key.standing(&account).status().as_str(),
             created_at: clock::rfc3339(&key.created_at),
             expires_at: instant(key.expires_at),
             last_used_at: instant(key.last_used_at()),

@@ -14,12 +14,12 @@ use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{self as accounts_store, AccountStatus};
 use crate::clock;
 use crate::db::Db;
-use crate::keys::find::identify;
-use crate::keys::store::{self, Found, Key, Peer, Standing};
+use crate::keys::find::{Other, identify};
+use crate::keys::store::{self, Found, Key, NextEnd, Peer, Standing};
 use crate::keys::view::Which;
 
 const EVENTS: i64 = 20;
-/// More is no line that somebody copied.
+/// More is nothing that somebody copied.
 const MOST_PASTED: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
@@ -75,7 +75,7 @@ pub fn list(db: &Db, args: &ListArgs) -> Outcome {
             "{}\t{}\t{}\t{}\t{by}{}\t{}",
             key.id,
             key.truncated,
-            key.standing(&status).as_str(),
+            key.standing(&status).status().as_str(),
             clock::rfc3339(&at),
             key.scope,
             key.name
@@ -146,11 +146,13 @@ fn tell(shown: &Shown) -> Outcome {
             line(what, &format_args!("{} {}", peer.id, peer.truncated))?;
         }
     }
-    if let Some(how) = stops(key.stops_at, key.stops_when_quiet) {
+    if !key.has_ended()
+        && let Some(how) = stops(&key.next_end())
+    {
         line("Stops", &how)?;
     }
     if let Some(old) = &key.predecessor {
-        line("Old key", &old_key(old))?;
+        line("Old key", &old_key(key, old))?;
     }
     for event in &shown.events {
         print(event_line(event))?;
@@ -169,7 +171,7 @@ fn standing(standing: &Standing) -> String {
         Standing::Ended(end) => since(Some(&end.at), end.by.as_deref()),
         _ => String::new(),
     };
-    format!("{}{since}", standing.as_str())
+    format!("{}{since}", standing.status().as_str())
 }
 
 fn expiry(key: &Key) -> String {
@@ -196,10 +198,13 @@ fn last_use(key: &Key) -> String {
     }
 }
 
-fn stops(at: Option<NaiveDateTime>, when_quiet: Option<chrono::TimeDelta>) -> Option<String> {
+/// How a key that was replaced stops by itself, if its expiry does not come first.
+fn stops(next: &NextEnd) -> Option<String> {
+    let at = next.at.filter(|_| !next.is_expiry);
     let at = at.map(|at| format!("{}, in {}", clock::rfc3339(&at), clock::left(&at)));
-    let quiet =
-        when_quiet.map(|quiet| format!("when it was not used for {}", clock::hours(&quiet)));
+    let quiet = next
+        .when_quiet
+        .map(|quiet| format!("when it was not used for {}", clock::hours(&quiet)));
     match (at, quiet) {
         (None, None) => None,
         (at, quiet) => Some(
@@ -212,12 +217,14 @@ fn stops(at: Option<NaiveDateTime>, when_quiet: Option<chrono::TimeDelta>) -> Op
 }
 
 /// Whether the key that is replaced can be done without.
-fn old_key(old: &Peer) -> String {
+fn old_key(key: &Key, old: &Peer) -> String {
     let used = old.last_used_at.as_ref().map(clock::rfc3339);
     let used = used.map_or("never used".to_owned(), |at| format!("last used {at}"));
-    match stops(old.stops_at, old.stops_when_quiet) {
-        None => format!("{used}; goes on until it is stopped"),
-        Some(how) => format!("{used}; stops {how}"),
+    let next = old.next_end(key);
+    match (stops(&next), next.at) {
+        (Some(how), _) => format!("{used}; stops {how}"),
+        (None, Some(at)) => format!("{used}; expires {}", clock::rfc3339(&at)),
+        (None, None) => format!("{used}; goes on until it is stopped"),
     }
 }
 
@@ -243,20 +250,29 @@ fn printable(text: &str) -> String {
 
 pub fn find(db: &Db, args: &FindArgs) -> Outcome {
     let pasted = read_pasted()?;
-    let (identified, status) = db.write_blocking(|conn| {
+    let (mut findings, status) = db.write_blocking(|conn| {
         let account = find_account(conn, &args.account)?;
-        let identified = identify(conn, account, pasted.expose_secret())?;
-        Ok::<_, Failure>((identified, accounts_store::find(conn, account)?.status))
+        let findings = identify(conn, account, pasted.expose_secret())?;
+        Ok::<_, Failure>((findings, accounts_store::find(conn, account)?.status))
     })?;
-    let sentence = identified.sentence(status);
-    match identified.keys() {
-        [] => Err(sentence),
-        keys => {
-            print(sentence)?;
-            let ids: Vec<String> = keys.iter().map(|key| key.id.to_string()).collect();
-            print(format_args!("Number: {}", ids.join(", ")))
-        }
+    findings.sort(status);
+    let others = findings.others.iter().map(Other::sentence);
+    let others: Vec<String> = others.chain(findings.cut()).collect();
+    if findings.keys.is_empty() {
+        return Err(others.join("\n"));
     }
+    for found in &findings.keys {
+        print(found.sentence(status))?;
+    }
+    let ids = findings.keys.iter().map(|found| found.key.id.to_string());
+    print(format_args!(
+        "Number: {}",
+        ids.collect::<Vec<_>>().join(", ")
+    ))?;
+    for other in others {
+        eprintln!("{other}");
+    }
+    Ok(())
 }
 
 /// Never from an argument: those are seen by others, and kept in a shell's history.

@@ -28,7 +28,7 @@ pub enum Command {
     List(look::ListArgs),
     /// Show all about a key, and what happened to it lately
     Show(look::ShowArgs),
-    /// Tell which key it is that stands in a line on standard input, or what is wrong with it
+    /// Tell which keys stand in a text on standard input, a line for each, or what is wrong with them
     Find(look::FindArgs),
     /// Change what is given, and nothing else
     Edit(change::EditArgs),

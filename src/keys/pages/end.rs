@@ -4,8 +4,10 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 use serde::Deserialize;
 
-use super::super::store::{self, Found, Key};
-use super::{KeyList, find_live, fresh_list, live, path_of, sent, shown_list, to_ended};
+use super::super::store::{self, Found, Key, NextEnd, Peer};
+use super::{
+    Emails, KeyList, emails_of, find_live, fresh_list, live, path_of, shown_list, to_ended,
+};
 use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn, ThisSession};
 use crate::accounts::store::{AccountId, AccountStatus, User};
@@ -13,15 +15,36 @@ use crate::app::State;
 use crate::db::{self, Connection};
 use crate::http::{Error, page};
 
-/// The question before a key is paused or deleted.
+/// What somebody is asked about before it is done to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Pause,
+    Delete,
+    /// Of a key that was replaced.
+    Stop,
+}
+
+impl Question {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Pause => "Pause",
+            Self::Delete => "Delete",
+            Self::Stop => "Stop",
+        }
+    }
+}
+
+/// The question before a key is paused, deleted or stopped.
 #[derive(Template)]
 #[template(path = "keys/confirm.html", blocks = ["confirm"])]
 struct ConfirmPage {
     user: User,
     key: Key,
-    /// How many calls were accepted in the last 24 hours.
-    calls: i64,
-    is_pause: bool,
+    question: Question,
+    /// The key on whose page it was asked.
+    origin: i64,
+    /// What it did in the last 24 hours, if anything.
+    lately: Option<String>,
     is_fragment: bool,
     /// What was typed for the key's name.
     typed: String,
@@ -34,31 +57,60 @@ impl ConfirmPage {
         request: &HttpRequest,
         user: User,
         key: Key,
-        is_pause: bool,
+        question: Question,
     ) -> Result<Self, Error> {
         let (account, id) = (user.account, key.id);
-        let history = state
+        let (history, volume) = state
             .db
-            .read(move |conn| store::history(conn, account, id))
+            .read(move |conn| {
+                let history = store::history(conn, account, id)?;
+                Ok::<_, db::Error>((history, store::volume_of_key(conn, account, id)?))
+            })
             .await?;
+        let calls = history.hours.iter().map(|hour| hour.accepted).sum();
         Ok(Self {
             user,
             key,
-            calls: history.hours.iter().map(|hour| hour.accepted).sum(),
-            is_pause,
+            question,
+            origin: id,
+            lately: calls_and_emails(calls, volume.last_24_hours),
             is_fragment: page::is_htmx(request),
             typed: String::new(),
             error: None,
         })
     }
 
-    fn verb(&self) -> &'static str {
-        if self.is_pause { "pause" } else { "delete" }
+    /// Where the answer goes.
+    fn action(&self) -> String {
+        let verb = self.question.verb().to_lowercase();
+        let path = format!("{}/{verb}", path_of(self.key.id));
+        match self.origin == self.key.id {
+            true => path,
+            false => format!("{path}?from={}", self.origin),
+        }
     }
 
-    /// A key that somebody uses is deleted only by who types its name.
+    fn is_pause(&self) -> bool {
+        self.question == Question::Pause
+    }
+
+    /// A key that somebody uses is deleted only by who types its name. One that was replaced is
+    /// stopped without: there is another key in its place.
     fn asks_name(&self) -> bool {
-        !self.is_pause && self.key.is_in_use()
+        self.question == Question::Delete && self.key.is_in_use()
+    }
+
+    /// How the key that this one replaces ends by itself after what is asked about.
+    fn next_end_of(&self, old: &Peer) -> NextEnd {
+        let next = old.next_end(&self.key);
+        match self.question {
+            Question::Pause => next,
+            // Only beside its successor it stops when it is quiet.
+            Question::Delete | Question::Stop => NextEnd {
+                when_quiet: None,
+                ..next
+            },
+        }
     }
 
     fn answer(&self, answer: HttpResponseBuilder) -> Result<HttpResponse, Error> {
@@ -69,6 +121,24 @@ impl ConfirmPage {
     }
 }
 
+/// `3 calls and 12 emails`: one call may carry many, and one that only asks carries none.
+fn calls_and_emails(calls: i64, emails: i64) -> Option<String> {
+    let count = |number: i64, noun: &str| {
+        let plural = if number == 1 { "" } else { "s" };
+        format!("{number} {noun}{plural}")
+    };
+    match (calls, emails) {
+        (0, 0) => None,
+        (calls, 0) => Some(count(calls, "call")),
+        (0, emails) => Some(count(emails, "email")),
+        (calls, emails) => Some(format!(
+            "{} and {}",
+            count(calls, "call"),
+            count(emails, "email")
+        )),
+    }
+}
+
 /// `GET /api-keys/{id}/pause`: names the key and what pausing it does.
 pub async fn confirm_pause(
     state: web::Data<State>,
@@ -76,7 +146,7 @@ pub async fn confirm_pause(
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    confirm(&state, &request, user, *id, true).await
+    confirm(&state, &request, user, *id, Question::Pause, *id).await
 }
 
 /// `GET /api-keys/{id}/delete`: names the key and what deleting it does.
@@ -86,7 +156,19 @@ pub async fn confirm_delete(
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    confirm(&state, &request, user, *id, false).await
+    confirm(&state, &request, user, *id, Question::Delete, *id).await
+}
+
+/// `GET /api-keys/{id}/stop`: names the key that was replaced and what stopping it does.
+pub async fn confirm_stop(
+    state: web::Data<State>,
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+    id: web::Path<i64>,
+    from: web::Query<Origin>,
+) -> Result<HttpResponse, Error> {
+    let origin = from.from.unwrap_or(*id);
+    confirm(&state, &request, user, *id, Question::Stop, origin).await
 }
 
 async fn confirm(
@@ -94,13 +176,17 @@ async fn confirm(
     request: &HttpRequest,
     user: User,
     id: i64,
-    is_pause: bool,
+    question: Question,
+    origin: i64,
 ) -> Result<HttpResponse, Error> {
     let Some(key) = find_live(state, &user, id).await? else {
         return Ok(to_ended(request, id));
     };
-    let page = ConfirmPage::new(state, request, user, key, is_pause).await?;
-    page.answer(HttpResponse::Ok())
+    if question == Question::Stop && key.successor.is_none() {
+        return Ok(page::redirect(request, &path_with(id, "not-replaced")));
+    }
+    let page = ConfirmPage::new(state, request, user, key, question).await?;
+    ConfirmPage { origin, ..page }.answer(HttpResponse::Ok())
 }
 
 /// What takes the place of the dialog after a change, and the list beside it.
@@ -135,7 +221,7 @@ pub async fn delete(
         && key.is_in_use()
         && form.name.trim() != key.name
     {
-        let mut page = ConfirmPage::new(&state, &request, user, key, false).await?;
+        let mut page = ConfirmPage::new(&state, &request, user, key, Question::Delete).await?;
         page.typed = form.name;
         page.error = Some("This is not the name of the key. Nothing was deleted.");
         return page.answer(HttpResponse::UnprocessableEntity());
@@ -165,7 +251,7 @@ pub async fn pause(
         return Ok(to_ended(&request, id));
     };
     let said = format!("The key “{}” is paused.", key.name);
-    changed(&state, &request, &user, said, &path_of(id)).await
+    changed(&state, &request, &user, said, &path_with(id, "paused")).await
 }
 
 /// Changes a key as one of the store's functions does. Gives what that returns.
@@ -200,13 +286,14 @@ async fn changed(
     }
 }
 
+/// A row in the place of the one that is shown, and what is said and counted beside it.
 #[derive(Template)]
-#[template(path = "keys/_row.html")]
-struct RowFragment {
+#[template(path = "keys/_resumed.html")]
+struct ResumedFragment {
+    said: String,
     key: Key,
-    /// How many emails it had, as people read it.
-    sent: String,
     account_status: AccountStatus,
+    emails: Emails,
 }
 
 /// `POST /api-keys/{id}/resume`
@@ -222,15 +309,19 @@ pub async fn resume(
 ) -> Result<HttpResponse, Error> {
     let id = *id;
     let found = change(&state, &user, session, actor, id, store::resume).await?;
-    match live(found)? {
-        None => Ok(to_ended(&request, id)),
-        Some(key) if shown_list(&request).is_some() => page::html(&RowFragment {
-            sent: sent(&state, &user, id).await?,
-            key,
-            account_status: user.account_status,
-        }),
-        Some(_) => Ok(page::redirect(&request, &path_of(id))),
+    let Some(key) = live(found)? else {
+        return Ok(to_ended(&request, id));
+    };
+    if shown_list(&request).is_none() {
+        return Ok(page::redirect(&request, &path_with(id, "resumed")));
     }
+    let emails = emails_of(&state, &user, vec![id]).await?;
+    page::html(&ResumedFragment {
+        said: format!("The key “{}” is resumed.", key.name),
+        key,
+        account_status: user.account_status,
+        emails,
+    })
 }
 
 /// Where the button stands: on the page of the key, or of the one that replaces it.
@@ -253,7 +344,7 @@ pub async fn stop(
 ) -> Result<HttpResponse, Error> {
     let id = *id;
     let found = change(&state, &user, session, actor, id, store::stop).await?;
-    after_rotation(&request, found, id, from.from)
+    after_rotation(&request, found, id, from.from, "stopped")
 }
 
 /// `POST /api-keys/{id}/keep`: a key that was replaced does not stop by itself any more.
@@ -270,7 +361,7 @@ pub async fn keep_going(
 ) -> Result<HttpResponse, Error> {
     let id = *id;
     let found = change(&state, &user, session, actor, id, store::keep_going).await?;
-    after_rotation(&request, found, id, from.from)
+    after_rotation(&request, found, id, from.from, "kept")
 }
 
 fn after_rotation(
@@ -278,9 +369,21 @@ fn after_rotation(
     found: Found,
     id: i64,
     from: Option<i64>,
+    notice: &str,
 ) -> Result<HttpResponse, Error> {
-    match live(found)? {
-        Some(_) => Ok(page::redirect(request, &path_of(from.unwrap_or(id)))),
-        None => Ok(to_ended(request, id)),
-    }
+    let Some(key) = live(found)? else {
+        return Ok(to_ended(request, id));
+    };
+    let notice = match (notice, &key.successor) {
+        // Its successor ended meanwhile, so that nothing was stopped.
+        ("stopped", None) => "not-replaced",
+        (notice, _) => notice,
+    };
+    let to = path_with(from.unwrap_or(id), notice);
+    Ok(page::redirect(request, &to))
+}
+
+/// The page of a key, with what it is to say.
+fn path_with(id: i64, notice: &str) -> String {
+    format!("{}?notice={notice}", path_of(id))
 }

@@ -1,11 +1,11 @@
-//! From a key that somebody has in hand, maybe a leaked one, to its row.
+//! From keys that somebody has in hand, maybe leaked ones, to their rows.
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::super::find::{Identified, identify};
+use super::super::find::{Findings, FoundBy, MOST_KEYS, identify};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User};
 use crate::app::State;
@@ -17,7 +17,7 @@ struct FindPage {
     account_status: AccountStatus,
     user: User,
     /// What was found, if something was asked. Never what was pasted.
-    found: Option<Identified>,
+    found: Option<Findings>,
 }
 
 /// `GET /api-keys/find`
@@ -26,12 +26,22 @@ pub async fn find_form(SignedIn(user): SignedIn) -> Result<HttpResponse, Error> 
 }
 
 impl FindPage {
-    fn new(user: User, found: Option<Identified>) -> Self {
+    fn new(user: User, mut found: Option<Findings>) -> Self {
+        if let Some(found) = &mut found {
+            found.sort(user.account_status);
+        }
         Self {
             account_status: user.account_status,
             user,
             found,
         }
+    }
+
+    /// Whether nothing was found, so that the field is to be filled in again.
+    fn is_in_vain(&self) -> bool {
+        self.found
+            .as_ref()
+            .is_some_and(|found| found.keys.is_empty())
     }
 }
 
@@ -52,10 +62,9 @@ pub async fn find_pasted(
         .db
         .read(move |conn| identify(conn, account, form.pasted.expose_secret()))
         .await?;
-    let is_found = !found.keys().is_empty();
     let page = FindPage::new(user, Some(found));
-    match is_found {
-        true => page::html(&page),
-        false => page::unprocessable(&page),
+    match page.is_in_vain() {
+        true => page::unprocessable(&page),
+        false => page::html(&page),
     }
 }

@@ -149,6 +149,26 @@ impl KeyForm {
         }
     }
 
+    /// Whether the focus begins at a field: the first that is wrong, else the name.
+    pub fn starts_at(&self, field: &str) -> bool {
+        let errors = &self.errors;
+        let in_order = [
+            ("form", &errors.form),
+            ("name", &errors.name),
+            ("scope", &errors.scope),
+            ("expiry", &errors.expiry),
+            ("description", &errors.description),
+            ("senders", &errors.senders),
+            ("recipients", &errors.recipients),
+        ];
+        let mut wrong = in_order.iter().filter(|(_, error)| error.is_some());
+        let first = wrong.next().map_or("name", |(field, _)| field);
+        match (first, self.expiry.as_str()) {
+            ("expiry", "date") => field == "date",
+            (first, _) => field == first,
+        }
+    }
+
     pub fn has_domain(&self, id: &i64) -> bool {
         self.domain_ids.contains(id)
     }

@@ -22,16 +22,19 @@ use super::volume::{Volume, daily_label};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
 use crate::app::State;
+use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::{Error, page, preferences};
 
 pub use edit::{edit, save};
-pub use end::{confirm_delete, confirm_pause, delete, keep_going, pause, resume, stop};
+pub use end::{
+    confirm_delete, confirm_pause, confirm_stop, delete, keep_going, pause, resume, stop,
+};
 pub use find::{find_form, find_pasted};
 pub use new::{create, new};
 pub use rotate::{rotate, rotate_form};
 pub use show::show;
-pub use waiting::first_use;
+pub use waiting::first_uses;
 
 const PER_PAGE: i64 = 25;
 /// To count more would take long, and tell nothing more.
@@ -40,10 +43,7 @@ const MOST_WAITING: usize = 1_000;
 /// The list, on its page and in answers that change it.
 struct KeyList {
     keys: Vec<Key>,
-    /// How many emails each of them had in the last 24 hours, if any.
-    sent: HashMap<i64, i64>,
-    /// Of the whole account.
-    volume: Volume,
+    emails: Emails,
     account_status: AccountStatus,
     view: View,
     /// For the filter by domain.
@@ -67,11 +67,6 @@ impl KeyList {
     /// The orders that it can have.
     fn orders(&self) -> Vec<(Sort, &'static str)> {
         Sort::all(self.view.which)
-    }
-
-    /// How many emails a key had, as people read it.
-    fn sent(&self, id: &i64) -> String {
-        daily_label(self.sent.get(id).copied().unwrap_or_default())
     }
 
     /// How many there are, as people read it.
@@ -186,8 +181,10 @@ async fn key_list(state: &State, user: &User, view: View, page: i64) -> Result<K
             };
             let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
             Ok::<_, Error>(KeyList {
-                sent: store::count_emails_of_keys(conn, account, &ids)?,
-                volume: store::volume_of_account(conn, account)?,
+                emails: Emails {
+                    of_keys: store::count_emails_of_keys(conn, account, &ids)?,
+                    of_account: store::volume_of_account(conn, account)?,
+                },
                 keys,
                 account_status: status,
                 view,
@@ -261,12 +258,32 @@ async fn find_key(state: &State, user: &User, id: i64) -> Result<Key, Error> {
     }
 }
 
-/// How many emails a key had in the last 24 hours, as people read it.
-async fn sent(state: &State, user: &User, id: i64) -> Result<String, Error> {
+/// How many emails there were in the last 24 hours.
+struct Emails {
+    /// Of each of some keys, if it had any.
+    of_keys: HashMap<i64, i64>,
+    /// Of the whole account.
+    of_account: Volume,
+}
+
+impl Emails {
+    /// Of a key, as people read it.
+    fn label(&self, id: &i64) -> String {
+        daily_label(self.of_keys.get(id).copied().unwrap_or_default())
+    }
+}
+
+async fn emails_of(state: &State, user: &User, ids: Vec<i64>) -> Result<Emails, Error> {
     let account = user.account;
-    let count = move |conn: &mut _| store::count_emails_of_keys(conn, account, &[id]);
-    let sent = state.db.read(count).await?;
-    Ok(daily_label(sent.get(&id).copied().unwrap_or_default()))
+    Ok(state
+        .db
+        .read(move |conn| {
+            Ok::<_, db::Error>(Emails {
+                of_keys: store::count_emails_of_keys(conn, account, &ids)?,
+                of_account: store::volume_of_account(conn, account)?,
+            })
+        })
+        .await?)
 }
 
 /// One key, if it has not ended.

@@ -74,6 +74,32 @@ impl RotatePage {
         ]
     }
 
+    /// Whether the focus begins at a field: the first that is wrong, else the first.
+    fn starts_at(&self, field: &str) -> bool {
+        let in_order = [
+            ("form", &self.form_error),
+            ("overlap", &self.overlap_error),
+            ("quiet", &self.quiet_error),
+            ("expiry", &self.expiry_error),
+        ];
+        let mut wrong = in_order.iter().filter(|(_, error)| error.is_some());
+        let first = wrong.next().map_or("overlap", |(field, _)| field);
+        match (first, self.form.expiry.as_str()) {
+            ("expiry", "date") => field == "date",
+            (first, _) => field == first,
+        }
+    }
+
+    /// Whether a choice has the focus first: the chosen one, else the first of them.
+    fn is_first_choice(&self, value: &str) -> bool {
+        let is_known = self
+            .overlaps()
+            .iter()
+            .any(|(v, ..)| *v == self.form.overlap);
+        let first = if is_known { &self.form.overlap } else { "now" };
+        self.starts_at("overlap") && value == first
+    }
+
     /// Reads the form; what is wrong is noted beside the fields.
     fn parse(&mut self) -> Option<Rotation> {
         let overlap = match self.form.overlap.as_str() {

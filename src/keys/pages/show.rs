@@ -2,6 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use chrono::NaiveDateTime;
 use serde::Deserialize;
 
 use super::super::chart::Usage;
@@ -12,6 +13,7 @@ use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{User, find_user};
 use crate::app::State;
+use crate::clock;
 use crate::db;
 use crate::http::{Error, page};
 
@@ -21,6 +23,7 @@ const EVENTS: i64 = 10;
 #[template(path = "keys/show.html")]
 struct ShowPage {
     standing: Standing,
+    ended_at: Option<NaiveDateTime>,
     /// Who made it.
     creator: String,
     usage: Usage,
@@ -67,6 +70,7 @@ pub async fn show(
         .await?;
     let (key, creator, usage, volume, events) = found.ok_or(Error::NotFound)?;
     page::html(&ShowPage {
+        ended_at: key.end_by(clock::now()).map(|end| end.at),
         standing: key.standing(&user.account_status),
         creator: creator.unwrap_or_else(|| "the operator".to_owned()),
         usage,
@@ -75,6 +79,13 @@ pub async fn show(
         notice: match query.notice.as_deref() {
             Some("saved") => Some("The changes are saved. They hold from now on."),
             Some("same") => Some("Nothing was changed."),
+            Some("paused") => Some("The key is paused."),
+            Some("resumed") => Some("The key is resumed."),
+            Some("stopped") => Some("The old key was stopped. It no longer works."),
+            Some("kept") => Some("It does not stop by itself any more."),
+            Some("not-replaced") => {
+                Some("Nothing was stopped: no other key replaces this one. To end it, delete it.")
+            }
             Some("ended") => Some("Nothing was changed: this key has ended."),
             _ => None,
         },

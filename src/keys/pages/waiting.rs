@@ -1,57 +1,64 @@
-//! Whether a new key was used, asked by the list that shows it, again and again.
+//! Whether new keys were used, asked by the list that shows them, again and again.
 
-use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, HttpResponseBuilder, web};
+use actix_web::{HttpResponse, web};
 use askama::Template;
+use serde::Deserialize;
 
-use super::super::store::{Found, Key};
-use super::{find, sent};
+use super::super::store::{self, Key};
+use super::{Emails, PER_PAGE, emails_of};
 use crate::accounts::session::SignedIn;
 use crate::app::State;
 use crate::http::{Error, page};
 
-/// The cell of a key's last use.
+#[derive(Deserialize)]
+pub struct Asked {
+    /// Of the keys that the list waits for, with commas between.
+    #[serde(default)]
+    ids: String,
+}
+
+/// The cells of those that are waited for no more, and what is said and counted beside them.
 #[derive(Template)]
-#[template(path = "keys/_use.html")]
-struct UseFragment {
-    key: Key,
-    /// How many emails it had, as people read it.
-    sent: String,
+#[template(path = "keys/_uses.html")]
+struct UsesFragment {
+    keys: Vec<Key>,
+    emails: Emails,
     /// What is read aloud.
     said: Option<String>,
 }
 
-/// `GET /api-keys/{id}/first-use`. Does not keep the session alive: nobody may be there any more.
-pub async fn first_use(
+/// `GET /api-keys/first-uses`: one question for the whole list. Does not keep the session alive:
+/// nobody may be there any more.
+pub async fn first_uses(
     state: web::Data<State>,
     user: Option<SignedIn>,
-    id: web::Path<i64>,
+    asked: web::Query<Asked>,
 ) -> Result<HttpResponse, Error> {
     let Some(SignedIn(user)) = user else {
-        return Ok(stop_asking());
+        // The list asks no more.
+        return Ok(HttpResponse::NoContent().finish());
     };
-    let Found::Live(key) = find(&state, &user, *id).await? else {
-        return Ok(stop_asking());
-    };
-    let said = match key.last_use {
-        Some(_) => Some(format!(
+    let ids = asked.ids.split(',').filter_map(|id| id.parse().ok());
+    let ids: Vec<i64> = ids.take(PER_PAGE as usize).collect();
+    let account = user.account;
+    let mut keys = state
+        .db
+        .read(move |conn| store::in_order(conn, account, &ids))
+        .await?;
+    keys.retain(|key| !key.awaits_first_use());
+    // Asked again and again while there is nothing to tell.
+    if keys.is_empty() {
+        return Ok(HttpResponse::Ok().finish());
+    }
+    let emails = emails_of(&state, &user, keys.iter().map(|key| key.id).collect()).await?;
+    let used: Vec<&Key> = keys.iter().filter(|key| key.last_use.is_some()).collect();
+    let said = match &used[..] {
+        [] => None,
+        [key] => Some(format!(
             "The key “{}” was used for the first time.",
             key.name
         )),
-        None => None,
+        keys => Some(format!("{} keys were used for the first time.", keys.len())),
     };
-    // Asked again and again while there are none.
-    let sent = match key.last_use {
-        Some(_) => sent(&state, &user, key.id).await?,
-        None => String::new(),
-    };
-    page::html(&UseFragment { key, sent, said })
-}
-
-/// htmx ends asking by this status of its own.
-fn stop_asking() -> HttpResponse {
-    let stop = StatusCode::from_u16(286).expect("a status");
-    HttpResponseBuilder::new(stop)
-        .insert_header(("HX-Reswap", "none"))
-        .finish()
+    page::html(&UsesFragment { keys, emails, said })
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::{ACTIVE, Key, PAUSED, SHOWN_AFTER_END, find_all, scoped};
+use super::{ACTIVE, Key, SHOWN_AFTER_END, Status, find_all, scoped};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
@@ -112,8 +112,30 @@ struct Candidate {
     all_domains: bool,
     status: String,
     created_at: NaiveDateTime,
+    expires_at: Option<NaiveDateTime>,
+    stops_at: Option<NaiveDateTime>,
     ended_at: Option<NaiveDateTime>,
     used_at: Option<NaiveDateTime>,
+}
+
+impl Candidate {
+    /// The status of a key that has not ended, in the same order as [`Key::standing`].
+    fn status(&self, account: AccountStatus, is_verified: bool, now: NaiveDateTime) -> Status {
+        let is_over = |at: Option<NaiveDateTime>| at.is_some_and(|at| at <= now);
+        if is_over(self.expires_at) {
+            Status::Expired
+        } else if is_over(self.stops_at) {
+            Status::Stopped
+        } else if self.status != ACTIVE {
+            Status::Paused
+        } else if account == AccountStatus::Paused {
+            Status::AccountPaused
+        } else if !is_verified {
+            Status::DomainNotVerified
+        } else {
+            Status::Active
+        }
+    }
 }
 
 /// The ids of the keys that a view shows, in its order. Letters are compared here, where they are
@@ -137,6 +159,8 @@ pub fn search(
             api_keys::all_domains,
             api_keys::status,
             api_keys::created_at,
+            api_keys::expires_at,
+            api_keys::stops_at,
             api_keys::ended_at,
             api_key_uses::used_at.nullable(),
         ));
@@ -165,11 +189,7 @@ pub fn search(
         let is_verified = |key: &Candidate| key.all_domains || opens(key, &|d| d.is_verified);
         found.retain(|key| match view.status {
             None => true,
-            Some(StatusFilter::Paused) => key.status == PAUSED,
-            Some(StatusFilter::Active) => {
-                status == AccountStatus::Active && key.status == ACTIVE && is_verified(key)
-            }
-            Some(StatusFilter::DomainNotVerified) => !is_verified(key),
+            Some(StatusFilter::Of(wanted)) => wanted == key.status(status, is_verified(key), now),
             Some(StatusFilter::Unused) => {
                 Advice::on(key.created_at, key.used_at, now) == Some(Advice::Unused)
             }

@@ -11,13 +11,15 @@ mod uses;
 mod verification;
 mod volume;
 
+use std::collections::HashMap;
+
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::rule::{Allowed, Rule};
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
-pub use super::standing::{End, EndedHow, Paused, Standing};
+pub use super::standing::{End, EndedHow, Paused, Standing, Status};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
@@ -47,6 +49,9 @@ pub use volume::{
 /// How the status column spells a key that is not paused, and one that is.
 const ACTIVE: &str = "active";
 const PAUSED: &str = "paused";
+
+/// How many keys are found by the truncated forms in one text.
+const MOST_ALIKE: usize = 200;
 
 /// For how long a key that has ended is shown.
 const SHOWN_AFTER_END: TimeDelta = TimeDelta::days(90);
@@ -92,8 +97,43 @@ pub struct Peer {
     pub created_at: NaiveDateTime,
     pub truncated: Truncated,
     pub last_used_at: Option<NaiveDateTime>,
+    pub expires_at: Option<NaiveDateTime>,
     pub stops_at: Option<NaiveDateTime>,
     pub stops_when_quiet: Option<TimeDelta>,
+}
+
+impl Peer {
+    /// How a key that `successor` replaces ends by itself.
+    pub fn next_end(&self, successor: &Key) -> NextEnd {
+        NextEnd {
+            when_quiet: self.stops_when_quiet.filter(|_| !successor.has_ended()),
+            ..NextEnd::first(self.expires_at, self.stops_at)
+        }
+    }
+}
+
+/// How a key ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextEnd {
+    pub at: Option<NaiveDateTime>,
+    /// Whether it expires then; else it stops, as a key that was replaced.
+    pub is_expiry: bool,
+    /// Whether it was not said when it is to stop.
+    pub goes_on: bool,
+    /// Before that, when it was not used for so long.
+    pub when_quiet: Option<TimeDelta>,
+}
+
+impl NextEnd {
+    fn first(expires_at: Option<NaiveDateTime>, stops_at: Option<NaiveDateTime>) -> Self {
+        let at = expires_at.into_iter().chain(stops_at).min();
+        Self {
+            is_expiry: at.is_some() && at == expires_at,
+            goes_on: stops_at.is_none(),
+            at,
+            when_quiet: None,
+        }
+    }
 }
 
 impl Key {
@@ -124,6 +164,19 @@ impl Key {
             .clone()
             .or_else(|| over(self.expires_at, EndedHow::Expired))
             .or_else(|| over(self.stops_at, EndedHow::Stopped))
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.end_by(clock::now()).is_some()
+    }
+
+    /// How the key ends by itself, if nobody changes that before.
+    pub fn next_end(&self) -> NextEnd {
+        NextEnd {
+            // Without a successor it is not known whether anybody has another key.
+            when_quiet: self.successor.as_ref().and(self.stops_when_quiet),
+            ..NextEnd::first(self.expires_at, self.stops_at)
+        }
     }
 
     pub fn last_used_at(&self) -> Option<NaiveDateTime> {
@@ -196,6 +249,8 @@ struct KeyRow {
     ended_domain_names: Option<String>,
 }
 
+/// The hash of a key, or that of one that has ended.
+type HashesRow = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 type UseRow = (Option<NaiveDateTime>, Option<String>, Option<String>);
 type DomainRow = (Option<i64>, Option<String>, Option<String>);
 
@@ -260,38 +315,59 @@ pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Fo
     Ok(Found::of(key, db::now(conn)?))
 }
 
-/// Which key this is, or was.
-pub fn find_by_hash(
+/// Which keys of the account these are, or were, by their hashes.
+pub fn find_by_hashes(
     conn: &mut Connection,
     account: AccountId,
-    hash: &KeyHash,
-) -> db::Result<Option<Key>> {
-    let ids: Vec<i64> = api_keys::table
+    hashes: &[KeyHash],
+) -> db::Result<HashMap<KeyHash, Key>> {
+    let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
+    let rows: Vec<HashesRow> = api_keys::table
         .filter(api_keys::account_id.eq(account.0))
         .filter(
             api_keys::hash
-                .eq(hash.as_ref())
-                .or(api_keys::ended_hash.eq(hash.as_ref())),
+                .eq_any(&wanted)
+                .or(api_keys::ended_hash.eq_any(&wanted)),
         )
-        .select(api_keys::id)
+        .select((api_keys::id, api_keys::hash, api_keys::ended_hash))
         .load(conn)?;
-    Ok(find_all(conn, account, &ids)?.pop())
+    let ids: Vec<i64> = rows.iter().map(|(id, ..)| *id).collect();
+    let keys = find_all(conn, account, &ids)?;
+    let of = |key: Key| {
+        let (_, hash, ended) = rows.iter().find(|(id, ..)| *id == key.id)?;
+        let stored = hash.as_deref().or(ended.as_deref())?;
+        let hash = hashes.iter().find(|hash| hash.as_ref() == stored)?;
+        Some((*hash, key))
+    };
+    Ok(keys.into_iter().filter_map(of).collect())
 }
 
-/// Which keys are shown like this, those that live first.
-pub fn find_by_truncated(
+/// Which keys are shown like one of these, those that live first.
+pub fn find_by_forms(
     conn: &mut Connection,
     account: AccountId,
-    truncated: &Truncated,
+    forms: &[&Truncated],
 ) -> db::Result<Vec<Key>> {
-    let ids: Vec<i64> = api_keys::table
+    if forms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<(i64, String, String)> = api_keys::table
         .filter(api_keys::account_id.eq(account.0))
-        .filter(api_keys::first8.eq(&truncated.first8))
-        .filter(api_keys::last4.eq(&truncated.last4))
+        .filter(api_keys::first8.eq_any(forms.iter().map(|form| &form.first8)))
+        .filter(api_keys::last4.eq_any(forms.iter().map(|form| &form.last4)))
         .order(api_keys::id.desc())
-        .limit(20)
-        .select(api_keys::id)
+        .select((api_keys::id, api_keys::first8, api_keys::last4))
         .load(conn)?;
+    let is_wanted = |first8: &str, last4: &str| {
+        let mut forms = forms.iter();
+        forms.any(|form| form.first8 == first8 && form.last4 == last4)
+    };
+    let ids: Vec<i64> = rows
+        .iter()
+        .filter(|(_, first8, last4)| is_wanted(first8, last4))
+        .map(|(id, ..)| *id)
+        .take(MOST_ALIKE)
+        .collect();
     let mut keys = find_all(conn, account, &ids)?;
     let since = clock::now() - SHOWN_AFTER_END;
     keys.retain(|key| key.end.as_ref().is_none_or(|end| end.at > since));
@@ -406,12 +482,15 @@ fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> 
         let predecessors = live_peers(account).filter(api_keys::id.eq_any(replaced));
         rows.extend(predecessors.load::<PeerRow>(conn)?);
     }
-    for (id, replaces, first8, last4, created_at, stops_at, quiet, last_used_at) in rows {
+    for row in rows {
+        let (id, replaces, first8, last4, created_at, expires_at, stops_at, quiet, last_used_at) =
+            row;
         let peer = Peer {
             id,
             created_at,
             truncated: Truncated { first8, last4 },
             last_used_at,
+            expires_at,
             stops_at,
             stops_when_quiet: quiet.map(TimeDelta::seconds),
         };
@@ -434,6 +513,7 @@ type PeerRow = (
     String,
     NaiveDateTime,
     Option<NaiveDateTime>,
+    Option<NaiveDateTime>,
     Option<i64>,
     Option<NaiveDateTime>,
 );
@@ -453,6 +533,7 @@ fn live_peers(account: AccountId) -> _ {
             api_keys::first8,
             api_keys::last4,
             api_keys::created_at,
+            api_keys::expires_at,
             api_keys::stops_at,
             api_keys::stops_when_quiet,
             api_key_uses::used_at.nullable(),

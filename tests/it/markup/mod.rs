@@ -33,6 +33,7 @@ fn every_page_and_fragment_is_valid_html() {
     furnish(&app, &owner);
     walk.every_page(&owner, 1..=18);
     emails(&mut walk, &app, &owner);
+    many_domains(&mut walk, &app, &owner);
     wrong_name(&mut walk, &owner);
     longer_lists(&mut walk, &owner);
     a_paused_account(&mut walk, &app, &owner);
@@ -200,7 +201,16 @@ fn changing(walk: &mut Walk, owner: &Visitor) {
     walk.keep("edit, wrong", edit(&version, ""));
     walk.keep("edit, to be confirmed", edit(&version, "Shop"));
     walk.keep("edit, too late", edit("old", "Shop"));
-    for notice in ["saved", "same", "ended"] {
+    for notice in [
+        "saved",
+        "same",
+        "ended",
+        "paused",
+        "resumed",
+        "stopped",
+        "kept",
+        "not-replaced",
+    ] {
         walk.get(owner, &format!("/api-keys/{id}?notice={notice}"));
     }
 
@@ -249,6 +259,21 @@ fn finding(walk: &mut Walk, app: &App, owner: &Visitor) {
     find("find, shown alike", &shown);
     owner.post(&format!("/api-keys/{id}/delete"), &[]);
     find("find, ended", &key);
+    find("find, several", &format!("{shown} {key}\ntsend_tooshort"));
+    walk.keep("uses", owner.get(&format!("/api-keys/first-uses?ids={id}")));
+}
+
+/// A key of more domains than the list names.
+fn many_domains(walk: &mut Walk, app: &App, owner: &Visitor) {
+    let names = ["a.test", "b.test", "c.test", "d.test"];
+    for name in names {
+        attest(&app.database, name);
+    }
+    let mut create = vec!["key", "create", "--account", EMAIL, "--name", "Many"];
+    create.extend(names.iter().flat_map(|name| ["--domain", name]));
+    cli(&app.database, &create, "").unwrap();
+    let list = walk.get(owner, "/api-keys").body;
+    assert!(list.contains(">2 more</a>"), "{list}");
 }
 
 /// Keys with everything that a key can have, and what they were used for.

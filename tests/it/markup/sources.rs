@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// What no page is answered with: redirects, files and what programs ask.
-const NO_PAGES: [&str; 8] = [
+const NO_PAGES: [&str; 9] = [
     "/",
     "/activity.csv",
+    "/api-keys/first-uses",
     "/healthz",
     "/info",
     "/openapi.json",

@@ -105,10 +105,8 @@ fn document(body: &str) -> String {
         return body.to_owned();
     }
     let main = if fragment.starts_with("<tr") {
-        format!("<table><tbody>{fragment}</tbody></table>")
-    } else if fragment.starts_with("<td") {
-        let (cell, beside) = split_out_of_band(fragment);
-        format!("<table><tbody><tr>{cell}</tr></tbody></table>{beside}")
+        let (row, beside) = split_out_of_band(fragment);
+        format!("<table><tbody>{row}</tbody></table>{beside}")
     } else if fragment.contains("id=\"dialog-title\"") {
         let (dialog, beside) = split_out_of_band(fragment);
         format!("<dialog aria-labelledby=\"dialog-title\">{dialog}</dialog>{beside}")
