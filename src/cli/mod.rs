@@ -64,8 +64,9 @@ enum Command {
 fn used_by(words: &str) -> &'static [&'static str] {
     match words {
         "key create" | "key rotate" => &["key_limit"],
-        "domain add" | "adopt-secret" => &["secret_file"],
-        "apply" => &["secret_file", "key_limit"],
+        "domain add" => &["secret_file", "domain_limit"],
+        "domain replace-key" | "adopt-secret" => &["secret_file"],
+        "apply" => &["secret_file", "key_limit", "domain_limit"],
         _ => &[],
     }
 }

@@ -113,12 +113,12 @@ fn add_domain(app: &App, browser: &Browser) {
     browser.enter(".nav a[href='/domains']");
     browser.see("form[action='/domains']");
     browser.tab_to("#name");
-    browser.type_keys("http://acme.test");
+    browser.type_keys("ftp://acme.test");
     browser.press_enter();
     browser.see("#name-error:not(:empty)");
     browser.wait_for_focus("input#name");
     browser.press_key(Key::Home);
-    for _ in 0.."http://".len() {
+    for _ in 0.."ftp://".len() {
         browser.press_key(Key::Delete);
     }
     browser.press_enter();
