@@ -20,9 +20,10 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Control characters and most of Unicode's `Default_Ignorable_Code_Point` and `Bidi_Control`.
+/// Control characters (but for the tab, which is seen as space), and most of Unicode's
+/// `Default_Ignorable_Code_Point` and `Bidi_Control`.
 fn is_hidden(c: char) -> bool {
-    c.is_control()
+    (c.is_control() && c != '\t')
         || matches!(c,
             '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
             | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
@@ -41,7 +42,7 @@ mod tests {
             ("", ""),
             ("v=DKIM1; p=é 名 \\u{202e}", "v=DKIM1; p=é 名 \\u{202e}"),
             ("a\0b", "a\\u{0}b"),
-            ("a\r\n\tb", "a\\u{d}\\u{a}\\u{9}b"),
+            ("a\r\n\tb", "a\\u{d}\\u{a}\tb"),
             ("\u{1b}[31m\u{7f}\u{9b}", "\\u{1b}[31m\\u{7f}\\u{9b}"),
             ("\u{202e}moc.emca", "\\u{202e}moc.emca"),
             ("\u{e0041}\u{fe0f}", "\\u{e0041}\\u{fe0f}"),
