@@ -26,7 +26,7 @@ pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// A longer body needs a place.
 const SMALL_BYTES: usize = 128 * 1024;
 /// How long a big body waits for a place, or for its turn to be parsed, before it is answered 503.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(10);
 /// Bytes of big bodies of all accounts, and of one account.
 const BYTES_OF_KNOWN: usize = 8 * MOST_BYTES;
 const SHARE_OF_KNOWN: usize = 2 * MOST_BYTES;
