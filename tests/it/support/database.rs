@@ -87,7 +87,7 @@ impl Database {
             Backend::Sqlite => {
                 let file = self.file();
                 let mut conn = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
-                let sql = "PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE";
+                let sql = "PRAGMA busy_timeout = 60000; BEGIN IMMEDIATE";
                 conn.batch_execute(sql).unwrap();
                 Box::new(conn)
             }
@@ -137,7 +137,7 @@ impl Database {
         match self.backend {
             Backend::Sqlite => diesel::SqliteConnection::establish(self.file().to_str().unwrap())
                 .unwrap()
-                .batch_execute(&format!("PRAGMA busy_timeout = 5000; {sql}"))
+                .batch_execute(&format!("PRAGMA busy_timeout = 60000; {sql}"))
                 .unwrap(),
             Backend::Postgres => PgConnection::establish(&self.direct)
                 .unwrap()

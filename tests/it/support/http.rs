@@ -16,7 +16,7 @@ use super::{EMAIL, PASSWORD, TITLE, until};
 /// Where a program asks whether its key works.
 const VERIFY: &str = "/v2/verify";
 /// Longer than any server may let a program wait for a verdict.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub struct Answer {
