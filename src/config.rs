@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
-use crate::mail::relay_url::{Login, RelayUrl};
+use crate::mail::relay_url::{Login, RelayUrl, is_whole_name, parse_hello};
 
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
 const DEFAULT_FOLDER: &str = "data";
@@ -93,6 +93,11 @@ pub struct Settings {
     /// File with the user for the relay on its first line and the password on its second
     #[arg(long, global = true, env = "TOSEND_SMTP_CREDENTIALS_FILE")]
     pub smtp_credentials_file: Option<String>,
+
+    /// Name by which this server greets the relay (EHLO), as in mail.acme.com [default: the public
+    /// URL's host, else this machine's name or address]
+    #[arg(long, global = true, env = "TOSEND_SMTP_HELO")]
+    pub smtp_helo: Option<String>,
 
     /// For how many days the content of an email is kept after it was delivered or failed
     #[arg(
@@ -194,11 +199,21 @@ impl Config {
             .transpose()
             .map_err(|why| told("TOSEND_SMTP_CREDENTIALS_FILE", why))
             .ok();
+        let hello = given(&settings.smtp_helo)
+            .map(parse_hello)
+            .transpose()
+            .map_err(|why| told("TOSEND_SMTP_HELO", why))
+            .ok()
+            .flatten()
+            .or_else(|| {
+                let host = public_url.as_ref()?.as_ref()?.0.host_str()?;
+                is_whole_name(host).then(|| host.to_owned())
+            });
         let relay = match (given(&settings.smtp_url), login) {
             (Some(url), login) => RelayUrl::parse(url, login.flatten())
                 .map_err(|why| told("TOSEND_SMTP_URL", why))
                 .ok()
-                .map(Some),
+                .map(|relay| Some(RelayUrl { hello, ..relay })),
             (None, Some(Some(_))) => {
                 let why = "is of no use without TOSEND_SMTP_URL".to_owned();
                 told("TOSEND_SMTP_CREDENTIALS_FILE", why);
@@ -414,6 +429,7 @@ mod tests {
             activity_days: "365".into(),
             smtp_url: None,
             smtp_credentials_file: None,
+            smtp_helo: None,
             retention_days: "30".into(),
             log: "info".into(),
         }
@@ -442,11 +458,12 @@ mod tests {
             activity_days: "0".into(),
             smtp_url: Some("smtp://ada:hunter2@relay.test".into()),
             smtp_credentials_file: Some("/nowhere/at/all".into()),
+            smtp_helo: Some("no name".into()),
             retention_days: "0".into(),
             log: "a=b=c".into(),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 13);
+        assert_eq!(problems.len(), 14);
         assert!(!problems.join(" ").contains("hunter2"));
     }
 
@@ -507,6 +524,32 @@ mod tests {
         ] {
             let why = format!("TOSEND_ACTIVITY_DAYS: “{wrong}” is not a number from 1 to 36500");
             assert_eq!(days(wrong), Err(vec![why]));
+        }
+    }
+
+    #[test]
+    fn the_relay_is_greeted_with_the_public_name() {
+        let hello = |public_url: Option<&str>, smtp_helo: Option<&str>| {
+            let config = Config::parse(&Settings {
+                public_url: public_url.map(Into::into),
+                smtp_url: Some("smtp://relay.test".into()),
+                smtp_helo: smtp_helo.map(Into::into),
+                ..settings()
+            });
+            config.unwrap().relay.unwrap().hello
+        };
+        let public = Some("https://dash.acme.com:8443");
+        assert_eq!(hello(public, None).as_deref(), Some("dash.acme.com"));
+        assert_eq!(
+            hello(public, Some("mail.acme.com")).as_deref(),
+            Some("mail.acme.com")
+        );
+        for none in [
+            None,
+            Some("http://localhost:8080"),
+            Some("http://192.0.2.1"),
+        ] {
+            assert_eq!(hello(none, None), None);
         }
     }
 

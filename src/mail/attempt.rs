@@ -8,7 +8,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use super::mime::Unsendable;
-use super::relay::{Fate, Trouble};
+use super::relay::{Fate, Trouble, refuses};
 
 /// Minutes after the first attempt, the second, and so on; then as long as the last.
 const DELAYS: [i64; 7] = [1, 5, 15, 30, 60, 120, 240];
@@ -81,7 +81,8 @@ pub struct Before {
 pub struct Outcome {
     pub status: Status,
     pub attempts: i64,
-    /// `None` until there was one at a time that could be believed.
+    /// From when on it counts how long it is put off. `None` until there was an attempt at a time that
+    /// could be believed.
     pub first_attempt_at: Option<NaiveDateTime>,
     /// In how long it is tried again, if it is.
     pub retry_in: Option<TimeDelta>,
@@ -106,6 +107,10 @@ impl Before {
         let mut reply = String::new();
         for (recipient, fate) in recipients.iter().zip(fates) {
             let email = recipient.to_string();
+            let fate = match fate {
+                Fate::PutOff(words) => &Fate::Deferred(refuses(words)),
+                fate => fate,
+            };
             match fate {
                 Fate::Delivered(words) => {
                     delivered += 1;
@@ -115,7 +120,7 @@ impl Before {
                     remaining.push(email);
                     reply.clone_from(words);
                 }
-                Fate::Deferred(words) | Fate::Refused(words) => {
+                Fate::Deferred(words) | Fate::Refused(words) | Fate::PutOff(words) => {
                     reply.clone_from(words);
                     refused.push(Refused {
                         email,
@@ -141,7 +146,7 @@ impl Before {
     }
 
     /// After the relay could not be used: no attempt is counted, and nothing ends for a login that
-    /// is wrong.
+    /// is wrong, or while the relay refuses this server.
     pub fn then_trouble(
         self,
         now: Option<NaiveDateTime>,
@@ -149,16 +154,17 @@ impl Before {
         trouble: &Trouble,
         retry_in: Duration,
     ) -> Outcome {
-        let words = trouble.sentence().to_owned();
-        let is_over = matches!(trouble, Trouble::Unreachable(_)) && self.is_over(now);
-        if is_over {
+        let words = trouble.sentence();
+        let is_away = matches!(trouble, Trouble::Unreachable(_));
+        if is_away && self.is_over(now) {
             let fates = vec![Fate::Deferred(words); recipients.len()];
             return self.then(now, recipients, &fates);
         }
         Outcome {
             status: Status::Deferred,
             attempts: self.attempts,
-            first_attempt_at: self.first_attempt_at.or(now),
+            // How long this server was refused does not count.
+            first_attempt_at: self.first_attempt_at.or(now).filter(|_| is_away),
             retry_in: Some(TimeDelta::from_std(retry_in).unwrap_or(TimeDelta::minutes(1))),
             remaining: recipients.iter().map(ToString::to_string).collect(),
             refused: self.refused,
@@ -288,8 +294,11 @@ mod tests {
         assert_eq!(outcome.retry_in, Some(TimeDelta::seconds(30)));
         let outcome = before(3, 48).then_trouble(Some(clock::now()), &to, &away, wait);
         assert_eq!(outcome.status, Status::Failed);
-        let wrong = Trouble::NotLetIn;
-        let outcome = before(3, 1_000).then_trouble(Some(clock::now()), &to, &wrong, wait);
-        assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+        for refusal in [Trouble::NotLetIn, Trouble::Refuses("554 no".into())] {
+            let outcome = before(3, 1_000).then_trouble(Some(clock::now()), &to, &refusal, wait);
+            assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+            // Once it is let in, there is time for other attempts.
+            assert_eq!(outcome.first_attempt_at, None);
+        }
     }
 }

@@ -5,6 +5,7 @@ pub mod mime;
 pub mod pages;
 pub mod relay;
 pub mod relay_url;
+mod reply;
 pub mod store;
 mod turns;
 pub mod worker;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,13 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Quit, Rcpt, Rset};
 use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
 use secrecy::ExposeSecret;
+use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::mime::Mail;
-use super::relay_url::{RelayUrl, Security};
+use super::relay_url::{RelayUrl, Security, is_whole_name};
+use super::reply::{self, About, Step};
+use crate::keys::store::RELAY_REFUSES;
 use crate::visible::visible;
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -25,6 +29,8 @@ const CONTENT: Duration = Duration::from_secs(300);
 /// After that long without use a connection is closed: relays close theirs after minutes.
 const IDLE: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Bytes of a message that are written at a time.
+const PART: usize = 64 * 1024;
 /// Of what a relay says, this much is kept.
 const MAX_WORDS: usize = 300;
 
@@ -40,6 +46,8 @@ pub enum Fate {
     Delivered(String),
     /// To be tried again.
     Deferred(String),
+    /// To be tried again: the relay refuses this server or the sender, not the recipient.
+    PutOff(String),
     /// For good.
     Refused(String),
 }
@@ -51,14 +59,22 @@ pub enum Trouble {
     Unreachable(String),
     /// It does not take our login, or wants one.
     NotLetIn,
+    /// It answers, and refuses this server whatever the email is. In its words.
+    Refuses(String),
+}
+
+/// What an account is told of it.
+pub fn refuses(words: &str) -> String {
+    format!("{RELAY_REFUSES}{words}")
 }
 
 impl Trouble {
     /// What the account may know.
-    pub fn sentence(&self) -> &'static str {
+    pub fn sentence(&self) -> String {
         match self {
-            Self::Unreachable(_) => "The relay cannot be reached.",
-            Self::NotLetIn => "The relay does not let this server in.",
+            Self::Unreachable(_) => "The relay cannot be reached.".to_owned(),
+            Self::NotLetIn => "The relay does not let this server in.".to_owned(),
+            Self::Refuses(words) => refuses(words),
         }
     }
 }
@@ -74,11 +90,21 @@ struct Failure {
 }
 
 impl Failure {
-    fn fate(&self) -> Fate {
-        match self.code {
-            Some(500..) => Fate::Refused(self.words.clone()),
-            Some(_) => Fate::Deferred(self.words.clone()),
-            None => Fate::Deferred("The connection to the relay broke.".to_owned()),
+    /// What it says of an email.
+    ///
+    /// # Errors
+    /// If it says nothing about the email.
+    fn fate(&self, step: Step) -> Result<Fate, Trouble> {
+        let Some(code) = self.code else {
+            let words = "The connection to the relay broke.".to_owned();
+            return Ok(Fate::Deferred(words));
+        };
+        let words = self.words.clone();
+        match reply::about(step, code, &self.words) {
+            About::Later => Ok(Fate::Deferred(words)),
+            About::Email => Ok(Fate::Refused(words)),
+            About::Policy => Ok(Fate::PutOff(words)),
+            About::Server => Err(self.trouble(false)),
         }
     }
 
@@ -88,12 +114,14 @@ impl Failure {
     }
 
     /// Of a step that says nothing about a message. Codes of RFC 4954, 6.
-    fn trouble(self, is_login: bool) -> Trouble {
+    fn trouble(&self, is_login: bool) -> Trouble {
+        let words = self.words.clone();
         match self.code {
             Some(530 | 534 | 535 | 538) => Trouble::NotLetIn,
             // Or it offers no way to log in that we know.
             Some(500..) | None if is_login && !self.is_lost => Trouble::NotLetIn,
-            _ => Trouble::Unreachable(self.words),
+            Some(_) if !is_login => Trouble::Refuses(words),
+            _ => Trouble::Unreachable(words),
         }
     }
 }
@@ -159,6 +187,7 @@ impl Relay {
             port,
             security,
             login,
+            hello,
         } = &self.url;
         let unreachable = |failure: Failure| failure.trouble(false);
         // Made anew, so that certificates that were renewed are known.
@@ -167,7 +196,10 @@ impl Relay {
             Security::Tls => Some(tls()?),
             Security::None | Security::StartTls => None,
         };
-        let us = ClientId::default();
+        let us = match hello {
+            Some(name) => ClientId::Domain(name.clone()),
+            None => own_name(host, *port).await,
+        };
         let address = (host.as_str(), *port);
         let connect =
             AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), &us, wrapper, None);
@@ -201,6 +233,31 @@ impl Relay {
     }
 }
 
+/// How this machine is called if nothing says so: by its name, if it is a whole one, else by the
+/// address from which the relay is reached (RFC 5321, 4.1.4), since relays refuse a bare name.
+async fn own_name(host: &str, port: u16) -> ClientId {
+    if let ClientId::Domain(name) = ClientId::default()
+        && is_whole_name(&name)
+    {
+        return ClientId::Domain(name);
+    }
+    // Sends nothing, but chooses the address.
+    let local = async {
+        for any in ["0.0.0.0:0", "[::]:0"] {
+            let socket = UdpSocket::bind(any).await?;
+            if socket.connect((host, port)).await.is_ok() {
+                return Ok(socket.local_addr()?.ip());
+            }
+        }
+        Err(std::io::Error::other("no way to the relay"))
+    };
+    match local.await {
+        Ok(IpAddr::V4(ip)) => ClientId::Ipv4(ip),
+        Ok(IpAddr::V6(ip)) => ClientId::Ipv6(ip),
+        Err(_) => ClientId::Ipv4(Ipv4Addr::LOCALHOST),
+    }
+}
+
 /// One transaction. Also tells whether the connection can be used for another.
 async fn transact(
     connection: &mut AsyncSmtpConnection,
@@ -222,9 +279,9 @@ async fn transact(
     }
     let from = MailFrom::new(Some(mail.sender.clone()), parameters);
     if let Err(failure) = step(COMMAND, connection.command(from)).await {
-        return match failure.code {
-            None | Some(421 | 530 | 534 | 535 | 538) => Err(failure.trouble(false)),
-            _ => Ok((all(failure.fate()), true)),
+        return match failure.is_the_end() {
+            true => Err(failure.trouble(false)),
+            false => Ok((all(failure.fate(Step::Sender)?), true)),
         };
     }
 
@@ -233,25 +290,24 @@ async fn transact(
         let rcpt = Rcpt::new(recipient.clone(), Vec::new());
         match step(COMMAND, connection.command(rcpt)).await {
             Ok(_) => fates.push(None),
-            Err(failure) if matches!(failure.code, Some(530 | 535)) => {
-                return Err(failure.trouble(false));
-            }
             Err(failure) if failure.is_the_end() => {
-                fates.push(Some(failure.fate()));
                 fates.resize(recipients.len(), None);
-                return Ok((settle(fates, &failure.fate()), false));
+                return Ok((settle(fates, &failure.fate(Step::Recipient)?), false));
             }
-            Err(failure) => fates.push(Some(failure.fate())),
+            Err(failure) => fates.push(Some(failure.fate(Step::Recipient)?)),
         }
     }
     if fates.iter().all(Option::is_some) {
         return Ok((fates.into_iter().flatten().collect(), true));
     }
 
-    let sent = match step(COMMAND, connection.command(Data)).await {
-        Ok(_) => step(CONTENT, connection.message(&mail.content)).await,
-        Err(failure) => Err(failure),
-    };
+    if let Err(failure) = step(COMMAND, connection.command(Data)).await {
+        let fate = failure.fate(Step::Data)?;
+        return Ok((settle(fates, &fate), !failure.is_the_end()));
+    }
+    // A part at a time, which is all that is copied.
+    let parts = mail.content.chunks(PART);
+    let sent = step(CONTENT, connection.message_iter(parts)).await;
     Ok(match sent {
         Ok(response) => {
             let said: Vec<&str> = response.message().collect();
@@ -260,7 +316,10 @@ async fn transact(
         }
         // Without an answer nobody knows whether it has it: it gets it again, with the same
         // Message-ID.
-        Err(failure) => (settle(fates, &failure.fate()), !failure.is_the_end()),
+        Err(failure) => {
+            let fate = failure.fate(Step::Content)?;
+            (settle(fates, &fate), !failure.is_the_end())
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! Where emails go: the relay's URL and the login for it, as the settings have them.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -16,6 +17,8 @@ pub struct RelayUrl {
     pub port: u16,
     pub security: Security,
     pub login: Option<Login>,
+    /// How this server greets it; `None`: by the machine's name or address.
+    pub hello: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +65,50 @@ impl RelayUrl {
             port: url.port().unwrap_or(usual_port),
             security,
             login,
+            hello: None,
         })
     }
+}
+
+/// The name for the greeting: of a host, or an address in brackets (RFC 5321, 4.1.3).
+///
+/// # Errors
+/// One sentence.
+pub fn parse_hello(text: &str) -> Result<String, String> {
+    let literal = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let is_right = match literal {
+        Some(ip) => match ip.strip_prefix("IPv6:") {
+            Some(ip) => ip.parse::<Ipv6Addr>().is_ok(),
+            None => ip.parse::<Ipv4Addr>().is_ok(),
+        },
+        None => is_host_name(text),
+    };
+    is_right.then(|| text.to_owned()).ok_or_else(|| {
+        format!(
+            "“{text}” is not a host name, as in mail.acme.com, or an address, as in [192.0.2.1]"
+        )
+    })
+}
+
+/// Whether it is a host's name with its domain, which others may know.
+pub fn is_whole_name(name: &str) -> bool {
+    is_host_name(name)
+        && name.contains('.')
+        && name.parse::<Ipv4Addr>().is_err()
+        && !name.ends_with(".localhost")
+        && !name.ends_with(".localdomain")
+}
+
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
 }
 
 /// Host and port alone.
@@ -151,6 +196,41 @@ mod tests {
         assert!(why.contains("in clear"));
         let url = RelayUrl::parse("smtps://relay.test", login()).unwrap();
         assert!(!format!("{url:?} {url}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_greeting_has_a_host_name_or_an_address_in_brackets() {
+        for right in [
+            "mail.acme.com",
+            "tosend",
+            "[192.0.2.1]",
+            "[IPv6:2001:db8::1]",
+        ] {
+            assert_eq!(parse_hello(right).as_deref(), Ok(right));
+        }
+        for wrong in [
+            "",
+            "a b",
+            "a\r\nMAIL",
+            "-a.test",
+            "a..b",
+            "bücher.example",
+            "[a]",
+            "[::1]",
+            "https://a.test",
+        ] {
+            assert!(parse_hello(wrong).is_err(), "{wrong}");
+        }
+        assert!(is_whole_name("dash.acme.com"));
+        for part in [
+            "tosend",
+            "localhost",
+            "x.localhost",
+            "127.0.0.1",
+            "box.localdomain",
+        ] {
+            assert!(!is_whole_name(part), "{part}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::attempt::{Before, Outcome};
 use super::mime::{self, Mail, STACK_BYTES, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::relay_url::RelayUrl;
+use super::reply::without_addresses;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
 use crate::background::Runtime;
@@ -45,6 +46,10 @@ const POLL: Duration = Duration::from_secs(2);
 /// How long a relay that cannot be used is left alone, at first and at most.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// The same of a relay that answers and refuses this server: that takes somebody to mend.
+const LONGEST_REST_IF_REFUSED: Duration = Duration::from_secs(5 * 60);
+/// How often the log says that the relay refuses emails for its policy.
+const TELL_POLICY: Duration = Duration::from_secs(60 * 60);
 /// Longer than any email waits for its next attempt.
 const LONGEST_WAIT: TimeDelta = TimeDelta::days(1);
 /// For how long an email waits for its domain's key, at first and at most.
@@ -79,6 +84,7 @@ pub fn run(
         secret: secret.clone(),
         relay: Relay::new(url.clone()),
         health: Mutex::default(),
+        policy_told: Mutex::default(),
         preparing: Semaphore::new(PREPARING),
         under_way: Mutex::default(),
     });
@@ -96,6 +102,8 @@ struct Worker {
     secret: ServerSecret,
     relay: Relay,
     health: Mutex<Health>,
+    /// When it was last logged that the relay refuses emails for its policy.
+    policy_told: Mutex<Option<Instant>>,
     preparing: Semaphore,
     /// With the claims on them.
     under_way: Mutex<BTreeSet<(i64, String)>>,
@@ -313,6 +321,7 @@ impl Worker {
         Ok(Some(match sent {
             Ok(fates) => {
                 self.can_be_used();
+                self.tell_of_policy(&fates);
                 before.then(now, &recipients, &fates)
             }
             Err(trouble) => {
@@ -389,6 +398,26 @@ impl Worker {
         *health = Health::default();
     }
 
+    /// Logs what the relay has against this server or a sender, once in a while.
+    fn tell_of_policy(&self, fates: &[Fate]) {
+        let put_off = fates.iter().find_map(|fate| match fate {
+            Fate::PutOff(words) => Some(without_addresses(words)),
+            _ => None,
+        });
+        let Some(reply) = put_off else { return };
+        let mut told = self
+            .policy_told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() > TELL_POLICY) {
+            *told = Some(Instant::now());
+            tracing::error!(
+                reply,
+                "the relay refuses emails of this server by its policy; they are tried again"
+            );
+        }
+    }
+
     /// Returns how long it is left alone.
     fn cannot_be_used(&self, trouble: &Trouble) -> Duration {
         let mut health = self.health();
@@ -408,10 +437,20 @@ impl Worker {
                 Trouble::NotLetIn => tracing::error!(
                     "the relay does not let this server in: check the user and the password in TOSEND_SMTP_CREDENTIALS_FILE; emails wait"
                 ),
+                Trouble::Refuses(words) => {
+                    let reply = without_addresses(words);
+                    tracing::error!(
+                        reply,
+                        "the relay refuses this server: check what it says, and TOSEND_SMTP_HELO; emails wait"
+                    );
+                }
             }
         }
         let rest = FIRST_REST * 2_u32.saturating_pow(health.failures - 1);
-        let rest = rest.min(LONGEST_REST);
+        let rest = rest.min(match trouble {
+            Trouble::Refuses(_) => LONGEST_REST_IF_REFUSED,
+            Trouble::Unreachable(_) | Trouble::NotLetIn => LONGEST_REST,
+        });
         health.rests_until = Some(Instant::now() + rest);
         rest
     }

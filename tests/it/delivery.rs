@@ -402,6 +402,73 @@ both! {
         assert_eq!(relay.got().len(), 1);
     }
 
+    fn a_relay_that_refuses_this_server_fails_no_email(app: App) {
+        let (owner, program) = sender(&app);
+        let stranger = app.stranger();
+        let mut relay = Relay::start();
+        let node = delivering(&app, &relay);
+        let told = |reply: &str| format!("The relay refuses this server: {reply}");
+        accept(&program, &email("ada@acme.test"));
+        owner.move_to(&node.url(""));
+        stranger.move_to(&node.url(""));
+        let mut takes = json!({"greeting": [], "hello": [], "mail": [], "rcpt": {}});
+        for (place, reply) in [
+            ("greeting", "554 5.7.1 Client host rejected: Access denied"),
+            ("hello", "504 5.5.2 Helo command rejected: need fully-qualified hostname"),
+            ("mail", "550 quota exceeded"),
+            ("rcpt", "554 5.7.1 Relay access denied"),
+        ] {
+            let mut order = takes.clone();
+            order[place] = match place {
+                "rcpt" => json!({"bob@example.org": reply}),
+                _ => json!(vec![reply; 1_000]),
+            };
+            relay.order(&order);
+            until(place, || {
+                hasten(&app.database);
+                let is_told = format!("status = 'deferred' AND reply = '{}'", told(reply));
+                count(&app.database, "status = 'failed'") == 1 || count(&app.database, &is_told) == 1
+            });
+            assert_eq!(count(&app.database, "status = 'deferred'"), 1, "{place}");
+            for path in ["/activity/emails", "/api-keys"] {
+                let page = owner.get(path).body;
+                assert!(page.contains(&told(reply)), "{place}: {page}");
+                assert!(!stranger.get(path).body.contains("The relay refuses"), "{place}");
+            }
+        }
+        relay.order(&takes);
+        until("it is delivered", || {
+            hasten(&app.database);
+            count(&app.database, "status = 'delivered'") == 1
+        });
+        assert_eq!(relay.got().len(), 1);
+        assert!(!owner.get("/api-keys").body.contains("The relay refuses"));
+
+        takes["rcpt"] = json!({"bob@example.org": "550 5.1.1 No such user"});
+        relay.order(&takes);
+        accept(&program, &email("ada@acme.test"));
+        until("a refusal of the recipient is final", || count(&app.database, "status = 'failed'") == 1);
+    }
+
+    fn the_relay_is_greeted_by_a_whole_name(app: App) {
+        let (_, program) = sender(&app);
+        let relay = Relay::start();
+        let node = delivering(&app, &relay);
+        accept(&program, &email("ada@acme.test"));
+        until_all(&app.database, "status = 'delivered'");
+        let hellos = relay.hellos();
+        assert!(hellos.iter().all(|name| name.starts_with('[') || name.contains('.')), "{hellos:?}");
+        drop(node);
+        let url = relay.url();
+        let _node = App::on(app.database.again(), |settings| {
+            settings.smtp_url = Some(url);
+            settings.smtp_helo = Some("mail.acme.test".into());
+        });
+        accept(&program, &email("ada@acme.test"));
+        until_all(&app.database, "status = 'delivered'");
+        assert!(relay.hellos().contains(&"mail.acme.test".to_owned()));
+    }
+
     fn a_delay_is_kept(app: App) {
         let (_, program) = sender(&app);
         let mut relay = Relay::start();

@@ -6,7 +6,8 @@ it adds to FOLDER/mails, a JSON object a line; who wants to log in, to FOLDER/lo
 mail, data: lists of answers to the next MAIL and to the next contents. rcpt: answers by address, as
 long as they stand there. cut: for the next contents, "before" the final dot or "after" it. delay:
 seconds before each content is answered. slow: the same by address. password: a login is needed,
-with it.
+with it. greeting, hello: lists of answers to the next connections and to the next EHLO, instead of
+taking them. How each client greets it adds to FOLDER/hellos.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ import sys
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
 port, folder = sys.argv[1:3]
-orders = {"mail": [], "data": [], "rcpt": {}, "cut": [], "delay": 0, "slow": {}, "password": None}
+orders = {"mail": [], "data": [], "rcpt": {}, "cut": [], "delay": 0, "slow": {}, "password": None,
+          "greeting": [], "hello": []}
 tls = None
 if len(sys.argv) > 3:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -69,6 +71,18 @@ class Handler:
 
 
 class Relay(SMTP):
+    async def push(self, status):
+        # The greeting is the only thing that is said before a command.
+        if orders["greeting"] and not self.session.host_name and status.startswith("220 relay.test"):
+            status = orders["greeting"].pop(0)
+        await super().push(status)
+
+    async def smtp_EHLO(self, hostname):
+        note("hellos", hostname)
+        if orders["hello"]:
+            return await self.push(orders["hello"].pop(0))
+        await super().smtp_EHLO(hostname)
+
     async def smtp_DATA(self, arg):
         if orders["cut"][:1] != ["before"]:
             return await super().smtp_DATA(arg)

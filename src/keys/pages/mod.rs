@@ -97,6 +97,8 @@ struct IndexPage {
     has_relay: bool,
     /// How many are not delivered yet, counted up to `MOST_WAITING`.
     waiting: usize,
+    /// What the relay says, if it refuses this server.
+    refusal: Option<String>,
 }
 
 impl IndexPage {
@@ -134,9 +136,16 @@ pub async fn index(
         return Ok(answer);
     }
     let account = user.account;
-    let waiting = state
+    let (waiting, refusal) = state
         .db
-        .read(move |conn| store::count_waiting_emails(conn, account, MOST_WAITING as i64))
+        .read(move |conn| {
+            let waiting = store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
+            let refusal = match waiting {
+                0 => None,
+                _ => store::refusal_by_relay(conn, account)?,
+            };
+            Ok::<_, db::Error>((waiting, refusal))
+        })
         .await?;
     page::html(&IndexPage {
         user,
@@ -145,6 +154,7 @@ pub async fn index(
         shows_tips: !preferences::current().hides_tips,
         has_relay: state.config.relay.is_some(),
         waiting,
+        refusal,
     })
 }
 

@@ -52,6 +52,27 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
         .get_result(conn)?)
 }
 
+/// How the reply of an email begins that waits because the relay refuses this server. It stands here
+/// because keys must not use the delivery, which writes it.
+pub const RELAY_REFUSES: &str = "The relay refuses this server: ";
+
+/// How many of an account's newest deferred emails are looked at for such a reply.
+const LOOKED_AT: i64 = 100;
+
+/// What the relay says to this server, if it refuses the account's emails. Its words may name
+/// recipients, so they come from the account's own emails alone.
+pub fn refusal_by_relay(conn: &mut Connection, account: AccountId) -> db::Result<Option<String>> {
+    let replies: Vec<Option<String>> = emails::table
+        .filter(emails::account_id.eq(account.0))
+        .filter(emails::status.eq("deferred"))
+        .order((emails::created_at.desc(), emails::id.desc()))
+        .limit(LOOKED_AT)
+        .select(emails::reply)
+        .load(conn)?;
+    let refused = |reply: &String| reply.starts_with(RELAY_REFUSES);
+    Ok(replies.into_iter().flatten().find(refused))
+}
+
 /// How many emails are still to be delivered, counted up to a number. Read here, since keys know
 /// nothing of emails but this.
 pub fn count_waiting_emails(

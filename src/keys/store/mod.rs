@@ -35,7 +35,9 @@ pub use end::{
     forget_ended_of_any_account, has_expired,
 };
 pub use life::{Edit, EditError, changes, edit, pause, resume};
-pub use list::{count_ended, count_waiting_emails, in_order, list, search};
+pub use list::{
+    RELAY_REFUSES, count_ended, count_waiting_emails, in_order, list, refusal_by_relay, search,
+};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
 pub use uses::{pull_back_uses_of_any_account, record_uses_of_any_account};

@@ -128,6 +128,14 @@ impl Relay {
         self.lines("logins")
     }
 
+    /// The names by which clients greeted it.
+    pub fn hellos(&self) -> Vec<String> {
+        let hellos = self.lines("hellos").into_iter();
+        hellos
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
+    }
+
     /// A line may be there by a part.
     fn lines(&self, file: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();

@@ -63,6 +63,7 @@ impl App {
             activity_days: "365".into(),
             smtp_url: None,
             smtp_credentials_file: None,
+            smtp_helo: None,
             retention_days: "30".into(),
             log: "trace".into(),
         };
