@@ -26,19 +26,51 @@ const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// RFC 5322, 2.1.1.
 const MAX_LINE_BYTES: usize = 998;
 
-/// RFC 6376, 5.4.1. One that a message does not have cannot be added on the way either.
-const SIGNED: [HeaderName; 10] = [
-    HeaderName::new_from_ascii_str("From"),
-    HeaderName::new_from_ascii_str("To"),
-    HeaderName::new_from_ascii_str("Cc"),
-    HeaderName::new_from_ascii_str("Reply-To"),
-    HeaderName::new_from_ascii_str("Subject"),
-    HeaderName::new_from_ascii_str("Date"),
-    HeaderName::new_from_ascii_str("Message-ID"),
-    HeaderName::new_from_ascii_str("MIME-Version"),
-    HeaderName::new_from_ascii_str("Content-Type"),
-    HeaderName::new_from_ascii_str("Content-Transfer-Encoding"),
+/// Signed in every message, and listed once more than they are there (RFC 6376, 5.4.2), so that none
+/// can be added on the way.
+const ALWAYS_SIGNED: [&str; 9] = [
+    "From",
+    "Subject",
+    "To",
+    "Cc",
+    "Reply-To",
+    "Date",
+    "Message-ID",
+    "MIME-Version",
+    "Content-Type",
 ];
+
+/// How the headers begin that relays of providers act on and take out.
+const OF_RELAYS: [&str; 5] = ["x-ses-", "x-smtpapi", "x-mailgun-", "x-pm-", "x-mc-"];
+
+/// How the emails of a domain are signed.
+pub struct Signature {
+    domain: DomainName,
+    key: DkimSigningKey,
+}
+
+impl Signature {
+    /// For a message with these headers: RFC 6376, 5.4.1, and RFC 8058, 4, of which the relay gets
+    /// all that it does not take out.
+    fn config(self, headers: &[HeaderName]) -> DkimConfig {
+        let always = ALWAYS_SIGNED.map(HeaderName::new_from_ascii_str);
+        let is_kept = |name: &&HeaderName| {
+            let name = name.to_ascii_lowercase();
+            !OF_RELAYS.iter().any(|begin| name.starts_with(begin))
+        };
+        let present = headers.iter().filter(is_kept).cloned();
+        DkimConfig::new(
+            dkim::SELECTOR.to_owned(),
+            self.domain.to_string(),
+            self.key,
+            present.chain(always).collect(),
+            DkimCanonicalization {
+                header: DkimCanonicalizationType::Relaxed,
+                body: DkimCanonicalizationType::Relaxed,
+            },
+        )
+    }
+}
 
 /// What goes to the relay.
 pub struct Mail {
@@ -68,24 +100,18 @@ pub enum Unsendable {
     Panic,
 }
 
-/// How the emails of a domain are signed.
+/// The key of a domain, ready to sign.
 ///
 /// # Errors
 /// If the key is none that lettre can use.
-pub fn signature(key: &DkimKey, domain: &DomainName) -> Result<DkimConfig, String> {
+pub fn signature(key: &DkimKey, domain: &DomainName) -> Result<Signature, String> {
     let pem = key.private_pem().map_err(|e| e.to_string())?;
     let key = DkimSigningKey::new(pem.expose_secret(), DkimSigningAlgorithm::Rsa)
         .map_err(|e| e.to_string())?;
-    Ok(DkimConfig::new(
-        dkim::SELECTOR.to_owned(),
-        domain.to_string(),
+    Ok(Signature {
+        domain: domain.clone(),
         key,
-        SIGNED.to_vec(),
-        DkimCanonicalization {
-            header: DkimCanonicalizationType::Relaxed,
-            body: DkimCanonicalizationType::Relaxed,
-        },
-    ))
+    })
 }
 
 /// Every mailbox that is to get it, once, as the relay is told. Domains are compared without case.
@@ -117,7 +143,7 @@ pub fn build(
     message: &Message,
     internet_id: &str,
     created_at: NaiveDateTime,
-    signature: Option<&DkimConfig>,
+    signature: Option<Signature>,
 ) -> Result<Mail, Unsendable> {
     let sender = address(&message.from.email)?;
     let (content_type, encoding, body) = body(message)?;
@@ -155,13 +181,22 @@ pub fn build(
         return Err(Unsendable::Header);
     }
     if let Some(signature) = signature {
-        built.sign(signature);
+        built.sign(&signature.config(&names_in(&text)));
     }
     Ok(Mail {
         sender,
         needs_utf8: !text.is_ascii(),
         content: built.formatted(),
     })
+}
+
+/// The names of the headers in their text.
+fn names_in(text: &str) -> Vec<HeaderName> {
+    let begins = text.lines().filter(|line| !line.starts_with([' ', '\t']));
+    let names = begins.filter_map(|line| Some(line.split_once(':')?.0.to_owned()));
+    names
+        .filter_map(|name| HeaderName::new_from_ascii(name).ok())
+        .collect()
 }
 
 /// An address as it is told: the domain in A-labels (RFC 5890).
@@ -464,13 +499,13 @@ mod tests {
         message.to[0].name = Some("x ".repeat(30_000));
         let signed = move || {
             let signature = signature(&key, &domain).unwrap();
-            build(&message, ID, clock::now(), Some(&signature)).unwrap()
+            build(&message, ID, clock::now(), Some(signature)).unwrap()
         };
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
         let mail = thread.spawn(signed).unwrap().join().unwrap();
         let content = String::from_utf8(mail.content).unwrap();
         assert!(header_names(&content).contains(&"dkim-signature".to_owned()));
-        for name in &SIGNED {
+        for name in &ALWAYS_SIGNED {
             assert!(content.contains(&name.to_lowercase()));
         }
     }

@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use lettre::Address;
-use lettre::message::DkimConfig;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::attempt::{Before, Outcome};
-use super::mime::{self, Mail, STACK_BYTES, Unsendable};
+use super::mime::{self, Mail, STACK_BYTES, Signature, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::relay_url::RelayUrl;
 use super::reply::without_addresses;
@@ -293,7 +292,7 @@ impl Worker {
             refused: email.refused.clone(),
             delivered: 0,
         };
-        let prepare = move || Prepared::from(&email, signature.as_ref());
+        let prepare = move || Prepared::from(&email, signature);
         let permit = self.preparing.acquire().await;
         let prepared = tokio::task::spawn_blocking(prepare)
             .await
@@ -335,7 +334,7 @@ impl Worker {
     async fn signature(
         &self,
         domain_id: i64,
-    ) -> db::Result<Result<Option<DkimConfig>, &'static str>> {
+    ) -> db::Result<Result<Option<Signature>, &'static str>> {
         let find = move |conn: &mut _| domains_store::find_signing_of_any_account(conn, domain_id);
         let (domain, sealed, is_published) = match self.db.read(find).await? {
             Signing::Key(domain, sealed) => (domain, sealed, true),
@@ -493,7 +492,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn from(email: &Outgoing, signature: Option<&DkimConfig>) -> Result<Self, Unsendable> {
+    fn from(email: &Outgoing, signature: Option<Signature>) -> Result<Self, Unsendable> {
         let message: Message =
             serde_json::from_str(&email.message).map_err(|_| Unsendable::Stored)?;
         let mut recipients = mime::recipients(&message)?;

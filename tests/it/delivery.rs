@@ -205,6 +205,35 @@ both! {
         }
     }
 
+    fn no_header_that_matters_can_be_changed_or_added_on_the_way(app: App) {
+        let (_, program) = sender(&app);
+        let record = publish_record(&app);
+        let mut email = email("ada@acme.test");
+        email["reply_to"] = json!("help@acme.test");
+        email["headers"] = json!({
+            "References": "<1@example.org> <2@example.org>",
+            "In-Reply-To": "<2@example.org>",
+            "List-Unsubscribe": "<https://acme.test/u>",
+            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            "Auto-Submitted": "auto-generated",
+            "X-Order": "7",
+            // Providers of relays take these out, which must not break the signature.
+            "X-SES-CONFIGURATION-SET": "main",
+            "X-Mailgun-Tag": "welcome",
+        });
+        accept(&program, &email);
+        let relay = Relay::start();
+        let _node = delivering(&app, &relay);
+        until_all(&app.database, "status = 'delivered'");
+        let mail = read_mail(&relay.got()[0].content, "tosend._domainkey.acme.test", &record);
+        assert_eq!(mail["signature_holds"], true);
+        let mut alterable: Vec<&str> =
+            mail["alterable"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        alterable.sort_unstable();
+        assert_eq!(alterable, ["x-mailgun-tag", "x-ses-configuration-set"]);
+        assert_eq!(mail["addable"], json!([]));
+    }
+
     fn long_headers_are_folded(app: App) {
         let (_, program) = sender(&app);
         let record = publish_record(&app);

@@ -26,6 +26,37 @@ def signature(content):
         return str(error)
 
 
+def fields(content):
+    """The header fields, folded ones whole."""
+    head = content.split(b"\n\n", 1)[0].split(b"\r\n\r\n", 1)[0]
+    found = []
+    for line in head.splitlines(keepends=True):
+        if line[:1] in b" \t":
+            found[-1] += line
+        else:
+            found.append(line)
+    return found
+
+
+def alterable():
+    """The fields whose values somebody may change, and the signature holds all the same."""
+    signed = [field for field in fields(content) if not field.lower().startswith(b"dkim-")]
+    return [
+        field.split(b":")[0].decode().lower()
+        for field in signed
+        if signature(content.replace(field, field.rstrip() + b"x\r\n", 1)) is True
+    ]
+
+
+def addable():
+    """The fields that somebody may add, and the signature holds all the same."""
+    names = ["From", "Subject", "To", "Cc", "Reply-To", "Date", "Message-ID", "MIME-Version"]
+    names.append("Content-Type")
+    return [
+        name for name in names if signature(name.encode() + b": x\r\n" + content) is True
+    ]
+
+
 def part(found):
     return {
         "type": found.get_content_type(),
@@ -46,6 +77,8 @@ print(
             "defects": [str(d) for found in message.walk() for d in found.defects],
             "is_signed": "dkim-signature" in message,
             "signature_holds": signature(content),
+            "alterable": alterable(),
+            "addable": addable(),
             "altered_signature_holds": signature(content.replace(b"Subject: ", b"Subject: Re: ")),
         }
     )
