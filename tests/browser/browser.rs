@@ -517,8 +517,15 @@ struct ChromeDriver {
 }
 
 impl ChromeDriver {
+    /// Tried again a few times: ChromeDriver ends at once if another program takes the port that it
+    /// chose.
     fn start() -> Self {
         assert!(Path::new(CHROMIUM).exists(), "{CHROMIUM} is missing");
+        let started = (0..10).find_map(|_| Self::try_to_start());
+        started.unwrap_or_else(|| panic!("{CHROMEDRIVER} names no port"))
+    }
+
+    fn try_to_start() -> Option<Self> {
         let mut child = Command::new(CHROMEDRIVER)
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -530,17 +537,19 @@ impl ChromeDriver {
         let mut line = String::new();
         let port = loop {
             line.clear();
-            let length = output.read_line(&mut line).unwrap();
-            assert_ne!(length, 0, "{CHROMEDRIVER} names no port");
+            if output.read_line(&mut line).unwrap() == 0 {
+                child.wait().unwrap();
+                return None;
+            }
             if let Some((_, port)) = line.split_once("successfully on port ") {
                 break port.trim().trim_end_matches('.').to_owned();
             }
         };
-        Self {
+        Some(Self {
             child,
             url: format!("http://127.0.0.1:{port}"),
             _output: output,
-        }
+        })
     }
 }
 
