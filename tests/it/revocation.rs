@@ -127,7 +127,8 @@ impl<'a> Scene<'a> {
     }
 
     fn pause(&self, wire: &mut Wire, target: &Made) {
-        self.submit(wire, target, "pause", &format!("/api-keys/{}", target.id));
+        let page = format!("/api-keys/{}?notice=paused", target.id);
+        self.submit(wire, target, "pause", &page);
     }
 }
 
