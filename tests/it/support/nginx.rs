@@ -1,4 +1,4 @@
-//! A gateway, as README.md sets it up, and what stands behind it.
+//! nginx, as docs/gateways.md sets it up, and the program behind a gateway.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,7 +16,7 @@ use super::until;
 
 const NGINX: &str = "/usr/sbin/nginx";
 
-/// nginx with the lines of README.md, but for the addresses.
+/// nginx with the lines of docs/gateways.md, but for the addresses.
 pub struct Nginx {
     pub address: SocketAddr,
     process: Child,
@@ -27,13 +27,13 @@ impl Nginx {
     pub fn start(dashboard: &str, upstream: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port() as u16));
-        let mut lines = lines_of_readme();
+        let mut lines = documented("nginx");
         for (from, to) in [
             ("listen 80;", format!("listen {address};")),
             ("server 127.0.0.1:8080;", format!("server {dashboard};")),
             ("http://127.0.0.1:3000;", format!("http://{upstream};")),
         ] {
-            assert_eq!(lines.matches(from).count(), 1, "{from} in README.md");
+            assert_eq!(lines.matches(from).count(), 1, "{from} in docs/gateways.md");
             lines = lines.replace(from, &to);
         }
         let config = folder.path().join("nginx.conf");
@@ -71,11 +71,12 @@ impl Drop for Nginx {
     }
 }
 
-fn lines_of_readme() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = fs::read_to_string(path).unwrap();
-    let blocks: Vec<&str> = readme.split("```nginx\n").skip(1).collect();
-    assert_eq!(blocks.len(), 1, "blocks of nginx in README.md");
+/// The one block of code in docs/gateways.md that is in this language.
+pub(super) fn documented(language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways.md");
+    let text = fs::read_to_string(path).unwrap();
+    let blocks: Vec<&str> = text.split(&format!("```{language}\n")).skip(1).collect();
+    assert_eq!(blocks.len(), 1, "blocks of {language} in docs/gateways.md");
     blocks[0].split("```").next().unwrap().to_owned()
 }
 
