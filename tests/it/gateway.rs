@@ -1,18 +1,21 @@
-//! nginx in front of a program, with the lines of README.md: it asks the dashboard about every
-//! request.
+//! nginx and Caddy in front of a program, with the lines of docs/gateways.md: they ask the dashboard
+//! about every request.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::any::Any;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::blocking::{Client, RequestBuilder};
 
 use crate::support::*;
 
-/// The client's own address, not that of nginx.
+/// The client's own address, not that of the gateway.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 struct Scene {
-    nginx: Nginx,
+    address: SocketAddr,
+    /// Serves there until it is dropped.
+    _gateway: Box<dyn Any>,
     upstream: Upstream,
     network: Proxy,
     owner: Visitor,
@@ -21,15 +24,33 @@ struct Scene {
 
 impl Scene {
     fn on(database: &Database) -> Self {
+        Self::behind(database, |dashboard, upstream| {
+            let nginx = Nginx::start(dashboard, upstream);
+            (nginx.address, Box::new(nginx))
+        })
+    }
+
+    fn behind_caddy(database: &Database) -> Self {
+        Self::behind(database, |dashboard, upstream| {
+            let caddy = Caddy::start(dashboard, upstream);
+            (caddy.address, Box::new(caddy))
+        })
+    }
+
+    fn behind(
+        database: &Database,
+        start: impl FnOnce(&str, SocketAddr) -> (SocketAddr, Box<dyn Any>),
+    ) -> Self {
         let args = ["--trusted-proxies", "127.0.0.1"];
         let dashboard = Dashboard::start(database, &args);
         let owner = dashboard.visitor();
         owner.sign_up();
         let network = Proxy::to(dashboard.base.strip_prefix("http://").unwrap());
         let upstream = Upstream::start();
-        let nginx = Nginx::start(&network.address.to_string(), upstream.address);
+        let (address, gateway) = start(&network.address.to_string(), upstream.address);
         Self {
-            nginx,
+            address,
+            _gateway: gateway,
             upstream,
             network,
             owner,
@@ -42,7 +63,7 @@ impl Scene {
             .local_address(IpAddr::from(CLIENT))
             .timeout(Duration::from_secs(60))
             .no_proxy();
-        let url = format!("http://{}{path}", self.nginx.address);
+        let url = format!("http://{}{path}", self.address);
         client
             .build()
             .unwrap()
@@ -280,4 +301,110 @@ fn without_a_database_nobody_is_refused() {
     }
     cluster.start();
     until("verdicts again", || scene.get(&key).status == 200);
+}
+
+#[test]
+fn behind_caddy_a_good_key_passes_and_the_upstream_knows_whose_it_is() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::behind_caddy(&database);
+    attest(&database, "a.test");
+    let domain = database
+        .number("SELECT id FROM sending_domains")
+        .to_string();
+    let account = database.number("SELECT id FROM accounts").to_string();
+    for (domain, scope) in [("", "all"), (domain.as_str(), "a.test")] {
+        let (id, key) = scene.owner.create_key("Key", domain);
+        let id = id.to_string();
+        let forged = scene.request("POST", "/orders?x=1").bearer_auth(&key);
+        let forged = [
+            "X-Tosend-Account",
+            "x-tosend-key",
+            "X_Tosend_Account",
+            "x_tosend_key",
+            "X-Tosend_Scope",
+            "X_Tosend-Scope",
+            "X-Forwarded-For",
+        ]
+        .into_iter()
+        .fold(forged, |request, name| request.header(name, "forged"))
+        .header("cookie", "a=b")
+        .header("user-agent", "client/1")
+        .body(vec![0; 300_000]);
+        let answer = scene.send(forged);
+        assert_eq!((answer.status, answer.body.as_str()), (200, "upstream"));
+        let seen = scene.seen();
+        assert_eq!(seen.line, "POST /orders?x=1 HTTP/1.1");
+        assert_eq!(seen.body, vec![0; 300_000]);
+        let headers = format!("{:?}", seen.headers);
+        for (name, value) in [
+            ("x-tosend-account", account.as_str()),
+            ("x-tosend-key", &id),
+            ("x-tosend-scope", scope),
+            ("cookie", "a=b"),
+        ] {
+            assert_eq!(seen.header(name), [value], "{headers}");
+        }
+        assert!(
+            !headers.contains("forged") && !headers.contains("tsend_"),
+            "{headers}"
+        );
+        let used = format!(
+            "SELECT count(*) FROM api_key_uses WHERE api_key_id = {id}
+             AND address = '{CLIENT}' AND user_agent = 'client/1'"
+        );
+        until("the use is written", || database.number(&used) == 1);
+        // What the upstream answers is its own.
+        let fails = scene.request("POST", "/fails").bearer_auth(&key);
+        assert_eq!(scene.send(fails).status, 500);
+        scene.seen();
+    }
+}
+
+#[test]
+fn behind_caddy_no_key_and_a_bad_key_do_not_pass() {
+    let database = Database::new(Backend::Sqlite);
+    let scene = Scene::behind_caddy(&database);
+    let (id, key) = scene.owner.create_key("Key", "");
+    for request in [
+        scene.request("GET", "/orders"),
+        scene.request("POST", "/orders").body("{}"),
+        scene.request("GET", &format!("/orders?api_key={key}")),
+        scene.request("GET", "/orders").header("X-Tosend-Key", "1"),
+    ] {
+        let answer = scene.send(request);
+        assert_eq!(answer.status, 401, "{answer:?}");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, Some(r#"Bearer realm="tosend""#));
+    }
+    assert_eq!(scene.get("garbage").status, 403);
+    assert_eq!(scene.get(&key).status, 200);
+    scene.owner.delete_key(id);
+    assert_eq!(scene.get(&key).status, 403);
+    assert_eq!(scene.upstream.take().len(), 1);
+}
+
+#[test]
+fn behind_caddy_nobody_is_refused_without_a_dashboard() {
+    let database = Database::new(Backend::Sqlite);
+    let mut scene = Scene::behind_caddy(&database);
+    let (_, key) = scene.owner.create_key("Key", "");
+    let everybody = |scene: &Scene| {
+        scene.assert_unknown(&scene.get(&key));
+        scene.assert_unknown(&scene.get("garbage"));
+        scene.assert_unknown(&scene.send(scene.request("POST", "/orders").body("{}")));
+    };
+    scene.network.refuse();
+    everybody(&scene);
+    scene.network.restore();
+    assert_eq!(scene.get(&key).status, 200);
+    scene.seen();
+    // It hangs.
+    scene.network.swallow();
+    scene.assert_unknown(&scene.get(&key));
+    scene.network.cut();
+    scene.network.restore();
+    assert_eq!(scene.get(&key).status, 200);
+    scene.seen();
+    scene.dashboard.kill();
+    everybody(&scene);
 }

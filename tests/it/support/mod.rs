@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+mod caddy;
 mod cluster;
 mod database;
 pub mod dns;
@@ -18,6 +19,7 @@ mod relay;
 mod server;
 mod wire;
 
+pub use caddy::Caddy;
 pub use cluster::{Cluster, Stop, free_port};
 pub use database::Database;
 pub use dns::{Dns, Trouble};
