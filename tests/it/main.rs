@@ -13,6 +13,7 @@ mod clock;
 mod command_line;
 mod defences;
 mod delivery;
+mod docs;
 mod domain_life;
 mod domains;
 mod durability;

@@ -1,0 +1,194 @@
+//! What the documentation names is there: files, sections, settings.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tosend_dashboard::config::Settings;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What a path in the text begins with.
+const FOLDERS: [&str; 9] = [
+    "src/",
+    "tests/",
+    "docs/",
+    "templates/",
+    "static/",
+    "migrations/",
+    "benches/",
+    ".ci/",
+    ".cargo/",
+];
+
+struct Document {
+    path: PathBuf,
+    /// Without what stands between fences.
+    lines: Vec<String>,
+}
+
+impl Document {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut is_fenced = false;
+        let lines = text.lines().filter(|line| {
+            let is_fence = line.trim_start().starts_with("```");
+            is_fenced ^= is_fence;
+            !is_fenced && !is_fence
+        });
+        Self {
+            lines: lines.map(str::to_owned).collect(),
+            path: path.to_owned(),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.path.strip_prefix(ROOT).unwrap().display().to_string()
+    }
+
+    /// What stands between backticks.
+    fn code(&self) -> impl Iterator<Item = &str> {
+        let lines = self.lines.iter();
+        lines.flat_map(|line| line.split('`').skip(1).step_by(2))
+    }
+
+    /// Where its links lead, those to other sites left out.
+    fn links(&self) -> impl Iterator<Item = &str> {
+        let lines = self.lines.iter();
+        let targets = lines.flat_map(|line| line.split("](").skip(1));
+        targets
+            .map(|rest| rest.split(')').next().unwrap())
+            .filter(|target| !target.contains("://"))
+    }
+
+    /// The addresses of its sections, as forges make them of the headings.
+    fn anchors(&self) -> BTreeSet<String> {
+        let headings = self.lines.iter().filter(|line| line.starts_with('#'));
+        let slug = |heading: &String| {
+            let text = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = text
+                .chars()
+                .filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+            kept.collect::<String>().replace(' ', "-")
+        };
+        headings.map(slug).collect()
+    }
+}
+
+fn documents() -> Vec<Document> {
+    let mut paths: Vec<PathBuf> = ["", "docs", "benches", "static"]
+        .iter()
+        .flat_map(|folder| fs::read_dir(Path::new(ROOT).join(folder)).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "md"))
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 10);
+    paths.iter().map(|path| Document::read(path)).collect()
+}
+
+#[test]
+fn paths_that_the_documentation_names_are_there() {
+    let mut missing = Vec::new();
+    for document in documents() {
+        for code in document.code() {
+            // The rest may be an argument.
+            let path = code.split_whitespace().next().unwrap_or_default();
+            let is_path = FOLDERS.iter().any(|folder| path.starts_with(folder));
+            let is_pattern = path.contains(['<', '*', '{', '…']) || path.contains("YYYY");
+            if is_path && !is_pattern && !Path::new(ROOT).join(path).exists() {
+                missing.push(format!("{}: {path}", document.name()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let mut dead = Vec::new();
+    for document in documents() {
+        for link in document.links() {
+            let (file, section) = link.split_once('#').unwrap_or((link, ""));
+            let path = match file {
+                "" => document.path.clone(),
+                file => document.path.parent().unwrap().join(file),
+            };
+            let is_there = path.exists()
+                && (section.is_empty() || Document::read(&path).anchors().contains(section));
+            if !is_there {
+                dead.push(format!("{}: {link}", document.name()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+#[test]
+fn the_readme_is_short_and_leads_to_every_page() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    assert!(readme.lines().count() <= 200);
+    for document in documents() {
+        let name = document.name();
+        if name.starts_with("docs/") {
+            assert!(readme.contains(&format!("]({name})")), "{name}");
+        }
+    }
+}
+
+/// The floors in the picture of the house are those of the code.
+#[test]
+fn the_floors_that_are_described_are_there() {
+    let architecture = Document::read(&Path::new(ROOT).join("docs/architecture.md"));
+    let rows = architecture
+        .lines
+        .iter()
+        .skip_while(|line| !line.starts_with("| floor"))
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let floors = rows.map(|row| row.split('|').nth(1).unwrap());
+    let names: Vec<&str> = floors
+        .flat_map(|names| names.split('`').skip(1).step_by(2))
+        .collect();
+    assert!(names.len() > 15);
+    for name in &names {
+        assert!(Path::new(ROOT).join("src").join(name).exists(), "{name}");
+    }
+    for entry in fs::read_dir(Path::new(ROOT).join("src")).unwrap() {
+        let entry = entry.unwrap();
+        let mut name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            name.push('/');
+        }
+        assert!(names.contains(&name.as_str()), "{name} has no floor");
+    }
+}
+
+#[test]
+fn every_setting_is_described_with_its_default() {
+    let settings = Document::read(&Path::new(ROOT).join("docs/settings.md"));
+    let rows: Vec<&String> = settings
+        .lines
+        .iter()
+        .filter(|line| line.starts_with("| `TOSEND_"))
+        .collect();
+    let command = Settings::augment_args(clap::Command::new("settings"));
+    let mut count = 0;
+    for setting in command.get_arguments() {
+        let name = setting.get_env().unwrap().to_str().unwrap();
+        let row = rows
+            .iter()
+            .find(|row| row.starts_with(&format!("| `{name}` |")))
+            .unwrap_or_else(|| panic!("{name} is not described"));
+        for default in setting.get_default_values() {
+            let default = default.to_str().unwrap();
+            assert!(
+                default.is_empty() || row.contains(&format!("| `{default}` |")),
+                "{name}: {default}"
+            );
+        }
+        count += 1;
+    }
+    assert_eq!(count, rows.len());
+}
