@@ -38,7 +38,7 @@ pub struct Settings {
     )]
     pub listen: String,
 
-    /// Where browsers and programs reach this server, as in https://dash.acme.com
+    /// Address under which browsers and programs reach this server, such as https://dash.acme.com
     #[arg(long, global = true, env = "TOSEND_PUBLIC_URL")]
     pub public_url: Option<String>,
 
@@ -46,7 +46,7 @@ pub struct Settings {
     #[arg(long, global = true, env = "TOSEND_SIGNUP", default_value = "first")]
     pub signup: String,
 
-    /// Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas
+    /// Proxies whose X-Forwarded-For is trusted: addresses or networks, separated by commas
     #[arg(
         long,
         global = true,
@@ -55,20 +55,21 @@ pub struct Settings {
     )]
     pub trusted_proxies: String,
 
-    /// Secret that signs session cookies; made if missing [default: beside the SQLite file, or data/secret]
+    /// File with the secret that signs cookies and encrypts DKIM keys; created if missing [default:
+    /// beside the SQLite file, or data/secret]
     #[arg(long, global = true, env = "TOSEND_SECRET_FILE")]
     pub secret_file: Option<String>,
 
-    /// DNS servers that the records of domains are looked up at: addresses, with a port if it is not
-    /// 53, separated by commas [default: the system's]
+    /// DNS servers for looking up the records of domains: addresses separated by commas, each with a
+    /// port if it is not 53 [default: the system's]
     #[arg(long, global = true, env = "TOSEND_DNS_SERVERS", default_value = "")]
     pub dns_servers: String,
 
-    /// How many live keys an account may have
+    /// Maximum number of live keys per account
     #[arg(long, global = true, env = "TOSEND_KEY_LIMIT", default_value = "1000")]
     pub key_limit: String,
 
-    /// How many domains an account may have
+    /// Maximum number of domains per account
     #[arg(
         long,
         global = true,
@@ -77,7 +78,7 @@ pub struct Settings {
     )]
     pub domain_limit: String,
 
-    /// For how many days the activity of accounts is kept
+    /// How many days the activity of accounts is kept
     #[arg(
         long,
         global = true,
@@ -94,12 +95,12 @@ pub struct Settings {
     #[arg(long, global = true, env = "TOSEND_SMTP_CREDENTIALS_FILE")]
     pub smtp_credentials_file: Option<String>,
 
-    /// Name by which this server greets the relay (EHLO), as in mail.acme.com [default: the public
-    /// URL's host, else this machine's name or address]
+    /// Name with which this server greets the relay (EHLO), such as mail.acme.com [default: the public
+    /// URL's host, otherwise this machine's name or address]
     #[arg(long, global = true, env = "TOSEND_SMTP_HELO")]
     pub smtp_helo: Option<String>,
 
-    /// For how many days the content of an email is kept after it was delivered or failed
+    /// How many days the content of an email is kept after it was delivered or failed
     #[arg(
         long,
         global = true,
@@ -108,7 +109,7 @@ pub struct Settings {
     )]
     pub retention_days: String,
 
-    /// What is logged: error, warn, info, debug, trace, or a tracing filter
+    /// Log level (error, warn, info, debug, trace) or tracing filter
     #[arg(
         long,
         global = true,
@@ -215,7 +216,7 @@ impl Config {
                 .ok()
                 .map(|relay| Some(RelayUrl { hello, ..relay })),
             (None, Some(Some(_))) => {
-                let why = "is of no use without TOSEND_SMTP_URL".to_owned();
+                let why = "has no effect without TOSEND_SMTP_URL".to_owned();
                 told("TOSEND_SMTP_CREDENTIALS_FILE", why);
                 None
             }
@@ -297,7 +298,7 @@ impl Signup {
             "first" => Ok(Self::First),
             "open" => Ok(Self::Open),
             "closed" => Ok(Self::Closed),
-            _ => Err(format!("“{text}” is none of first, open, closed")),
+            _ => Err(format!("“{text}” is not first, open or closed")),
         }
     }
 }
@@ -359,7 +360,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.to_socket_addrs()
         .ok()
         .and_then(|mut found| found.next())
-        .ok_or_else(|| format!("“{text}” is not an address and port, as in 127.0.0.1:8080"))
+        .ok_or_else(|| format!("“{text}” is not an address and port, such as 127.0.0.1:8080"))
 }
 
 fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
@@ -369,7 +370,7 @@ fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
         .map(|part| {
             part.parse::<IpNet>()
                 .or_else(|_| part.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|_| format!("“{part}” is not an address or network, as in 10.0.0.0/8"))
+                .map_err(|_| format!("“{part}” is not an address or network, such as 10.0.0.0/8"))
         })
         .collect()
 }
@@ -383,7 +384,7 @@ fn parse_dns_servers(text: &str) -> Result<Vec<SocketAddr>, String> {
             part.parse()
                 .or(alone.map(|ip| SocketAddr::new(ip, DNS_PORT)))
                 .map_err(|_| {
-                    format!("“{part}” is not an address, as in 192.0.2.53 or 192.0.2.53:5353")
+                    format!("“{part}” is not an address, such as 192.0.2.53 or 192.0.2.53:5353")
                 })
         })
         .collect()
@@ -392,14 +393,16 @@ fn parse_dns_servers(text: &str) -> Result<Vec<SocketAddr>, String> {
 fn parse_number(text: &str) -> Result<i64, String> {
     match text.parse() {
         Ok(number) if number >= 1 => Ok(number),
-        _ => Err(format!("“{text}” is not a number from 1")),
+        _ => Err(format!("“{text}” is not a whole number of at least 1")),
     }
 }
 
 fn parse_days(text: &str) -> Result<i64, String> {
     match parse_number(text) {
         Ok(days) if days <= MOST_DAYS => Ok(days),
-        _ => Err(format!("“{text}” is not a number from 1 to {MOST_DAYS}")),
+        _ => Err(format!(
+            "“{text}” is not a whole number from 1 to {MOST_DAYS}"
+        )),
     }
 }
 
@@ -522,7 +525,8 @@ mod tests {
             "99999999999999999999",
             "forever",
         ] {
-            let why = format!("TOSEND_ACTIVITY_DAYS: “{wrong}” is not a number from 1 to 36500");
+            let why =
+                format!("TOSEND_ACTIVITY_DAYS: “{wrong}” is not a whole number from 1 to 36500");
             assert_eq!(days(wrong), Err(vec![why]));
         }
     }

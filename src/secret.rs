@@ -25,7 +25,10 @@ impl ServerSecret {
         match Self::make(path) {
             Ok(secret) => Ok(secret),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Self::read(path),
-            Err(e) => Err(format!("the secret {} cannot be made: {e}", path.display())),
+            Err(e) => Err(format!(
+                "the secret {} cannot be created: {e}",
+                path.display()
+            )),
         }
     }
 

@@ -99,7 +99,7 @@ impl Upkeep<'_> {
             Some(Change::Doubted(doubt)) => Some(doubt),
             None if is_first => self.db.read_blocking(clock_watch::find_doubt)?,
             Some(Change::InLineAgain | Change::Accepted) => {
-                tracing::info!("the clock is believed again");
+                tracing::info!("the clock is trusted again");
                 self.since = clock::now();
                 self.db.write_blocking(|conn| {
                     store::pull_back_uses_of_any_account(conn)?;

@@ -17,10 +17,10 @@ use crate::db::Db;
 pub enum Command {
     /// Create an account and its first user
     Create {
-        /// The address to sign in with
+        /// Email address to sign in with
         #[arg(long)]
         email: String,
-        /// The name of the company or project
+        /// Name of the company or project
         #[arg(long)]
         title: String,
         #[command(flatten)]
@@ -28,7 +28,7 @@ pub enum Command {
     },
     /// Set a new password and end all sessions
     Password {
-        /// The address to sign in with
+        /// Email address to sign in with
         #[arg(long)]
         account: String,
         #[command(flatten)]
@@ -36,13 +36,13 @@ pub enum Command {
     },
     /// Refuse the account's keys; its people can still sign in and delete keys
     Pause {
-        /// The address of one of its people
+        /// Email address of a person in the account
         #[arg(long)]
         account: String,
     },
     /// Let the account's keys work again
     Resume {
-        /// The address of one of its people
+        /// Email address of a person in the account
         #[arg(long)]
         account: String,
     },
@@ -94,7 +94,7 @@ fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
         store::set_password(conn, &email, &hash, &actor).map_err(Failure::from)
     })?;
     if !is_set {
-        return Err(format!("there is no account of {email}"));
+        return Err(format!("there is no account for {email}"));
     }
     print(format_args!(
         "Set the password of {email} and ended all sessions."
@@ -131,7 +131,7 @@ fn read_password(source: &PasswordSource) -> Result<SecretString, String> {
     }
     if !std::io::stdin().is_terminal() {
         return Err(
-            "standard input is no terminal: give the password with --password-stdin".into(),
+            "standard input is not a terminal: pass the password with --password-stdin".into(),
         );
     }
     let ask = |prompt| rpassword::prompt_password(prompt).map_err(|e| failure(e).0);

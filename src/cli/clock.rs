@@ -8,9 +8,10 @@ use crate::db::{self, Db, clock_watch};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tell whether the clock is in line with the last time that the database has seen
+    /// Show whether the clock agrees with the last time that the database recorded
     Show,
-    /// Attest that the clock is right: what is deleted, ended or given up by age is so from now on
+    /// Confirm that the clock is right: from now on, data is deleted, and keys, emails and domains end,
+    /// by age again
     Accept,
 }
 
@@ -25,14 +26,14 @@ pub fn run(command: &Command, db: &Db) -> Outcome {
 fn show(conn: &mut db::Connection) -> db::Result<String> {
     Ok(match clock_watch::find_doubt(conn)? {
         Some(doubt) => format!("{doubt}."),
-        None => format!("The clock is believed: {}.", time(conn)?),
+        None => format!("The clock is trusted: {}.", time(conn)?),
     })
 }
 
 fn accept(conn: &mut db::Connection) -> db::Result<String> {
     let now = clock_watch::accept(conn)?;
     Ok(format!(
-        "The clock is believed now: {}.",
+        "The clock is trusted now: {}.",
         clock::for_people(&now)
     ))
 }

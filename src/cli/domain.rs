@@ -24,12 +24,13 @@ pub enum Command {
         #[arg(long)]
         verified: bool,
     },
-    /// Give a domain another key, as after the server's secret was lost: its DNS record changes too
+    /// Give a domain a new DKIM key, for example after the server's secret was lost; its DNS record
+    /// changes too
     ReplaceKey {
         #[command(flatten)]
         which: Which,
     },
-    /// Take back that a domain is attested: from now on its DNS records decide
+    /// Withdraw the operator's attestation of a domain: from now on, its DNS record decides
     Unattest {
         #[command(flatten)]
         which: Which,
@@ -38,10 +39,10 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct Which {
-    /// The address of one of the account's people
+    /// Email address of a person in the account
     #[arg(long)]
     account: String,
-    /// The domain, as in acme.com
+    /// The domain, such as acme.com
     name: String,
 }
 
@@ -78,7 +79,7 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
         let domain = store::find_by_name(conn, account, &name)?;
         domain
             .map(|domain| domain.status)
-            .ok_or_else(|| Failure("the domain was deleted meanwhile".into()))
+            .ok_or_else(|| Failure("the domain was deleted in the meantime".into()))
     })?;
     print(format_args!("{name} is {}.", status.as_str()))
 }
@@ -94,7 +95,7 @@ fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
         }
     })?;
     print(format_args!(
-        "{name} has another key. Its page shows the record that is to be in DNS within {}. If its emails were signed so far, they wait until that record is found.",
+        "{name} has a new key. Add the record that its page shows to DNS within {}. If its emails were signed before, they wait until that record is found.",
         clock::hours(&GRACE)
     ))
 }

@@ -39,23 +39,23 @@ pub struct Cli {
 enum Command {
     /// Serve the dashboard and the API (the default)
     Serve,
-    /// Accounts and their people
+    /// Manage accounts and their people
     #[command(subcommand)]
     Account(account::Command),
-    /// Sending domains
+    /// Manage sending domains
     #[command(subcommand)]
     Domain(domain::Command),
-    /// API keys
+    /// Manage API keys
     #[command(subcommand)]
     Key(key::Command),
-    /// Make an account have the domains and keys that a file declares; delete nothing
+    /// Give an account the domains and keys that a file declares; nothing is deleted
     Apply(apply::ApplyArgs),
-    /// Whether the clock is believed
+    /// Show whether the clock is in doubt, or confirm that it is right
     #[command(subcommand)]
     Clock(clock::Command),
-    /// Bring the database's tables up to date, and do nothing else
+    /// Bring the database's tables up to date, then exit
     Migrate,
-    /// Make the secret in this machine's file (a new one, if it is missing) the database's: signs
+    /// Use the secret in this machine's file (created if missing) for this database from now on: signs
     /// everyone out
     AdoptSecret,
 }
@@ -219,7 +219,7 @@ fn make_folder(folder: &Path) -> Outcome {
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|e| format!("the folder {} cannot be made: {e}", folder.display()))
+        .map_err(|e| format!("the folder {} cannot be created: {e}", folder.display()))
 }
 
 /// A line of the result. (`println!` panics where nobody reads.)
@@ -238,7 +238,7 @@ fn one_line(text: &str) -> String {
 fn find_account(conn: &mut Connection, email: &str) -> Result<AccountId, Failure> {
     let email = Email::parse(email).map_err(failure)?;
     accounts_store::find_id_by_email(conn, &email)?
-        .ok_or_else(|| Failure(format!("there is no account of {email}")))
+        .ok_or_else(|| Failure(format!("there is no account for {email}")))
 }
 
 /// What a command tells when it failed.

@@ -67,7 +67,7 @@ fn greeting(state: &State, url: &str, is_empty: bool) -> String {
 fn warn(config: &Config) {
     if !config.is_https() && !config.is_loopback() {
         tracing::warn!(
-            "served without https: cookies and keys travel in clear. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"
+            "served without https: cookies and keys travel unencrypted. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"
         );
     }
     match &config.relay {

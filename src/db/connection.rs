@@ -37,7 +37,7 @@ impl DatabaseUrl {
     pub fn parse(url: &str) -> std::result::Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite://") {
             if path.is_empty() || path.ends_with('/') {
-                return Err("a sqlite URL names a file, as in sqlite://data/tosend.db".into());
+                return Err("a sqlite URL names a file, such as sqlite://data/tosend.db".into());
             }
             return Ok(Self::sqlite(path));
         }

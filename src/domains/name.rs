@@ -12,13 +12,13 @@ pub struct DomainName(String);
 pub enum InvalidDomain {
     #[error("Enter a domain, for example acme.com.")]
     Empty,
-    #[error("Enter the domain alone, for example acme.com, without http://, path or @.")]
+    #[error("Enter only the domain, for example acme.com, without http://, path or @.")]
     NotAlone,
     #[error("Enter a domain name instead of an IP address.")]
     IpAddress,
-    #[error("Enter a whole domain with its ending, for example acme.com.")]
+    #[error("Enter the full domain with its ending, for example acme.com.")]
     SingleLabel,
-    #[error("Anyone can register names under this ending; enter a domain of yours below it.")]
+    #[error("Anyone can register names under this ending; enter your own domain below it.")]
     PublicSuffix,
     #[error("This is not a valid domain name.")]
     Malformed,

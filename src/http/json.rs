@@ -85,23 +85,27 @@ fn why(error: &serde_json::Error) -> &'static str {
     match error.classify() {
         Category::Eof => "it ends too early",
         Category::Syntax if is_about("control character") => {
-            "a string holds a line break or another control character that is not escaped"
+            "a string contains a line break or another control character that is not escaped"
         }
         // The first half of a pair, and the second.
         Category::Syntax if is_about("unexpected end of hex") || is_about("lone leading") => {
-            "a string holds one half of a surrogate pair (\\uD800 to \\uDFFF) without the other"
+            "a string contains one half of a surrogate pair (\\uD800 to \\uDFFF) without the other"
         }
         Category::Syntax if is_about("invalid escape") => {
-            "a string holds a backslash that begins no escape"
+            "a string contains a backslash that does not begin an escape sequence"
         }
-        Category::Syntax if is_about("trailing comma") => "a comma stands before an end",
-        Category::Syntax if is_about("trailing char") => "something follows its end",
+        Category::Syntax if is_about("trailing comma") => {
+            "there is a comma before a closing bracket"
+        }
+        Category::Syntax if is_about("trailing char") => "there is something after its end",
         Category::Syntax if is_about("expected `:`") => "a colon is missing",
-        Category::Syntax if is_about("expected `,`") => "a comma or an end is missing",
-        Category::Syntax if is_about("key must be") => "the name of a member is not in quotes",
+        Category::Syntax if is_about("expected `,`") => "a comma or a closing bracket is missing",
+        Category::Syntax if is_about("key must be") => {
+            "the name of a member is not in double quotes"
+        }
         Category::Syntax if is_about("recursion limit") => "it is nested too deeply",
         Category::Syntax if is_about("number out of") => "a number is too large",
-        Category::Syntax if is_about("invalid number") => "a number is not written as JSON has it",
+        Category::Syntax if is_about("invalid number") => "a number is not valid",
         _ => "a value was expected",
     }
 }
@@ -150,24 +154,30 @@ mod tests {
             ),
             (
                 b"{\"a\": 1,\n}",
-                "a comma stands before an end (line 2, column 1)",
+                "there is a comma before a closing bracket (line 2, column 1)",
             ),
             (b"{\"a\" 1}", "a colon is missing (line 1, column 6)"),
             (
                 b"{\"a\": 1 \"b\": 2}",
-                "a comma or an end is missing (line 1, column 9)",
+                "a comma or a closing bracket is missing (line 1, column 9)",
             ),
             (
                 b"{a: 1}",
-                "the name of a member is not in quotes (line 1, column 2)",
+                "the name of a member is not in double quotes (line 1, column 2)",
             ),
-            (b"{} {}", "something follows its end (line 1, column 4)"),
-            (b"[\"a\nb\"]", "a string holds a line break"),
+            (
+                b"{} {}",
+                "there is something after its end (line 1, column 4)",
+            ),
+            (b"[\"a\nb\"]", "a string contains a line break"),
             (br#"["\ud83d"]"#, "one half of a surrogate pair"),
             (br#"["\ud83d\u0041"]"#, "one half of a surrogate pair"),
             (br#"["\ude00"]"#, "one half of a surrogate pair"),
-            (br#"["\x"]"#, "a backslash that begins no escape"),
-            (b"[01]", "a number is not written as JSON has it"),
+            (
+                br#"["\x"]"#,
+                "a backslash that does not begin an escape sequence",
+            ),
+            (b"[01]", "a number is not valid"),
             (b"[1e999]", "a number is too large"),
             (b"[\"Gr\xfc\xdfe\"]", "it is not UTF-8 from byte 5 on."),
             (b"\xff\xfe{\0}\0", "it is not UTF-8 from byte 1 on."),

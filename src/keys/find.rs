@@ -54,12 +54,10 @@ pub struct Other {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotFound {
     #[error(
-        "This is a whole key, but none of this account's. It belongs to another account or another ToSend installation, or it ended more than 90 days ago."
+        "This is a complete key, but not one of this account's. It belongs to another account or another ToSend installation, or it ended more than 90 days ago."
     )]
     Key,
-    #[error(
-        "No key of this account is shown like this, nor was one that ended in the last 90 days."
-    )]
+    #[error("No key of this account looks like this, and none that ended in the last 90 days did.")]
     Form,
     #[error(transparent)]
     Wrong(#[from] Wrong),
@@ -68,12 +66,12 @@ pub enum NotFound {
 /// Why what was pasted is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
-    #[error("Paste a key, or a line that holds one.")]
+    #[error("Paste a key, or a line that contains one.")]
     Empty,
-    #[error("This is no key of ToSend: a key begins with tsend_. It may be another service's.")]
+    #[error("This is not a ToSend key: those begin with tsend_. It may be another service's.")]
     NoPrefix,
     #[error(
-        "This is an admin key (tsend_admin_…), which is for managing an account. Sending needs an API key."
+        "This is an admin key (tsend_admin_…), which manages an account. Sending needs an API key."
     )]
     Admin,
     #[error("This key is too short: it has {0} characters instead of 44. Some are missing.")]
@@ -81,7 +79,7 @@ pub enum Wrong {
     #[error("This key is too long: it has {0} characters instead of 44. Something was added.")]
     TooLong(usize),
     #[error(
-        "This key holds a character that no key has: behind tsend_ there are only a-z, A-Z, 0-9."
+        "This key contains a character that no key has: after tsend_ there are only a-z, A-Z and 0-9."
     )]
     Characters,
     #[error(

@@ -93,10 +93,10 @@ pub enum Unsendable {
     Attachment,
     #[error("Its headers are too long, or one has a word that is (RFC 5322, 2.1.1).")]
     Header,
-    #[error("It cannot be made a message.")]
+    #[error("It cannot be turned into a message.")]
     Message(#[from] lettre::error::Error),
     /// An error of ours, that it should not come back to.
-    #[error("It cannot be made a message.")]
+    #[error("It cannot be turned into a message.")]
     Panic,
 }
 

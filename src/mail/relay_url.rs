@@ -44,7 +44,7 @@ impl RelayUrl {
         };
         let url = Url::parse(text).map_err(|_| wrong())?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("a user or password must not stand in it, where other programs can see it: write them to a file, one line each, and name that in TOSEND_SMTP_CREDENTIALS_FILE".to_owned());
+            return Err("it must not contain a user or password, which other programs could see: write them to a file, one per line, and name that file in TOSEND_SMTP_CREDENTIALS_FILE".to_owned());
         }
         let (security, usual_port) = match (url.scheme(), url.query()) {
             ("smtp", None) => (Security::None, 25),
@@ -58,7 +58,7 @@ impl RelayUrl {
             return Err(wrong());
         }
         if login.is_some() && security == Security::None {
-            return Err("the password of TOSEND_SMTP_CREDENTIALS_FILE would travel in clear: use smtps://… or smtp://…?tls=required".to_owned());
+            return Err("the password of TOSEND_SMTP_CREDENTIALS_FILE would be sent unencrypted: use smtps://… or smtp://…?tls=required".to_owned());
         }
         Ok(Self {
             host,
@@ -85,7 +85,7 @@ pub fn parse_hello(text: &str) -> Result<String, String> {
     };
     is_right.then(|| text.to_owned()).ok_or_else(|| {
         format!(
-            "“{text}” is not a host name, as in mail.acme.com, or an address, as in [192.0.2.1]"
+            "“{text}” is not a host name, such as mail.acme.com, or an address, such as [192.0.2.1]"
         )
     })
 }
@@ -138,7 +138,7 @@ impl Login {
                 })
             }
             _ => Err(format!(
-                "{file} does not hold a user and a password, on a line each"
+                "{file} does not contain a user and a password, one per line"
             )),
         }
     }
@@ -193,7 +193,7 @@ mod tests {
         let why = RelayUrl::parse("smtps://ada:hunter2@relay.test", None).unwrap_err();
         assert!(why.contains("TOSEND_SMTP_CREDENTIALS_FILE") && !why.contains("hunter2"));
         let why = RelayUrl::parse("smtp://relay.test", login()).unwrap_err();
-        assert!(why.contains("in clear"));
+        assert!(why.contains("unencrypted"));
         let url = RelayUrl::parse("smtps://relay.test", login()).unwrap();
         assert!(!format!("{url:?} {url}").contains("hunter2"));
     }
@@ -248,7 +248,7 @@ mod tests {
         }
         for wrong in ["", "ada", "ada\n", "\nx", "ada\nx\ny"] {
             let why = read(wrong).unwrap_err();
-            assert!(why.ends_with("on a line each"), "{wrong:?}: {why}");
+            assert!(why.ends_with("one per line"), "{wrong:?}: {why}");
         }
         assert!(Login::read("/nowhere/at/all").is_err());
     }

@@ -221,18 +221,18 @@ paused = false
             "name = \"x\"\ndomains = [\"acme.test\"]\nsecret_file = \"x.key\"\n{line}\n"
         ));
         for (line, problem) in [
-            ("secrets = 1", "line 6: “secrets” is unknown here: there are name, domains, description,"),
+            ("secrets = 1", "line 6: “secrets” is unknown here; known are name, domains, description,"),
             ("expires = \"2020-01-01\"", "line 2: key “x”: This is in the past."),
             ("expires = 2120-01-01", "line 2: key “x”: Choose a time within the next 10 years"),
             ("expires = \"90d\"", "line 6: expires: Enter a day such as 2027-12-31."),
-            ("expires = 90", "line 6: expires: expected a text in quotes"),
+            ("expires = 90", "line 6: expires: expected text in quotes"),
             ("paused = \"no\"", "line 6: paused: expected true or false"),
             (&many, "line 6: senders: Enter at most 100"),
             ("senders = [\"x\"]", "line 6: senders: “x” is not an email address."),
-            ("senders = []", "line 6: senders: say \"any\", or list addresses"),
+            ("senders = []", "line 6: senders: write \"any\", or list addresses"),
             ("recipients = [\" \"]", "line 6: recipients: an empty list allows nothing"),
             ("senders = [\"a@new.test\"]",
-                "line 2: key “x”: the sender a@new.test is at none of the key's domains"),
+                "line 2: key “x”: the sender a@new.test is not at any of the key's domains"),
             ("[[key]]\nname = \"x\"\ndomains = \"all\"", "line 6: the key “x” is declared twice"),
             ("[[key]]\nname = \"y\"\ndomains = \"all\"\nsecret_file = \"x.key\"",
                 "line 6: the secret_file x.key is declared twice"),
@@ -255,8 +255,8 @@ paused = false
         }
         for (key, problem) in [
             ("name = \"x\"\nsecret_file = \"x.key\"", "line 2: domains is missing"),
-            ("name = \"x\"\ndomains = []", "line 4: domains: say \"all\", or list domains"),
-            ("name = \"x\"\ndomains = \"acme.test\"", "line 4: domains: say \"all\""),
+            ("name = \"x\"\ndomains = []", "line 4: domains: write \"all\", or list domains"),
+            ("name = \"x\"\ndomains = \"acme.test\"", "line 4: domains: write \"all\""),
             ("name = \"x\"\ndomains = [\"no.test\"]", "line 2: key “x”: the account has no domain no.test"),
             ("name = \"\"\ndomains = \"all\"", "line 3: name: Enter a name"),
             ("name = \"x\ndomains = \"all\"", "line 3: "),
@@ -266,15 +266,15 @@ paused = false
         }
         assert_eq!(refused(database, "x = 1\n[[key]]\nverified = true\n[[domain]]\nverified = 1"), [
             "line 1: account is missing",
-            "line 1: “x” is unknown here: there are account, domain, key",
+            "line 1: “x” is unknown here; known are account, domain, key",
             "line 2: domains is missing",
             "line 2: name is missing",
-            "line 3: “verified” is unknown here: there are name, domains, description, expires, senders, recipients, paused, secret_file",
+            "line 3: “verified” is unknown here; known are name, domains, description, expires, senders, recipients, paused, secret_file",
             "line 4: name is missing",
             "line 5: verified: expected true or false",
         ]);
         let nobody = refused(database, "account = \"nobody@acme.test\"");
-        assert_eq!(nobody, ["there is no account of nobody@acme.test"]);
+        assert_eq!(nobody, ["there is no account for nobody@acme.test"]);
         let missing = command(database).args(["apply", "missing.toml"]).output().unwrap();
         let missing = String::from_utf8(missing.stderr).unwrap();
         assert!(missing.starts_with("error: the file missing.toml cannot be read"), "{missing}");

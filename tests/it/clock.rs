@@ -131,7 +131,7 @@ both! {
         let told = cli(database, &["clock", "show"], "").unwrap();
         assert!(told.starts_with("the clock is in doubt"), "{told}");
         let told = cli(database, &["clock", "accept"], "").unwrap();
-        assert!(told.starts_with("The clock is believed now: "), "{told}");
+        assert!(told.starts_with("The clock is trusted now: "), "{told}");
         assert_eq!(app.visitor().get("/readyz").body, "ready\n");
         until("the key's end is written down", || count(&ended) == 1);
         let forgotten = forget();
@@ -232,7 +232,7 @@ fn eight_days_ahead_for_a_while_makes_no_email_uncounted() {
     assert!(ahead.terminate());
 
     let server = Dashboard::start(&database, &[]);
-    until("the clock is believed again", || {
+    until("the clock is trusted again", || {
         server.visitor().get("/readyz").body == "ready\n"
     });
     send(&server);

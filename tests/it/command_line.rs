@@ -232,13 +232,13 @@ both! {
             (&["account", "password", "--account", EMAIL], "--password-stdin"),
             (&["account", "create", "--email", "x@y.test", "--title", "T", "--password-stdin"],
                 "at least 15 characters"),
-            (&["account", "pause", "--account", nobody], "there is no account of nobody@acme.test"),
-            (&["account", "resume", "--account", nobody], "there is no account of"),
-            (&["domain", "add", "--account", nobody, "acme.test"], "there is no account of"),
+            (&["account", "pause", "--account", nobody], "there is no account for nobody@acme.test"),
+            (&["account", "resume", "--account", nobody], "there is no account for"),
+            (&["domain", "add", "--account", nobody, "acme.test"], "there is no account for"),
             (&["domain", "add", "--account", EMAIL, "co.uk"], "register names under this ending"),
-            (&["key", "list", "--account", nobody], "there is no account of"),
+            (&["key", "list", "--account", nobody], "there is no account for"),
             (&["key", "list", "--account", "nobody", "--json"], "email address"),
-            (&["key", "create", "--account", nobody, "--name", "x"], "there is no account of"),
+            (&["key", "create", "--account", nobody, "--name", "x"], "there is no account for"),
             (&["key", "create", "--account", EMAIL, "--name", ""], "name"),
             (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", "no.test"],
                 "the account has no domain no.test"),
@@ -285,7 +285,7 @@ both! {
             (&many, "at most 100"),
             (&["--sender", "acme.test"], "is not an email address"),
             (&["--sender", ""], "an empty list allows nothing"),
-            (&["--sender", "a@new.test"], "the sender a@new.test is at none of the key's domains"),
+            (&["--sender", "a@new.test"], "the sender a@new.test is not at any of the key's domains"),
             (&["--recipient", "com"], "is neither an email address nor a domain"),
         ];
         for (options, why) in options {
@@ -308,7 +308,7 @@ both! {
         }
         let args = ["account", "password", "--account", nobody, "--password-stdin"];
         let error = cli(&app.database, &args, PASSWORD).unwrap_err();
-        assert_eq!(error, "error: there is no account of nobody@acme.test\n");
+        assert_eq!(error, "error: there is no account for nobody@acme.test\n");
 
         ok(&app.database, &["account", "pause", "--account", EMAIL]);
         let create = ["key", "create", "--account", EMAIL, "--name", "x"];
@@ -401,7 +401,7 @@ both! {
         let shown = show(&newer);
         assert!(shown.contains(&format!("Replaces     {id} tsend_")), "{shown}");
         assert!(shown.contains("Expires") && shown.contains(", in 90 days"), "{shown}");
-        assert_eq!(ok(&app.database, &key_command("keep", &id)), format!("The key {id} goes on.\n"));
+        assert_eq!(ok(&app.database, &key_command("keep", &id)), format!("The key {id} keeps working until it is stopped.\n"));
         assert!(!show(&id).contains("Stops"));
         let said = ok(&app.database, &key_command("stop", &id));
         assert_eq!(said, format!("Stopped {}…{} “Shop”.\n", &old[..8], &old[40..]));
@@ -464,17 +464,17 @@ both! {
 
         let unknown = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
         let none = find(unknown).unwrap_err();
-        assert!(none.contains("none of this account's"), "{none}");
+        assert!(none.contains("not one of this account's"), "{none}");
         assert_eq!(find(&theirs), Err(none), "whether another account has it is not told");
         for (pasted, why) in [
             (" \n", "Paste a key"),
-            ("sk_live_abcdefghijklmnopqrstuvwxyz", "a key begins with tsend_"),
+            ("sk_live_abcdefghijklmnopqrstuvwxyz", "those begin with tsend_"),
             ("tsend_admin_abcdefghijklmnopqrstuvwxyz", "an admin key"),
             (&unknown[..43], "has 43 characters instead of 44"),
             (&format!("{unknown}x"), "has 45 characters instead of 44"),
             (&unknown.replace("efg", "e-g"), "a character that no key has"),
             (&unknown.replace("efg", "egf"), "A character is missing or mistyped"),
-            ("tsend_zz…zzzz", "No key of this account is shown like this"),
+            ("tsend_zz…zzzz", "No key of this account looks like this"),
         ] {
             let error = find(pasted).unwrap_err();
             assert!(error.contains(why) && error.lines().count() == 1, "{error}");
@@ -755,7 +755,7 @@ fn nodes_of_one_database_share_one_secret() {
     let sentence =
         refused(command(&database).args(["--secret-file", other, "--listen", "127.0.0.1:0"]));
     assert!(
-        sentence.contains(other) && sentence.contains("copy theirs"),
+        sentence.contains(other) && sentence.contains("copy their file here"),
         "{sentence}"
     );
     assert!(!Path::new(other).exists());
@@ -774,7 +774,7 @@ fn nodes_of_one_database_share_one_secret() {
         Some("/login?next=%2Fapi-keys")
     );
     let sentence = refused(command(&database).args(["--listen", "127.0.0.1:0"]));
-    assert!(sentence.contains("copy theirs"), "{sentence}");
+    assert!(sentence.contains("copy their file here"), "{sentence}");
 }
 
 /// Where a test keeps the database's secret, and how many of the secrets the database knows.
@@ -1009,6 +1009,6 @@ fn what_keeps_the_server_from_starting_is_told_in_one_sentence() {
     let nowhere = damaged.join("secret");
     let nowhere = nowhere.to_str().unwrap();
     let sentence = refused(command(&unused).args(["--secret-file", nowhere]));
-    assert!(sentence.contains("cannot be made"), "{sentence}");
+    assert!(sentence.contains("cannot be created"), "{sentence}");
     assert_eq!(server.visitor().get("/readyz").status, 200);
 }

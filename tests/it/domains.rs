@@ -55,15 +55,15 @@ both! {
         owner.add_domain("acme.test");
         owner.add_domain("xn--bcher-kva.example");
         let anyone = "Anyone can register names under this ending";
-        let alone = "Enter the domain alone";
+        let alone = "Enter only the domain";
         let (address, twice) = ("instead of an IP address", "is in your list already");
         for (given, why) in [
             ("", "Enter a domain, for example"),
             ("acme.test", twice),
             ("ACME.test.", twice),
             ("bücher.example", twice),
-            ("com", "Enter a whole domain with its ending"),
-            ("localhost", "Enter a whole domain with its ending"),
+            ("com", "Enter the full domain with its ending"),
+            ("localhost", "Enter the full domain with its ending"),
             ("co.uk", anyone),
             ("github.io", anyone),
             ("192.0.2.1", address),

@@ -169,7 +169,7 @@ both! {
         let domain = owner.add_domain("acme.test");
         let nonce = owner.nonce();
         let choose = "Choose “All domains”, or at least one of your domains.";
-        let both = "You ticked domains and chose “All domains” too.";
+        let both = "You ticked domains and also chose “All domains”.";
         let expiry = "Choose when the key expires.";
         let date = "Choose “On a date”, or clear the date.";
         for (form, error) in [

@@ -410,12 +410,12 @@ both! {
         let valid = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
         for (pasted, told) in [
             ("", "Paste a key"),
-            ("re_123456789", "a key begins with tsend_"),
+            ("re_123456789", "those begin with tsend_"),
             (&*mistyped, "missing or mistyped"),
             (&key[..43], "too short"),
             ("tsend_admin_abcdefghijklmnop", "an admin key"),
-            (valid, "none of this account"),
-            ("tsend_zz…0000", "No key of this account is shown like this"),
+            (valid, "not one of this account"),
+            ("tsend_zz…0000", "No key of this account looks like this"),
         ] {
             let answer = find(&owner, pasted);
             assert_eq!(answer.status, 422, "{pasted}");

@@ -116,6 +116,6 @@ fn what_is_logged_arrives_before_the_end() {
     );
     assert_eq!(
         error.unwrap_err().lines().last(),
-        Some("error: there is no account of nobody@acme.test")
+        Some("error: there is no account for nobody@acme.test")
     );
 }

@@ -246,7 +246,7 @@ impl<'a> Table<'a> {
                 let known = self.known.join(", ");
                 problems.add(
                     line,
-                    format!("“{}” is unknown here: there are {known}", name.get_ref()),
+                    format!("“{}” is unknown here; known are {known}", name.get_ref()),
                 );
             }
         }
@@ -256,7 +256,7 @@ impl<'a> Table<'a> {
 fn text<'a>(value: &'a DeValue) -> Result<&'a str, String> {
     value
         .as_str()
-        .ok_or_else(|| "expected a text in quotes".to_owned())
+        .ok_or_else(|| "expected text in quotes".to_owned())
 }
 
 fn parsed<T, E: fmt::Display>(
@@ -287,7 +287,7 @@ fn domains(value: &DeValue) -> Result<Option<Vec<DomainName>>, String> {
             .map(|name| parsed(name.get_ref(), DomainName::parse))
             .collect::<Result<_, _>>()
             .map(Some),
-        _ => Err("say \"all\", or list domains".to_owned()),
+        _ => Err("write \"all\", or list domains".to_owned()),
     }
 }
 
@@ -318,6 +318,6 @@ fn allowed(
                 .map(|entry| text(entry.get_ref()).map(str::to_owned));
             parse_allowed(&entries.collect::<Result<Vec<_>, _>>()?, parse)
         }
-        _ => Err("say \"any\", or list addresses".to_owned()),
+        _ => Err("write \"any\", or list addresses".to_owned()),
     }
 }

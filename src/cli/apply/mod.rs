@@ -29,9 +29,9 @@ use crate::keys::view::Which;
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {
-    /// What is to be, in TOML (the README explains it)
+    /// TOML file that declares domains and keys, as docs/command-line.md explains
     file: PathBuf,
-    /// Tell what would change, and change nothing
+    /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -249,7 +249,7 @@ impl There<'_> {
             [] => Ok(None),
             [key] => Ok(Some(key.clone())),
             _ => Err(Failure(
-                "the account has several live keys of this name: rename or delete all but one"
+                "the account has several live keys with this name: rename or delete all but one"
                     .to_owned(),
             )),
         }
@@ -281,7 +281,7 @@ impl There<'_> {
         };
         refuse_senders_outside(&new.rule, &new.scope, &self.domains)?;
         let path = entry.secret_file.as_ref().ok_or_else(|| {
-            Failure("a new key needs a secret_file, which it is written to".to_owned())
+            Failure("a new key needs a secret_file, to which it is written".to_owned())
         })?;
         let (secret, actor) = (PlainKey::generate(), Actor::operator());
         let key = store::create(conn, self.account, &new, &secret, self.limit, &actor)

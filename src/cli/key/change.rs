@@ -23,30 +23,30 @@ pub struct EditArgs {
     /// What else people should know about it
     #[arg(long)]
     description: Option<String>,
-    /// For this domain of the account instead; may be given again
+    /// Restrict the key to this domain of the account; repeat for more
     #[arg(long = "domain", value_name = "DOMAIN", conflicts_with = "all_domains")]
     domains: Vec<String>,
-    /// For all domains
+    /// Allow all domains
     #[arg(long)]
     all_domains: bool,
     /// When it expires: none, a number of days from now (90d), the last day on which it works
-    /// (2027-12-31, UTC), or an instant (RFC 3339)
+    /// (2027-12-31, UTC), or a time (RFC 3339)
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
-    /// Only for emails from this address instead; may be given again
+    /// Allow only emails from this address; repeat for more
     #[arg(long = "sender", value_name = "ADDRESS", conflicts_with = "any_sender")]
     senders: Vec<String>,
-    /// From any address of its domains
+    /// Allow any address of its domains
     #[arg(long)]
     any_sender: bool,
-    /// Only for emails to this address or domain instead; may be given again
+    /// Allow only emails to this address or domain; repeat for more
     #[arg(
         long = "recipient",
         value_name = "ADDRESS|DOMAIN",
         conflicts_with = "any_recipient"
     )]
     recipients: Vec<String>,
-    /// To anyone
+    /// Allow any recipient
     #[arg(long)]
     any_recipient: bool,
 }

@@ -15,26 +15,26 @@ use crate::keys::store::{self, NewKey};
 
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
-    /// The address of one of the account's people
+    /// Email address of a person in the account
     #[arg(long)]
     account: String,
-    /// What the key is for, as in "Production server"
+    /// What the key is for, such as "Production server"
     #[arg(long)]
     name: String,
     /// What else people should know about it
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
-    /// Only for this domain of the account; may be given again. Without it: all domains
+    /// Restrict the key to this domain of the account; repeat for more [default: all domains]
     #[arg(long = "domain", value_name = "DOMAIN")]
     domains: Vec<String>,
     /// When it expires: none, a number of days (90d), the last day on which it works (2027-12-31,
-    /// UTC), or an instant (RFC 3339)
+    /// UTC), or a time (RFC 3339)
     #[arg(long, value_name = "WHEN", default_value = "none")]
     expires: String,
-    /// Only for emails from this address; may be given again. Without it: any of its domains
+    /// Allow only emails from this address; repeat for more [default: any address of its domains]
     #[arg(long = "sender", value_name = "ADDRESS")]
     senders: Vec<String>,
-    /// Only for emails to this address or domain; may be given again. Without it: to anyone
+    /// Allow only emails to this address or domain; repeat for more [default: anyone]
     #[arg(long = "recipient", value_name = "ADDRESS|DOMAIN")]
     recipients: Vec<String>,
 }

@@ -24,14 +24,14 @@ const MOST_PASTED: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
-    /// The address of one of the account's people
+    /// Email address of a person in the account
     #[arg(long)]
     account: String,
-    /// The keys that ended in the last 90 days instead: number, truncated key, how it ended, when,
-    /// by whom, domains, name
+    /// List the keys that ended in the last 90 days instead: number, truncated key, how it ended,
+    /// when, by whom, domains, name
     #[arg(long)]
     ended: bool,
-    /// As a JSON array
+    /// Print a JSON array
     #[arg(long)]
     json: bool,
 }
@@ -40,14 +40,14 @@ pub struct ListArgs {
 pub struct ShowArgs {
     #[command(flatten)]
     key: super::KeyArgs,
-    /// As a JSON object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub struct FindArgs {
-    /// The address of one of the account's people
+    /// Email address of a person in the account
     #[arg(long)]
     account: String,
 }
@@ -224,7 +224,7 @@ fn old_key(key: &Key, old: &Peer) -> String {
     match (stops(&next), next.at) {
         (Some(how), _) => format!("{used}; stops {how}"),
         (None, Some(at)) => format!("{used}; expires {}", clock::rfc3339(&at)),
-        (None, None) => format!("{used}; goes on until it is stopped"),
+        (None, None) => format!("{used}; keeps working until it is stopped"),
     }
 }
 

@@ -22,15 +22,16 @@ use crate::keys::store::{self, EditError, EndedHow, Found, Key};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create a key and print it, alone on stdout
+    /// Create a key and print it, and nothing else, on stdout
     Create(create::CreateArgs),
-    /// List the live keys: number, truncated key, status, creation, domains, name
+    /// List the live keys: number, truncated key, status, creation time, domains, name
     List(look::ListArgs),
-    /// Show all about a key, and what happened to it lately
+    /// Show everything about a key, and its latest events
     Show(look::ShowArgs),
-    /// Tell which keys stand in a text on standard input, a line for each, or what is wrong with them
+    /// Read text from standard input and print a line for each key in it: which key it is, or what is
+    /// wrong with it
     Find(look::FindArgs),
-    /// Change what is given, and nothing else
+    /// Change the given properties of a key, and nothing else
     Edit(change::EditArgs),
     /// Delete a key: it never works again
     Delete(KeyArgs),
@@ -38,17 +39,17 @@ pub enum Command {
     Pause(KeyArgs),
     /// Let a paused key work again
     Resume(KeyArgs),
-    /// Replace a key: make another one like it and print that, alone on stdout
+    /// Replace a key: create another one like it and print that, and nothing else, on stdout
     Rotate(rotate::RotateArgs),
-    /// End a key that was replaced, before its time
+    /// End a replaced key now
     Stop(KeyArgs),
-    /// Let a key that was replaced go on until it is stopped
+    /// Let a replaced key keep working until it is stopped
     Keep(KeyArgs),
 }
 
 #[derive(Debug, clap::Args)]
 pub struct KeyArgs {
-    /// The address of one of the account's people
+    /// Email address of a person in the account
     #[arg(long)]
     account: String,
     /// The key's number, as "key list" shows it
@@ -75,7 +76,10 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
         Command::Stop(args) => rotate::stop(db, &args),
         Command::Keep(args) => {
             let key = change_key(db, &args, store::keep_going)?;
-            print(format_args!("The key {} goes on.", key.id))
+            print(format_args!(
+                "The key {} keeps working until it is stopped.",
+                key.id
+            ))
         }
     }
 }
@@ -169,7 +173,7 @@ pub(super) fn refuse_senders_outside(
     match rule.sender_outside(scope, domains) {
         None => Ok(()),
         Some(sender) => Err(Failure(format!(
-            "the sender {sender} is at none of the key's domains"
+            "the sender {sender} is not at any of the key's domains"
         ))),
     }
 }

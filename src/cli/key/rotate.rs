@@ -16,13 +16,13 @@ use crate::keys::store::{self, RotateError, Rotation};
 pub struct RotateArgs {
     #[command(flatten)]
     key: KeyArgs,
-    /// How long the old key goes on
+    /// How long the old key keeps working
     #[arg(long, value_enum, default_value_t = Overlap::Day)]
     overlap: Overlap,
-    /// Stop the old key sooner, when it was not used for so long
+    /// Stop the old key sooner, when it was not used for this long
     #[arg(long, value_enum, value_name = "TIME")]
     quiet: Option<Quiet>,
-    /// When the new key expires, as for "key create". Without it: as the old one
+    /// When the new key expires, as for "key create" [default: like the old key]
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
 }

@@ -8,7 +8,7 @@ use super::super::store::{Edit, Key};
 use crate::domains::store::Domain;
 
 pub const CHOOSE_DOMAINS: &str = "Choose “All domains”, or at least one of your domains.";
-const CHOOSE_ONE_WAY: &str = "You ticked domains and chose “All domains” too. Choose one of both.";
+const CHOOSE_ONE_WAY: &str = "You ticked domains and also chose “All domains”. Choose one of them.";
 const CHOOSE_ONE_EXPIRY: &str = "Choose “On a date”, or clear the date.";
 
 /// The fields as they were sent, and what is wrong with each.
