@@ -54,11 +54,11 @@ pub fn of(origin: &str) -> OpenApi {
 fn components() -> ComponentsBuilder {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("A key in the header (RFC 6750, 2.1). `POST` requests may have it in the body's member `api_key` instead."))
+        .description(Some("A key in the header (RFC 6750, 2.1). `POST` requests may have it as `api_key` in the body instead."))
         .build();
     let query = ApiKeyValue::with_description(
         "api_key",
-        "A key in the query, of `GET /v2/info` only. Used where there is none in the header.",
+        "A key in the query, for `GET /v2/info` only. Used if there is none in the header.",
     );
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas::all())
@@ -91,7 +91,7 @@ fn send_batch(origin: &str) -> OperationBuilder {
     operation(
         "sendBatch",
         "Send several emails",
-        "Stores several emails for delivery. Each is accepted or refused by itself: look at the results.",
+        "Stores several emails for delivery. Each is accepted or refused separately: check the results.",
     )
     .request_body(Some(body("Batch")))
     .response("200", answer("All of the emails are stored.", reference("Results")))
@@ -108,7 +108,7 @@ fn info(origin: &str) -> OperationBuilder {
     operation(
         "getInfo",
         "Who a key belongs to",
-        "The account behind a key, and its domains. A good way to try a key.",
+        "The account behind a key, and its domains. A good way to check a key.",
     )
     .securities(Some([
         by_header(),
@@ -124,14 +124,12 @@ fn verify(origin: &str) -> OperationBuilder {
         .name("domain")
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
-        .description(Some(
-            "Asks besides whether the key may send from this domain.",
-        ))
+        .description(Some("Also asks whether the key may send from this domain."))
         .schema(Some(text("")));
     operation(
         "verifyKey",
         "Whether a key works",
-        "For gateways that ask before each request. The answer says whose the key is in its headers too.",
+        "For gateways that ask before each request. The answer also says in its headers whose the key is.",
     )
     .parameter(domain)
     .response("200", verdict())
@@ -146,13 +144,13 @@ fn verify_original() -> OperationBuilder {
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
         .description(Some(
-            "Whatever was asked for, with all of its slashes; ignored.",
+            "The path of the original request, with all of its slashes; ignored.",
         ))
         .schema(Some(text("")));
     operation(
         "verifyKeyOfOriginal",
         "Whether a key works, for Envoy",
-        "As Envoy asks: with the path, the query and the method of the request that it holds. Any method is answered as `GET`, and the query is ignored.",
+        "As Envoy asks: with the path, the query and the method of the original request. Any method is answered like `GET`, and the query is ignored.",
     )
     .parameter(original)
     .response("200", verdict())
@@ -217,7 +215,7 @@ fn verdict() -> Response {
         ("X-Tosend-Key", "The key's id.", integer("")),
         (
             "X-Tosend-Scope",
-            "`all`, or the domains' names, with `, ` between them.",
+            "`all`, or the names of the domains, separated by `, `.",
             text(""),
         ),
     ] {

@@ -26,7 +26,7 @@ type Code = (&'static str, &'static str, &'static str);
 const KEY_INVALID: Code = (
     "invalid",
     "The key does not work: it is unknown, mistyped, deleted, paused or expired, or its account is paused. These cannot be told apart from outside.",
-    "Do not repeat the request. Look at the key on the page API Keys, and give the program one that works.",
+    "Do not repeat the request. Find the reason on the page API Keys, and give the program a key that works.",
 );
 
 pub const EMAIL: Fields = &[
@@ -36,28 +36,28 @@ pub const EMAIL: Fields = &[
             ("required", "There is no `from`.", "Name the sender."),
             (
                 "email_required",
-                "`from` has no `email`, or a blank one.",
+                "`from` has no `email`, or it is blank.",
                 "Name the sender's address.",
             ),
             (
                 "email_invalid",
-                "The sender's `email` is no address, or has other than ASCII characters before the `@`.",
+                "The sender's `email` is not an address, or has non-ASCII characters before the `@`.",
                 "Correct it.",
             ),
             (
                 "name_invalid",
-                "The sender's `name` is no text, is too long, or holds a line break or another control character.",
-                "Send a short text of one line, or no name.",
+                "The sender's `name` is not text, is too long, or contains a line break or another control character.",
+                "Send a short text on one line, or no name.",
             ),
             (
                 "domain_not_found",
-                "The sender's domain is none of the account's.",
+                "The sender's domain is not one of the account's.",
                 "Add it on the page Domains, or send from one that is there.",
             ),
             (
                 "domain_not_verified",
                 "The sender's domain is not verified.",
-                "Have it verified: its page tells how.",
+                "Verify it: its page shows how.",
             ),
             (
                 "domain_not_allowed",
@@ -104,8 +104,8 @@ pub const EMAIL: Fields = &[
             ("required", "The subject is missing or blank.", "Send one."),
             (
                 "invalid",
-                "The subject is no text, or holds a line break or another control character.",
-                "Send text of one line.",
+                "The subject is not text, or contains a line break or another control character.",
+                "Send text on one line.",
             ),
             ("max_length", "The subject is too long.", "Shorten it."),
         ],
@@ -114,7 +114,7 @@ pub const EMAIL: Fields = &[
         "content",
         &[(
             "required",
-            "Neither `html` nor `text` holds anything.",
+            "`html` and `text` are both missing or empty.",
             "Send one of them, or both.",
         )],
     ),
@@ -125,7 +125,7 @@ pub const EMAIL: Fields = &[
         &[
             (
                 "max_limit",
-                "It holds more addresses than an email may have.",
+                "It has more addresses than an email may have.",
                 "Send fewer.",
             ),
             ADDRESSES_MAX,
@@ -135,15 +135,15 @@ pub const EMAIL: Fields = &[
         "headers",
         &[
             NO_STRINGS_OR_HEADER,
-            ("max_limit", "There are too many.", "Send fewer."),
+            ("max_limit", "There are too many of them.", "Send fewer."),
             (
                 "max_length",
-                "The headers are too long together.",
+                "The headers are too long in total.",
                 "Send fewer or shorter ones.",
             ),
             (
                 "not_allowed",
-                "A header is one that the server makes itself.",
+                "One of the headers is set by the server itself.",
                 "Leave it out, and use the field for it.",
             ),
         ],
@@ -153,13 +153,13 @@ pub const EMAIL: Fields = &[
         &[
             (
                 "invalid",
-                "`attachments` is no list, or one of them lacks its media type, its name or its content in base64, or has a `content_id` that is none; the sentence names each.",
+                "`attachments` is not a list, or one of them lacks its media type, its name or its content in base64, or has an invalid `content_id`; the sentence names each.",
                 "Correct it.",
             ),
             (
                 "max_size",
-                "The attachments are too large together.",
-                "Send fewer or smaller ones, or a link.",
+                "The attachments are too large in total.",
+                "Send fewer or smaller ones, or send links.",
             ),
         ],
     ),
@@ -168,10 +168,10 @@ pub const EMAIL: Fields = &[
         &[
             (
                 "invalid",
-                "`tags` is no object of strings, or one of them holds a line break.",
-                "Send each value as text of one line.",
+                "`tags` is not an object of strings, or one of them contains a line break.",
+                "Send each value as text on one line.",
             ),
-            ("max_limit", "There are too many.", "Send fewer."),
+            ("max_limit", "There are too many of them.", "Send fewer."),
             (
                 "max_length",
                 "A tag's key or value is too long.",
@@ -183,7 +183,7 @@ pub const EMAIL: Fields = &[
         "message_hash",
         &[(
             "invalid",
-            "`message_hash` is no text, is too long, or holds a control character.",
+            "`message_hash` is not text, is too long, or contains a control character.",
             "Correct it.",
         )],
     ),
@@ -191,28 +191,28 @@ pub const EMAIL: Fields = &[
 
 const RECIPIENTS_INVALID: Code = (
     "invalid",
-    "It is no list of objects, or one of them has an `email` that is no address, or a `name` that is too long or has a control character; the sentence names each.",
+    "It is not a list of objects, or one of them has an `email` that is not an address, or a `name` that is too long or contains a control character; the sentence names each.",
     "Correct it.",
 );
 const RECIPIENTS_MAX: Code = (
     "max_limit",
-    "It holds more recipients than one email may have, counted as they are sent.",
+    "It has more recipients than one email may have; duplicates count.",
     "Send several emails.",
 );
 const ADDRESSES_MAX: Code = (
     "max_length",
-    "The names and addresses in `to`, `cc` and `reply_to` are too long together.",
+    "The names and addresses in `to`, `cc` and `reply_to` are too long in total.",
     "Shorten the names, or send several emails.",
 );
 const RECIPIENT_NOT_ALLOWED: Code = (
     "recipient_not_allowed",
-    "The key is for other recipients, or the part before the `@` has characters that a mail server may read as another address; the sentence names the first that it is not for.",
+    "The key is for other recipients, or the part before the `@` has characters that a mail server may read as another address; the sentence names the first such recipient.",
     "Leave the recipient out, or edit the key.",
 );
-const NO_TEXT: Code = ("invalid", "It is no text.", "Send text, or leave it out.");
+const NO_TEXT: Code = ("invalid", "It is not text.", "Send text, or leave it out.");
 const NO_STRINGS_OR_HEADER: Code = (
     "invalid",
-    "`headers` is no object of strings, a name is no header's name, or a value holds a line break, or a word that is longer than a line; the sentence names each.",
+    "`headers` is not an object of strings, a name is not a valid header name, or a value contains a line break or a word longer than a line; the sentence names each.",
     "Correct it.",
 );
 
@@ -249,7 +249,7 @@ pub fn statuses() -> Vec<Status> {
             400,
             "bad_request",
             &format!(
-                "There are several `Authorization` headers, or the body is no JSON or has more than {} values in one email.",
+                "There are several `Authorization` headers, or the body is not JSON or has more than {} values in one email.",
                 crate::http::json::MOST_VALUES
             ),
             "Correct the request.",
@@ -259,7 +259,7 @@ pub fn statuses() -> Vec<Status> {
             "AmbiguousDomain",
             400,
             "bad_request",
-            "There are several `Authorization` headers, or several domains are asked about.",
+            "There are several `Authorization` headers, or the query names several domains.",
             "Send one of each.",
             NONE,
         ),
@@ -267,14 +267,14 @@ pub fn statuses() -> Vec<Status> {
             "Unauthorized",
             401,
             "unauthorized",
-            "There is no key where one is looked for.",
-            "Send the key, as in “Authenticate”.",
+            "There is no key in any of the places where it may be.",
+            "Send the key as “Authenticate” describes.",
             &[(
                 "api_key",
                 &[(
                     "required",
-                    "There is no key where one is looked for.",
-                    "Send the key, as in “Authenticate”.",
+                    "There is no key in any of the places where it may be.",
+                    "Send the key as “Authenticate” describes.",
                 )],
             )],
         ),
@@ -290,16 +290,16 @@ pub fn statuses() -> Vec<Status> {
             "DomainForbidden",
             403,
             "forbidden",
-            "The key does not work, or it may not send from the domain that is asked about.",
-            "Do not repeat the request: see which of them the field says.",
+            "The key does not work, or it may not send from the domain in the query.",
+            "Do not repeat the request: `errors` says which of the two it is.",
             &[
                 ("api_key", &[KEY_INVALID]),
                 (
                     "domain",
                     &[(
                         "domain_not_allowed",
-                        "The domain is none of the account's, not verified, or none that the key is for.",
-                        "Ask about another domain, have it verified, or edit the key.",
+                        "The domain is not one of the account's, is not verified, or is not one that the key is for.",
+                        "Ask about another domain, verify it, or edit the key.",
                     )],
                 ),
             ],
@@ -317,25 +317,25 @@ pub fn statuses() -> Vec<Status> {
             413,
             "payload_too_large",
             &format!(
-                "The body has more than {} MiB. The key was not looked at.",
+                "The body has more than {} MiB. The key was not checked.",
                 crate::http::body::MOST_BYTES / 1024 / 1024
             ),
-            "Send less: a link for an attachment, several batches for one.",
+            "Send less: a link instead of an attachment, or several smaller batches.",
             NONE,
         ),
         status(
             "UnsupportedMediaType",
             415,
             "unsupported_media_type",
-            "`Content-Type` names something else than JSON, or another charset than UTF-8, or the body is compressed.",
-            "Send JSON in UTF-8 as it is, and say so: `Content-Type: application/json`.",
+            "`Content-Type` is not JSON, or its charset is not UTF-8, or the body is compressed.",
+            "Send uncompressed JSON in UTF-8, with `Content-Type: application/json`.",
             NONE,
         ),
         status(
             "InvalidEmail",
             422,
             "validation_error",
-            "The email is not valid, or the key is not for it. All that is wrong with its fields is told at once; what the key is for is asked after that.",
+            "The email is not valid, or the key is not for it. All problems with its fields are reported together; what the key is for is checked after that.",
             "Correct what `errors` names. Nothing was stored.",
             EMAIL,
         ),
@@ -343,7 +343,7 @@ pub fn statuses() -> Vec<Status> {
             "InvalidBatch",
             422,
             "validation_error",
-            "There is no list, or it is too long. What is wrong with one of the emails is told in its place among the results.",
+            "There is no list, or it is too long. A problem with one of the emails is reported in its own result.",
             "Correct what `errors` names. Nothing was stored.",
             BATCH,
         ),
@@ -351,7 +351,7 @@ pub fn statuses() -> Vec<Status> {
             "InternalError",
             500,
             "internal_error",
-            "Something went wrong on the server, which has logged it.",
+            "Something went wrong on the server. It has been logged.",
             "Try again later. If it happens again, tell the operator.",
             NONE,
         ),
@@ -359,7 +359,7 @@ pub fn statuses() -> Vec<Status> {
             "Unavailable",
             503,
             "service_unavailable",
-            "The server cannot tell right now, or holds as many big bodies as it can. It never means that a key was refused.",
+            "The server cannot tell right now, or is busy with as many big bodies as it can hold. It never means that a key was refused.",
             "Send the request again after as many seconds as `Retry-After` says.",
             NONE,
         ),

@@ -54,20 +54,20 @@ fn email() -> AllOfBuilder {
     let fields = ObjectBuilder::new()
         .property(
             "api_key",
-            anything("The key, for clients that cannot set headers. One in the header wins."),
+            anything("The key, for clients that cannot set headers. A key in the header takes precedence."),
         )
         .property("from", described("Mailbox", "The sender. Its domain must be verified, and one that the key is for."))
-        .property("to", recipients("Who gets it. Counted as they are sent, duplicates too.").min_items(Some(1)))
-        .property("cc", nullable(recipients("Who gets a copy, for all to see.")))
-        .property("bcc", nullable(recipients("Who gets a copy that nobody else sees.")))
+        .property("to", recipients("The recipients. Duplicates count.").min_items(Some(1)))
+        .property("cc", nullable(recipients("Recipients of a copy, visible to everyone.")))
+        .property("bcc", nullable(recipients("Recipients of a copy, hidden from everyone else.")))
         .property(
             "subject",
-            text("One line. White space around it is cut.")
+            text("One line. White space around it is removed.")
                 .max_length(Some(MAX_SUBJECT_CHARS))
                 .pattern(Some(LINE)),
         )
         .property("html", optional_text("The content as HTML."))
-        .property("text", optional_text("The content as plain text. `html`, `text`, or both: one of them must hold something."))
+        .property("text", optional_text("The content as plain text. `html`, `text`, or both: at least one must have content."))
         .property(
             "reply_to",
             AnyOfBuilder::new()
@@ -75,12 +75,12 @@ fn email() -> AllOfBuilder {
                 .item(text("As RFC 5322 writes it: `Ada <ada@example.com>, bob@example.com`."))
                 .item(ArrayBuilder::new().items(anything("One of the others.")))
                 .item(anything("Whatever else."))
-                .description(Some(format!("Where answers go: an object as in `to`, text as in `Ada <ada@example.com>, bob@example.com`, or a list of them; {MAX_RECIPIENTS} addresses at most. What is no address is dropped, and the email is sent without it."))),
+                .description(Some(format!("Where replies go: an object as in `to`, text as in `Ada <ada@example.com>, bob@example.com`, or a list of them; {MAX_RECIPIENTS} addresses at most. Anything that is not an address is dropped, and the email is sent without it."))),
         )
         .property(
             "headers",
             strings(
-                &format!("Headers of your own, {MAX_HEADERS} at most, {} KB in all: no line breaks, and none that the server makes ({}). They are folded at white space; a line has {MAX_HEADER_LINE_BYTES} bytes at most, the first one with the name.", MAX_HEADERS_BYTES / 1024, reserved_headers()),
+                &format!("Additional headers, at most {MAX_HEADERS}, and {} KB in total: without line breaks, and none that the server sets ({}). They are folded at white space; a line has at most {MAX_HEADER_LINE_BYTES} bytes, the first one including the name.", MAX_HEADERS_BYTES / 1024, reserved_headers()),
                 header_name(),
                 text("").pattern(Some(NO_CONTROL)),
                 MAX_HEADERS,
@@ -89,14 +89,14 @@ fn email() -> AllOfBuilder {
         .property(
             "attachments",
             nullable(ArrayBuilder::new().items(reference("Attachment"))).description(Some(format!(
-                "Files; together {} MB decoded at most.",
+                "Files; at most {} MB in total, decoded.",
                 MAX_ATTACHMENTS_BYTES / 1024 / 1024
             ))),
         )
         .property(
             "tags",
             strings(
-                &format!("Words of your own, kept with the email: {MAX_TAGS} at most, keys of {MAX_TAG_KEY_CHARS} characters at most, values of {MAX_TAG_VALUE_CHARS}."),
+                &format!("Labels that are stored with the email: at most {MAX_TAGS}, with keys of at most {MAX_TAG_KEY_CHARS} and values of at most {MAX_TAG_VALUE_CHARS} characters."),
                 text("").max_length(Some(MAX_TAG_KEY_CHARS)).pattern(Some(NO_CONTROL)),
                 text("").max_length(Some(MAX_TAG_VALUE_CHARS)).pattern(Some(NO_CONTROL)),
                 MAX_TAGS,
@@ -104,7 +104,7 @@ fn email() -> AllOfBuilder {
         )
         .property(
             "message_hash",
-            optional_text("An id of your own, given back as `message_id`. Nothing is compared with it: the same one twice is two emails.")
+            optional_text("Your own id, returned as `message_id`. It does not detect duplicates: the same id twice is two emails.")
                 .max_length(Some(MAX_MESSAGE_HASH_CHARS))
                 .pattern(Some(NO_CONTROL)),
         )
@@ -126,16 +126,16 @@ fn email() -> AllOfBuilder {
 
 fn mailbox() -> ObjectBuilder {
     ObjectBuilder::new()
-        .description(Some("Someone who sends or gets an email."))
+        .description(Some("A person who sends or receives an email."))
         .property(
             "email",
-            text("The address, in ASCII before the `@`. White space around it is cut; a domain of another alphabet is turned into ASCII (`xn--…`).")
+            text("The address, in ASCII before the `@`. White space around it is removed; a domain in another alphabet is converted to ASCII (`xn--…`).")
                 .max_length(Some(MAX_ADDRESS_BYTES))
                 .format(Some(SchemaFormat::Custom("email".into()))),
         )
         .property(
             "name",
-            optional_text("The name beside it, of one line.")
+            optional_text("The name shown with the address, on one line.")
                 .max_length(Some(MAX_NAME_CHARS))
                 .pattern(Some(NO_CONTROL)),
         )
@@ -147,24 +147,24 @@ fn attachment() -> ObjectBuilder {
         .description(Some("A file."))
         .property(
             "type",
-            text("Its media type, such as `application/pdf`; none of `multipart/…`.")
+            text("Its media type, such as `application/pdf`; not `multipart/…`.")
                 .pattern(Some(MEDIA_TYPE)),
         )
         .property(
             "name",
-            text("The file's name, of one line.")
+            text("The file's name, on one line.")
                 .max_length(Some(MAX_NAME_CHARS))
                 .pattern(Some(LINE)),
         )
         .property(
             "content",
-            text("In base64, with its padding. Line breaks in it are ignored.")
+            text("In base64, with padding. Line breaks in it are ignored.")
                 .content_encoding("base64")
                 .pattern(Some(base64())),
         )
         .property(
             "content_id",
-            optional_text("For pictures that `html` shows by `cid:`.")
+            optional_text("For pictures that `html` refers to with `cid:`.")
                 .max_length(Some(MAX_NAME_CHARS))
                 .pattern(Some(CONTENT_ID)),
         )
@@ -178,7 +178,7 @@ fn accepted() -> ObjectBuilder {
         .description(Some("An email that is stored."))
         .property(
             "message_id",
-            text("Your `message_hash`, or else an id that the server made.").min_length(Some(1)),
+            text("Your `message_hash`, otherwise an id that the server made.").min_length(Some(1)),
         )
         .required("message_id")
 }
@@ -189,18 +189,18 @@ fn batch() -> OneOfBuilder {
             .items(reference("Email"))
             .min_items(Some(1))
             .max_items(Some(MAX_BATCH))
-            .description(Some("The emails. Each is accepted or refused by itself."))
+            .description(Some("The emails. Each is accepted or refused separately."))
     };
     OneOfBuilder::new()
         .description(Some(
-            "Several emails: an object with the list, or the list alone.",
+            "Several emails: an object with the list, or only the list.",
         ))
         .item(
             ObjectBuilder::new()
                 .property(
                     "api_key",
                     anything(
-                        "The key, for clients that cannot set headers. One in the header wins.",
+                        "The key, for clients that cannot set headers. A key in the header takes precedence.",
                     ),
                 )
                 .property("emails", emails())
@@ -213,13 +213,13 @@ fn results() -> ObjectBuilder {
     let success = accepted()
         .property(
             "status",
-            text("That it was accepted.").enum_values(Some(["success"])),
+            text("It was accepted.").enum_values(Some(["success"])),
         )
         .required("status");
     let error = envelope(&[422], &["validation_error"], errors::EMAIL)
         .property(
             "status",
-            text("That it was refused.").enum_values(Some(["error"])),
+            text("It was refused.").enum_values(Some(["error"])),
         )
         .required("status");
     ObjectBuilder::new()
@@ -237,14 +237,14 @@ fn results() -> ObjectBuilder {
 
 fn info() -> ObjectBuilder {
     ObjectBuilder::new()
-        .description(Some("Whose the key is. More members may come."))
+        .description(Some("Whose the key is. More members may be added."))
         .property("account", reference("Account"))
         .property(
             "domains",
             ArrayBuilder::new()
                 .items(reference("Domain"))
                 .description(Some(
-                    "All of the account's, also for a key that is for some of them only.",
+                    "All domains of the account, even if the key is for only some of them.",
                 )),
         )
         .property("key", reference("KeyInInfo"))
@@ -262,7 +262,7 @@ fn account() -> ObjectBuilder {
     all_required(
         "An account.",
         [
-            ("id", integer("Never changes, never used again.")),
+            ("id", integer("Never changes and is never reused.")),
             ("title", text("The company or project.")),
             (
                 "status",
@@ -277,8 +277,8 @@ fn account() -> ObjectBuilder {
             ("monthly_email_limit", unlimited("Not limited.")),
             ("limit_per_second", unlimited("Not limited.")),
             ("ses_region", text("Empty: no such service is used.")),
-            ("bounce_rate", number("A part of 1.")),
-            ("complaint_rate", number("A part of 1.")),
+            ("bounce_rate", number("A fraction of 1.")),
+            ("complaint_rate", number("A fraction of 1.")),
             (
                 "ses_status",
                 text("Always the same.").enum_values(Some(["healthy"])),
@@ -299,14 +299,14 @@ fn domain() -> ObjectBuilder {
     all_required(
         "A domain to send from.",
         [
-            ("id", integer("Never changes, never used again.")),
+            ("id", integer("Never changes and is never reused.")),
             (
                 "domain_name",
                 text("In lower case, and in ASCII (`xn--…`)."),
             ),
             (
                 "verification_status",
-                text("Emails are accepted from verified ones.")
+                text("Emails are accepted only from verified domains.")
                     .enum_values(Some(["verified", "pending", "failed"])),
             ),
             (
@@ -342,7 +342,7 @@ fn key_with_usage() -> ObjectBuilder {
 
 fn key_with_id() -> ObjectBuilder {
     key()
-        .property("id", integer("Never changes, never used again."))
+        .property("id", integer("Never changes and is never reused."))
         .required("id")
 }
 
@@ -379,7 +379,7 @@ fn verdict() -> ObjectBuilder {
             "account",
             all_required(
                 "Whose the key is.",
-                [("id", integer("Never changes, never used again."))],
+                [("id", integer("Never changes and is never reused."))],
             ),
         )
         .property("key", reference("KeyInVerdict"))
