@@ -105,6 +105,46 @@ fn paths_that_the_documentation_names_are_there() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// Types and functions, such as `App::on`, where developers read.
+#[test]
+fn names_that_developers_are_told_are_in_the_code() {
+    let mut code = String::new();
+    for folder in ["src", "tests/it"] {
+        for path in rust_files(&Path::new(ROOT).join(folder)) {
+            code.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let is_word_end = |c: char| !c.is_alphanumeric() && c != '_';
+    let words: BTreeSet<&str> = code.split(is_word_end).collect();
+    let mut unknown = Vec::new();
+    for name in ["CONTRIBUTING.md", "docs/architecture.md"] {
+        let document = Document::read(&Path::new(ROOT).join(name));
+        for code in document.code().filter(|code| !code.contains(['/', '-'])) {
+            let mut parts = code.split(is_word_end);
+            // A word in capitals is SQL's.
+            let is_type = |part: &str| {
+                part.starts_with(char::is_uppercase) && part.contains(char::is_lowercase)
+            };
+            if parts.any(|part| is_type(part) && !words.contains(part)) {
+                unknown.push(format!("{name}: {code}"));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| match path.is_dir() {
+            true => rust_files(&path),
+            false => vec![path],
+        })
+        .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
+        .collect()
+}
+
 #[test]
 fn links_of_the_documentation_lead_somewhere() {
     let mut dead = Vec::new();
