@@ -289,7 +289,7 @@ fn obey(rule: &Rule, message: &Message) -> Result<(), ApiError> {
             let why = match rule::is_plain(&wrong.email) {
                 true => "",
                 false => {
-                    " Before the @ it may have only letters, digits and ._-+='~ because the key is for some recipients only."
+                    " Before the @, it may have only letters, digits and ._-+='~ because the key is for some recipients only."
                 }
             };
             let sentence = format!(

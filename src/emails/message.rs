@@ -194,7 +194,7 @@ impl Message {
             bytes += mailboxes.iter().map(Mailbox::written_bytes).sum::<usize>();
             if bytes > MAX_ADDRESSES_BYTES {
                 let sentence = format!(
-                    "The names and addresses in to, cc and reply_to may have {} KB together.",
+                    "The names and addresses in to, cc and reply_to may have at most {} KB in total.",
                     MAX_ADDRESSES_BYTES / 1024
                 );
                 return problems.tell(field, "max_length", sentence);
@@ -296,11 +296,11 @@ fn sender(fields: &Map<String, Value>, problems: &mut Problems) -> Mailbox {
             ),
             Wrong::NotAscii => (
                 "email_invalid",
-                "From email may hold only ASCII characters before the @: few mail servers take others.",
+                "From email may contain only ASCII characters before the @: few mail servers accept others.",
             ),
             Wrong::Name => (
                 "name_invalid",
-                "From name must be text of 255 characters at most, without line breaks.",
+                "From name must be text of at most 255 characters, without line breaks.",
             ),
         };
         problems.tell("from", code, sentence);
@@ -369,7 +369,7 @@ impl Wrong {
         match self {
             Self::NoAddress => "has no valid email address.",
             Self::NotAscii => {
-                "has an email with other than ASCII characters before the @, which few mail servers take."
+                "has an email with non-ASCII characters before the @, which few mail servers accept."
             }
             Self::Name => {
                 "has a name that is not text, has line breaks, or more than 255 characters."
@@ -480,13 +480,13 @@ fn subject(fields: &Map<String, Value>, problems: &mut Problems) -> String {
         problems.tell(
             "subject",
             "invalid",
-            "Subject must not hold line breaks or control characters.",
+            "Subject must not contain line breaks or control characters.",
         );
     } else if subject.chars().count() > MAX_SUBJECT_CHARS {
         problems.tell(
             "subject",
             "max_length",
-            format!("Subject may have {MAX_SUBJECT_CHARS} characters at most."),
+            format!("Subject may have at most {MAX_SUBJECT_CHARS} characters."),
         );
     }
     subject.to_owned()
@@ -512,7 +512,7 @@ fn headers(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<Str
         return BTreeMap::new();
     };
     if pairs.len() > MAX_HEADERS {
-        let sentence = format!("An email may have {MAX_HEADERS} headers of its own at most.");
+        let sentence = format!("An email may have at most {MAX_HEADERS} additional headers.");
         problems.tell("headers", "max_limit", sentence);
         return BTreeMap::new();
     }
@@ -526,13 +526,13 @@ fn headers(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<Str
         problems.tell(
             "headers",
             "invalid",
-            format!("Not valid as headers: {invalid}. A name has letters, digits and hyphens; a value has no line breaks, and white space where it can be folded into lines of {MAX_HEADER_LINE_BYTES} bytes."),
+            format!("Not valid as headers: {invalid}. A name has letters, digits and hyphens; a value has no line breaks, and enough white space to be folded into lines of {MAX_HEADER_LINE_BYTES} bytes."),
         );
     }
     let bytes = |(name, value): (&String, &String)| name.len() + ": \r\n".len() + value.len();
     if pairs.iter().map(bytes).sum::<usize>() > MAX_HEADERS_BYTES {
         let sentence = format!(
-            "Headers may have {} KB in all, with their names.",
+            "Headers may have at most {} KB in total, including their names.",
             MAX_HEADERS_BYTES / 1024
         );
         problems.tell("headers", "max_length", sentence);
@@ -629,7 +629,7 @@ fn attachments(fields: &mut Map<String, Value>, problems: &mut Problems) -> Vec<
         problems.tell("attachments", "invalid", wrong.join(" "));
     }
     if decoded_bytes > MAX_ATTACHMENTS_BYTES {
-        let sentence = "Attachments may have 10 MB in all.";
+        let sentence = "Attachments may have at most 10 MB in total.";
         problems.tell("attachments", "max_size", sentence);
     }
     attachments
@@ -645,7 +645,7 @@ fn attachment(mut value: Value) -> Result<(Attachment, usize), &'static str> {
     };
     let media_type = line("type").filter(|text| is_media_type(text));
     let media_type = media_type.ok_or("needs a type such as image/png.")?;
-    let name = line("name").ok_or("needs a name of 255 characters at most.")?;
+    let name = line("name").ok_or("needs a name of at most 255 characters.")?;
     let content_id = match value.get("content_id") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.is_empty() => None,
@@ -712,15 +712,15 @@ fn tags(fields: &Map<String, Value>, problems: &mut Problems) -> BTreeMap<String
         key.chars().count() <= MAX_TAG_KEY_CHARS && value.chars().count() <= MAX_TAG_VALUE_CHARS
     };
     if pairs.len() > MAX_TAGS {
-        let sentence = format!("An email may have {MAX_TAGS} tags at most.");
+        let sentence = format!("An email may have at most {MAX_TAGS} tags.");
         problems.tell("tags", "max_limit", sentence);
     } else if pairs
         .iter()
         .any(|(key, value)| has_control(key) || has_control(value))
     {
-        problems.tell("tags", "invalid", "A tag must not hold line breaks.");
+        problems.tell("tags", "invalid", "A tag must not contain line breaks.");
     } else if !pairs.iter().all(is_short) {
-        problems.tell("tags", "max_length", format!("A tag may have {MAX_TAG_KEY_CHARS} characters in its key and {MAX_TAG_VALUE_CHARS} in its value."));
+        problems.tell("tags", "max_length", format!("A tag may have at most {MAX_TAG_KEY_CHARS} characters in its key and {MAX_TAG_VALUE_CHARS} in its value."));
     }
     pairs
 }
@@ -767,7 +767,7 @@ fn message_hash(fields: &Map<String, Value>, problems: &mut Problems) -> Option<
                 "message_hash",
                 "invalid",
                 format!(
-                    "The message_hash must be text of {MAX_MESSAGE_HASH_CHARS} characters at most."
+                    "The message_hash must be text of at most {MAX_MESSAGE_HASH_CHARS} characters."
                 ),
             );
             None

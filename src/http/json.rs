@@ -31,7 +31,7 @@ pub fn parse(text: &[u8]) -> Result<Value, ApiError> {
 pub fn parse_part(whole: &[u8], part: &[u8]) -> Result<Value, ApiError> {
     if count_values(part) > MOST_VALUES {
         return Err(ApiError::bad_request(
-            "The request body holds too many values.",
+            "The request body contains too many values.",
         ));
     }
     serde_json::from_slice(part).map_err(|error| {
