@@ -116,8 +116,8 @@ fn explain(wrong: &Wrong, config: &Config, db: &Db) -> String {
         }
     };
     let old = match db.is_postgres() {
-        true => "copy their file here",
-        false => "put the old file back",
+        true => "copy theirs to this place",
+        false => "put the old file back in this place",
     };
     format!(
         "the secret {file} {fault}: {old}, or, if it is lost, run “adopt-secret” here, which signs everyone out, and after which domains need new DKIM keys"

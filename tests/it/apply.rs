@@ -301,7 +301,7 @@ paused = false
 
         cli(database, &["key", "create", "--account", EMAIL, "--name", "Shop"], "").unwrap();
         let problems = refused(database, &declared("description = \"newer\""));
-        let why = "line 2: key “Shop”: the account has several live keys of this name";
+        let why = "line 2: key “Shop”: the account has several live keys with this name";
         assert!(problems.len() == 1 && problems[0].starts_with(why), "{problems:?}");
     }
 

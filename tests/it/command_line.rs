@@ -755,7 +755,7 @@ fn nodes_of_one_database_share_one_secret() {
     let sentence =
         refused(command(&database).args(["--secret-file", other, "--listen", "127.0.0.1:0"]));
     assert!(
-        sentence.contains(other) && sentence.contains("copy their file here"),
+        sentence.contains(other) && sentence.contains("copy theirs"),
         "{sentence}"
     );
     assert!(!Path::new(other).exists());
@@ -774,7 +774,7 @@ fn nodes_of_one_database_share_one_secret() {
         Some("/login?next=%2Fapi-keys")
     );
     let sentence = refused(command(&database).args(["--listen", "127.0.0.1:0"]));
-    assert!(sentence.contains("copy their file here"), "{sentence}");
+    assert!(sentence.contains("copy theirs"), "{sentence}");
 }
 
 /// Where a test keeps the database's secret, and how many of the secrets the database knows.
