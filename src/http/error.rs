@@ -225,7 +225,7 @@ impl Text {
                 "It may have been deleted, or the address is wrong.",
             ),
             (StatusCode::METHOD_NOT_ALLOWED, _) => (
-                "This address does not accept this kind of request.",
+                "This address does not take this kind of request.",
                 "Go back to the page and use its buttons.",
             ),
             (StatusCode::PAYLOAD_TOO_LARGE, _) => (
