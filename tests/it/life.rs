@@ -555,7 +555,7 @@ both! {
         });
         assert!(places.is_sorted(), "{}", answer.body);
         assert_eq!(answer.body.matches("<div class=\"found\">").count(), 3);
-        for part in ["Line 3: This is a whole key, but none", "Line 4: A character is missing or mistyped"] {
+        for part in ["Line 3: This is a complete key, but not one", "Line 4: A character is missing or mistyped"] {
             assert!(answer.body.contains(part), "{part} in {}", answer.body);
         }
         assert!(answer.body.contains("<textarea"));
