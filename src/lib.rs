@@ -17,6 +17,7 @@ pub mod logging;
 pub mod mail;
 pub mod open_files;
 pub mod reference;
+pub mod relay_url;
 pub mod routes;
 pub mod schema;
 pub mod secret;

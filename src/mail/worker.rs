@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 use super::attempt::{Before, Outcome};
 use super::mime::{self, Mail, STACK_BYTES, Signature, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
-use super::relay_url::RelayUrl;
 use super::reply::without_addresses;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
@@ -30,6 +29,7 @@ use crate::domains::dkim::DkimKey;
 use crate::domains::life::jittered;
 use crate::domains::store::{self as domains_store, Signing};
 use crate::emails::message::Message;
+use crate::relay_url::RelayUrl;
 use crate::secret::ServerSecret;
 use crate::token;
 
