@@ -96,7 +96,7 @@ fn actix_stands_at_the_edge_only() {
     let edge = [
         "pages.rs",
         "api.rs",
-        "app.rs",
+        "server.rs",
         "routes.rs",
         "session.rs",
         "bearer.rs",

@@ -32,6 +32,7 @@ mod open_files;
 mod openapi;
 mod revocation;
 mod rotation;
+mod routes;
 mod sdk;
 mod secrecy;
 mod sender_rule;

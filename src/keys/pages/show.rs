@@ -12,10 +12,9 @@ use crate::accounts::event::Filter;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{User, find_user};
-use crate::app::State;
 use crate::clock;
 use crate::db;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 const EVENTS: i64 = 10;
 
@@ -41,13 +40,13 @@ pub struct ShowQuery {
 
 /// `GET /api-keys/{id}`, also of a key that ended in the last 90 days.
 pub async fn show(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
     query: web::Query<ShowQuery>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let found = state
+    let found = context
         .db
         .read(move |conn| {
             let key = match store::find(conn, account, id)? {
