@@ -26,7 +26,7 @@ use crate::http::body::Room;
 use crate::http::refusals::Refusals;
 use crate::http::{Context, head, headers, keep_alive, log};
 use crate::keys::usage::Usage;
-use crate::keys::verify::Verifier;
+use crate::keys::verification::Verifier;
 use crate::mail::worker;
 use crate::open_files::{self, Connections};
 use crate::outbox::Arrivals;

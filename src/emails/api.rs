@@ -19,10 +19,10 @@ use crate::domains::store::{self as domains_store, Domain};
 use crate::http::api_error::FieldErrors;
 use crate::http::body::{Place, Room};
 use crate::http::{ApiError, Context, json};
-use crate::keys::bearer::{BearerOrQuery, BearerWithBody, Body};
 use crate::keys::rule::{self, Rule};
-use crate::keys::store::{self as keys_store, LiveKey};
-use crate::outbox::Arrivals;
+use crate::keys::verification::bearer::{BearerOrQuery, BearerWithBody, Body};
+use crate::keys::verification::store::LiveKey;
+use crate::outbox::{Arrivals, store as outbox_store};
 
 /// What accepting emails takes.
 struct Intake<'a> {
@@ -62,9 +62,9 @@ async fn describe(context: &Context, key: &LiveKey) -> Result<HttpResponse, ApiE
             Ok::<_, db::Error>((
                 accounts_store::find(conn, account_id)?,
                 domains_store::list(conn, account_id)?,
-                keys_store::count_emails_of_domains(conn, account_id)?,
-                keys_store::volume_of_account(conn, account_id)?,
-                keys_store::volume_of_key(conn, account_id, key_id)?,
+                outbox_store::count_emails_of_domains(conn, account_id)?,
+                outbox_store::volume_of_account(conn, account_id)?,
+                outbox_store::volume_of_key(conn, account_id, key_id)?,
             ))
         })
         .await?;

@@ -4,11 +4,11 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
-use super::attempt::Status;
 use super::store::{self, Sent};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
 use crate::http::{Context, Error, page};
+use crate::outbox::Status;
 
 const PER_PAGE: usize = 50;
 

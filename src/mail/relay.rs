@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::mime::Mail;
 use super::reply::{self, About, Step};
-use crate::keys::store::RELAY_REFUSES;
+use crate::outbox::store::RELAY_REFUSES;
 use crate::relay_url::{RelayUrl, Security, is_whole_name};
 use crate::visible::visible;
 

@@ -19,8 +19,9 @@ use tosend_dashboard::db::{self, Connection};
 use tosend_dashboard::keys::expiry::Expiry;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::KeyHash;
-use tosend_dashboard::keys::store::{self, LiveKey, Rotation};
-use tosend_dashboard::keys::verify::{Lookup, Verifier};
+use tosend_dashboard::keys::store::{self, Rotation};
+use tosend_dashboard::keys::verification::store::LiveKey;
+use tosend_dashboard::keys::verification::{Lookup, Verifier, store as verification_store};
 use tosend_dashboard::server::Components;
 
 use crate::support::*;
@@ -392,7 +393,8 @@ struct Slow {
 
 impl Lookup for Slow {
     fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
-        let answers = store::find_live_by_hashes_of_any_account(&mut self.conn, hashes);
+        let answers =
+            verification_store::find_live_by_hashes_of_any_account(&mut self.conn, hashes);
         thread::sleep(self.delay);
         answers
     }

@@ -13,6 +13,8 @@ use crate::accounts::session::{Acting, SignedIn, ThisSession};
 use crate::accounts::store::{AccountId, AccountStatus, User};
 use crate::db::{self, Connection};
 use crate::http::{Context, Error, page};
+use crate::keys::usage::store as usage_store;
+use crate::outbox::store as outbox_store;
 
 /// What somebody is asked about before it is done to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +64,8 @@ impl ConfirmPage {
         let (history, volume) = context
             .db
             .read(move |conn| {
-                let history = store::history(conn, account, id)?;
-                Ok::<_, db::Error>((history, store::volume_of_key(conn, account, id)?))
+                let history = usage_store::history(conn, account, id)?;
+                Ok::<_, db::Error>((history, outbox_store::volume_of_key(conn, account, id)?))
             })
             .await?;
         let calls = history.hours.iter().map(|hour| hour.accepted).sum();

@@ -18,12 +18,12 @@ use serde::Deserialize;
 
 use super::store::{self, Found, Key};
 use super::view::{Sort, View, Which};
-use super::volume::{Volume, daily_label};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
 use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::{Context, Error, page, preferences};
+use crate::outbox::{Volume, daily_label, store as outbox_store};
 
 pub use edit::{edit, save};
 pub use end::{
@@ -138,10 +138,10 @@ pub async fn index(
     let (waiting, refusal) = context
         .db
         .read(move |conn| {
-            let waiting = store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
+            let waiting = outbox_store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
             let refusal = match waiting {
                 0 => None,
-                _ => store::refusal_by_relay(conn, account)?,
+                _ => outbox_store::refusal_by_relay(conn, account)?,
             };
             Ok::<_, db::Error>((waiting, refusal))
         })
@@ -191,8 +191,8 @@ async fn key_list(context: &Context, user: &User, view: View, page: i64) -> Resu
             let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
             Ok::<_, Error>(KeyList {
                 emails: Emails {
-                    of_keys: store::count_emails_of_keys(conn, account, &ids)?,
-                    of_account: store::volume_of_account(conn, account)?,
+                    of_keys: outbox_store::count_emails_of_keys(conn, account, &ids)?,
+                    of_account: outbox_store::volume_of_account(conn, account)?,
                 },
                 keys,
                 account_status: status,
@@ -288,8 +288,8 @@ async fn emails_of(context: &Context, user: &User, ids: Vec<i64>) -> Result<Emai
         .db
         .read(move |conn| {
             Ok::<_, db::Error>(Emails {
-                of_keys: store::count_emails_of_keys(conn, account, &ids)?,
-                of_account: store::volume_of_account(conn, account)?,
+                of_keys: outbox_store::count_emails_of_keys(conn, account, &ids)?,
+                of_account: outbox_store::volume_of_account(conn, account)?,
             })
         })
         .await?)

@@ -5,9 +5,7 @@ use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
-use super::super::chart::Usage;
 use super::super::store::{self, Found, Key, Standing};
-use super::super::volume::Volume;
 use crate::accounts::event::Filter;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
@@ -15,6 +13,9 @@ use crate::accounts::store::{User, find_user};
 use crate::clock;
 use crate::db;
 use crate::http::{Context, Error, page};
+use crate::keys::usage::chart::Usage;
+use crate::keys::usage::store as usage_store;
+use crate::outbox::{Volume, store as outbox_store};
 
 const EVENTS: i64 = 10;
 
@@ -57,8 +58,8 @@ pub async fn show(
                 Some(user_id) => find_user(conn, user_id)?.map(|user| user.email),
                 None => None,
             };
-            let usage = Usage::from(&store::history(conn, account, id)?);
-            let volume = store::volume_of_key(conn, account, id)?;
+            let usage = Usage::from(&usage_store::history(conn, account, id)?);
+            let volume = outbox_store::volume_of_key(conn, account, id)?;
             let of_key = Filter {
                 key_id: Some(id),
                 ..Filter::default()

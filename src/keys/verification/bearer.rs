@@ -12,13 +12,13 @@ use actix_web::{FromRequest, HttpRequest, ResponseError};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::outcome::Outcome;
-use super::secret::PlainKey;
 use super::store::LiveKey;
-use super::usage::Usage;
-use super::verify::{Unavailable, Verifier};
+use super::verifier::{Unavailable, Verifier};
 use crate::http::body::{Place, Room};
 use crate::http::{ApiError, Context, client_address, json, part, user_agent};
+use crate::keys::secret::PlainKey;
+use crate::keys::usage::Usage;
+use crate::keys::usage::outcome::Outcome;
 
 /// A working key from the header.
 pub struct Bearer(pub LiveKey, pub Call);

@@ -6,11 +6,11 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::bearer::Bearer;
-use super::scope::Scope;
 use super::store::LiveKey;
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::http::{ApiError, Context};
+use crate::keys::scope::Scope;
 
 const ACCOUNT: HeaderName = HeaderName::from_static("x-tosend-account");
 const KEY: HeaderName = HeaderName::from_static("x-tosend-key");
