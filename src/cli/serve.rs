@@ -3,7 +3,9 @@
 use std::io::{ErrorKind, Write, stdout};
 use std::thread::Builder;
 
-use super::{Outcome, migrate, open, server_secret};
+use super::database::{migrate, open};
+use super::outcome::Outcome;
+use super::server_secret;
 use crate::accounts::store as accounts_store;
 use crate::config::{Config, Signup};
 use crate::listener::ReservedAddress;

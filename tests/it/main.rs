@@ -8,6 +8,7 @@ mod accounts;
 mod activity;
 mod api;
 mod apply;
+mod architecture;
 mod batch;
 mod clock;
 mod command_line;

@@ -2,13 +2,14 @@
 
 use diesel::prelude::*;
 
-use super::{Key, scoped};
+use super::Key;
 use crate::accounts::event::{Action, Actor, NewEvent};
 use crate::accounts::store::{AccountId, events};
 use crate::clock;
-use crate::db::{Connection, is_foreign_key_violation};
+use crate::db::{self, Connection, is_foreign_key_violation};
+use crate::domains::store as domains_store;
 use crate::keys::scope::ScopedDomain;
-use crate::schema::{api_key_domains, api_keys, sending_domains};
+use crate::schema::{api_key_domains, api_keys};
 
 /// The row of a key that has not ended.
 #[diesel::dsl::auto_type]
@@ -64,16 +65,10 @@ pub(super) fn restrict(
     account: AccountId,
     key_id: i64,
     domain_ids: &[i64],
-) -> QueryResult<Option<Vec<ScopedDomain>>> {
+) -> db::Result<Option<Vec<ScopedDomain>>> {
     let mut domains = Vec::new();
     for &domain_id in domain_ids {
-        let found: Option<(String, String)> = sending_domains::table
-            .filter(sending_domains::account_id.eq(account.0))
-            .filter(sending_domains::id.eq(domain_id))
-            .select((sending_domains::name, sending_domains::status))
-            .first(conn)
-            .optional()?;
-        let Some((name, status)) = found else {
+        let Some(domain) = domains_store::find(conn, account, domain_id)? else {
             return Ok(None);
         };
         let restricted = diesel::insert_into(api_key_domains::table)
@@ -87,7 +82,11 @@ pub(super) fn restrict(
             Err(error) if is_foreign_key_violation(&error) => return Ok(None),
             restricted => restricted?,
         };
-        domains.push(scoped(domain_id, name, &status));
+        domains.push(ScopedDomain {
+            id: domain_id,
+            is_verified: domain.status.is_verified(),
+            name: domain.name,
+        });
     }
     domains.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Some(domains))
