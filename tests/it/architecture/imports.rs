@@ -30,9 +30,13 @@ struct Module {
     paths: Vec<(Path, usize)>,
 }
 
-/// Every import of every file. A `mod` line and a `pub use` are no imports of the file in which they
-/// stand, but signs on the door of its room: what is named by way of them is followed to where it is
-/// defined. What the code of that file uses is an import as any other.
+/// Every import of every file: by `use` in any of its forms, by a path in the code, or by one in a
+/// template that the file renders.
+///
+/// A `mod` line is no import, and neither is a `pub use` of what stands below the file itself: those
+/// are signs on the door of a room, and what is named by way of them is followed to where it is
+/// defined. What the code of a `mod.rs` uses is an import as any other: so a file may use its room's
+/// `mod.rs`, or be used by it, but not both.
 pub fn all(sources: &[Source]) -> BTreeSet<Import> {
     let modules: BTreeMap<Path, Module> = sources
         .iter()
@@ -57,10 +61,12 @@ pub fn all(sources: &[Source]) -> BTreeSet<Import> {
     imports
 }
 
-/// The tables that a file names: by way of `crate::schema`, or in SQL.
+/// The tables that a file names: by way of `crate::schema`, or in SQL. `*`: it takes them all.
 pub fn tables_of(source: &Source) -> BTreeSet<String> {
     let of_path = |(path, _): (Path, usize)| match &path[..] {
         [first, second, table, ..] if first == "crate" && second == "schema" => Some(table.clone()),
+        // Which tables it names then, nobody can tell.
+        [first, second] if first == "crate" && second == "schema" => Some("*".to_owned()),
         _ => None,
     };
     let mut tables: BTreeSet<String> = read(source).paths.into_iter().filter_map(of_path).collect();
@@ -168,7 +174,7 @@ fn read(source: &Source) -> Module {
                     match name.as_str() {
                         "*" => {
                             module.globs.push(path.clone());
-                            if !is_public {
+                            if !is_public || !path.starts_with(&here) {
                                 module.paths.push((path, line));
                             }
                         }
@@ -216,7 +222,8 @@ fn read(source: &Source) -> Module {
             && !code
                 .iter()
                 .any(|(path, _)| path.len() == 1 && path[0] == name);
-        if (!is_public || words.contains(name.as_str())) && !only_as_a_module {
+        let is_sign = is_public && path.starts_with(&here) && !words.contains(name.as_str());
+        if !is_sign && !only_as_a_module {
             module.paths.push((path, line));
         }
     }
