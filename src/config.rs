@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
-use crate::mail::relay_url::{Login, RelayUrl, is_whole_name, parse_hello};
+use crate::relay_url::{Login, RelayUrl, is_whole_name, parse_hello};
 
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
 const DEFAULT_FOLDER: &str = "data";

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
-pub mod app;
 pub mod background;
 pub mod cli;
 pub mod clock;
@@ -16,10 +15,13 @@ pub mod listener;
 pub mod logging;
 pub mod mail;
 pub mod open_files;
+pub mod outbox;
 pub mod reference;
+pub mod relay_url;
 pub mod routes;
 pub mod schema;
 pub mod secret;
+pub mod server;
 pub mod token;
 pub mod upkeep;
 pub mod visible;

@@ -9,20 +9,24 @@ use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
 use crate::accounts::pages::{self as accounts, activity, settings};
 use crate::accounts::session::{DbSessions, remember_device};
-use crate::app::State;
 use crate::domains::pages as domains;
 use crate::emails::api as emails;
-use crate::http::{self, api_error, assets, body, csrf, health, missing, preferences};
-use crate::keys::{api as gateway, pages as keys};
+use crate::http::{self, Context, api_error, assets, body, csrf, health, missing, preferences};
+use crate::keys::pages as keys;
+use crate::keys::verification::api as gateway;
 use crate::mail::pages as mail;
 use crate::reference::{api as reference, pages as docs};
+use crate::secret::ServerSecret;
 
 const FORM_BYTES: usize = 64 * 1024;
 
-pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
+pub fn configure(
+    context: &Context,
+    secret: &ServerSecret,
+) -> impl FnOnce(&mut ServiceConfig) + use<> {
     // Asked by pages on their own, which is no sign of a person.
-    let silent = session(state, false);
-    let session = session(state, true);
+    let silent = session(context, secret, false);
+    let session = session(context, secret, true);
     move |config| {
         config
             // First, since it is asked most.
@@ -116,8 +120,12 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/settings/sessions/{id}/end").post(settings::end_session));
 }
 
-fn session(state: &State, keeps_alive: bool) -> SessionMiddleware<DbSessions> {
-    let is_https = state.config.is_https();
+fn session(
+    context: &Context,
+    secret: &ServerSecret,
+    keeps_alive: bool,
+) -> SessionMiddleware<DbSessions> {
+    let is_https = context.config.is_https();
     let name = match is_https {
         // The prefix makes browsers insist on Secure, Path=/ and this host (RFC 6265bis, 4.1.3).
         true => "__Host-tosend_session",
@@ -128,10 +136,10 @@ fn session(state: &State, keeps_alive: bool) -> SessionMiddleware<DbSessions> {
         .session_ttl_extension_policy(TtlExtensionPolicy::OnStateChanges);
     SessionMiddleware::builder(
         DbSessions {
-            db: state.db.clone(),
+            db: context.db.clone(),
             keeps_alive,
         },
-        Key::from(state.secret.as_ref()),
+        Key::from(secret.as_ref()),
     )
     .cookie_name(name.to_owned())
     .cookie_secure(is_https)

@@ -13,7 +13,9 @@ use crate::db::clock_watch::{self, Change};
 use crate::db::{self, Db};
 use crate::domains::store as domains_store;
 use crate::keys::store;
+use crate::keys::usage::store as usage_store;
 use crate::mail::{store as mail_store, worker};
+use crate::outbox::store as outbox_store;
 
 const TICK: Duration = Duration::from_secs(1);
 /// How often the clock is compared with what the database remembers.
@@ -102,7 +104,7 @@ impl Upkeep<'_> {
                 tracing::info!("the clock is trusted again");
                 self.since = clock::now();
                 self.db.write_blocking(|conn| {
-                    store::pull_back_uses_of_any_account(conn)?;
+                    usage_store::pull_back_uses_of_any_account(conn)?;
                     sessions::pull_back_of_any_account(conn)
                 })?;
                 None
@@ -160,19 +162,25 @@ impl Upkeep<'_> {
     fn count_emails(&self) -> db::Result<usize> {
         let is_ahead = self
             .db
-            .read_blocking(store::is_counted_ahead_of_any_account)?;
-        if is_ahead && self.db.write_blocking(store::recount_of_any_account)? {
+            .read_blocking(outbox_store::is_counted_ahead_of_any_account)?;
+        if is_ahead
+            && self
+                .db
+                .write_blocking(outbox_store::recount_of_any_account)?
+        {
             tracing::warn!("emails are counted anew: a wrong clock had led the counts astray");
         }
         for counted in 0..HOURS {
             let hour = match self.is_told() {
                 true => None,
-                false => self.db.read_blocking(store::find_hour_of_any_account)?,
+                false => self
+                    .db
+                    .read_blocking(outbox_store::find_hour_of_any_account)?,
             };
             let Some(hour) = hour else {
                 return Ok(counted);
             };
-            let write = |conn: &mut _| store::write_hour_of_any_account(conn, &hour);
+            let write = |conn: &mut _| outbox_store::write_hour_of_any_account(conn, &hour);
             self.db.write_blocking(write)?;
         }
         Ok(HOURS)
@@ -182,7 +190,7 @@ impl Upkeep<'_> {
         let (activity_days, retention_days) =
             (self.config.activity_days, self.config.retention_days);
         let hashes = self.repeat(|conn| store::forget_ended_of_any_account(conn, ROWS));
-        let calls = self.repeat(|conn| store::forget_calls_of_any_account(conn, ROWS));
+        let calls = self.repeat(|conn| usage_store::forget_calls_of_any_account(conn, ROWS));
         let events = self.repeat(|conn| events::forget_of_any_account(conn, activity_days, ROWS));
         let contents = self.repeat(|conn| {
             mail_store::forget_content_of_any_account(conn, retention_days, CONTENTS)

@@ -15,11 +15,11 @@ use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
 use super::event::Actor;
+use super::sign_in::SignInGuard;
 use super::store::sessions::{self, SessionId};
 use super::store::{Credentials, User};
-use crate::app::State;
 use crate::db::{self, Connection, Db};
-use crate::http::{Error, client_address, keep_user_agent, user_agent};
+use crate::http::{Context, Error, client_address, keep_user_agent, part, user_agent};
 use crate::token;
 
 /// Whose the session is, and which row. Only on the way from `load` to a handler.
@@ -141,7 +141,7 @@ pub fn sign_in(
     request: &HttpRequest,
     proven: &Credentials,
 ) -> Result<(), Error> {
-    let address = client_address(request, &State::of(request).config.trusted_proxies);
+    let address = client_address(request, &Context::of(request).config.trusted_proxies);
     let mut kept = String::new();
     keep_user_agent(&mut kept, user_agent(request));
     session.renew();
@@ -174,7 +174,7 @@ pub fn go_on(
 struct Device(String);
 
 fn note_device(request: &HttpRequest, person: &Credentials) {
-    let devices = &State::of(request).devices;
+    let devices = &part::<SignInGuard>(request).known_devices;
     let device = Device(devices.remember(&devices_of(request), person));
     request.extensions_mut().insert(device);
 }
@@ -190,7 +190,7 @@ pub async fn remember_device<B: MessageBody>(
         let cookie = Cookie::build(device_cookie(response.request()), value)
             .path("/")
             .same_site(SameSite::Lax)
-            .secure(State::of(response.request()).config.is_https())
+            .secure(Context::of(response.request()).config.is_https())
             .http_only(true)
             .max_age(DEVICE_KEPT)
             .finish();
@@ -206,7 +206,7 @@ pub fn devices_of(request: &HttpRequest) -> String {
 }
 
 fn device_cookie(request: &HttpRequest) -> &'static str {
-    match State::of(request).config.is_https() {
+    match Context::of(request).config.is_https() {
         true => "__Host-tosend_device",
         false => "tosend_device",
     }
@@ -237,7 +237,7 @@ impl FromRequest for Acting {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let address = client_address(request, &State::of(request).config.trusted_proxies);
+        let address = client_address(request, &Context::of(request).config.trusted_proxies);
         let user = SignedIn::from_request(request, payload);
         let session = ThisSession::from_request(request, payload);
         Box::pin(async move {

@@ -2,17 +2,21 @@
 //! address that nobody has.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use secrecy::SecretString;
 
 use super::email::Email;
-use super::failures;
-use super::password::{Match, Password};
+use super::failures::{self, Failures};
+use super::known_device::KnownDevices;
+use super::password::{Hasher, Match, Password};
 use super::store::{self, Credentials};
-use super::throttle::Counter;
-use crate::app::State;
+use super::throttle::{Counter, PerAddress, PerDevice};
+use crate::db::Db;
 use crate::http::Error;
-use crate::http::refusals::Refusal;
+use crate::http::refusals::{Refusal, Refusals};
+use crate::secret::ServerSecret;
 
 /// Where someone wants to sign in.
 pub struct Place<'a> {
@@ -21,100 +25,164 @@ pub struct Place<'a> {
     pub devices: &'a str,
 }
 
-/// The user's credentials, if the password is theirs.
-pub async fn authenticate(
-    state: &State,
-    place: Place<'_>,
-    email: &Email,
-    password: &SecretString,
-) -> Result<Option<Credentials>, Error> {
-    let wanted = email.clone();
-    let found = state
-        .db
-        .read(move |conn| store::find_credentials(conn, &wanted))
-        .await?;
-    let looked_at = look(state, &place, email, found, password).await;
-    match &looked_at {
-        Ok(Some(_)) => {}
-        Ok(None) => {
-            state.refusals.note(Refusal::WrongPassword, place.address);
-            state.failures.note_failed(email, place.address);
+/// Every look at a password goes by way of this.
+pub struct SignInGuard {
+    pub hasher: Hasher,
+    pub known_devices: KnownDevices,
+    pub failures: Failures,
+    refusals: Arc<Refusals>,
+    per_address: PerAddress,
+    per_device: PerDevice,
+}
+
+impl SignInGuard {
+    pub fn new(secret: &ServerSecret, refusals: Arc<Refusals>) -> Self {
+        Self {
+            hasher: Hasher::new(),
+            known_devices: KnownDevices::new(secret),
+            failures: Failures::default(),
+            refusals,
+            per_address: PerAddress::new(),
+            per_device: PerDevice::new(),
         }
-        Err(Error::TooMany { .. }) => {
-            state.refusals.note(Refusal::Throttled, place.address);
-            state.failures.note_refused(email, place.address);
-        }
-        Err(_) => {}
     }
-    let Ok(Some(credentials)) = looked_at else {
-        return looked_at;
-    };
-    if let Some(tally) = state.failures.take(email) {
-        let (of, user_id) = (email.to_string(), credentials.user_id);
-        let told = state.db.write(move |conn| {
-            match store::find_people(conn, std::slice::from_ref(&of))?.get(&of) {
-                Some(person) if person.user_id == user_id => {
-                    failures::record(conn, person, &of, &tally)
-                }
-                _ => Ok(()),
+
+    /// Tells people of failed sign-ins, and sums up in the log what was refused, until `stop` is
+    /// dropped.
+    pub fn keep_telling(&self, db: &Db, stop: &Receiver<()>) {
+        self.failures.keep_telling(db, &self.refusals, stop);
+    }
+
+    /// Forms of strangers that run argon2 count against the address they come from.
+    pub fn admit(&self, address: IpAddr) -> Result<(), Error> {
+        let admitted = self.per_address.admit(address);
+        admitted.map_err(|wait| self.too_many(address, wait))
+    }
+
+    /// The same in a session, which counts for itself.
+    pub fn admit_session(&self, session: Counter, from: IpAddr) -> Result<(), Error> {
+        let admitted = self.per_device.admit(session);
+        admitted.map_err(|wait| self.too_many(from, wait))
+    }
+
+    fn too_many(&self, address: IpAddr, retry_after_seconds: u64) -> Error {
+        self.refusals.note(Refusal::Throttled, address);
+        Error::TooMany {
+            retry_after_seconds,
+        }
+    }
+
+    /// The user's credentials, if the password is theirs.
+    pub async fn authenticate(
+        &self,
+        db: &Db,
+        place: Place<'_>,
+        email: &Email,
+        password: &SecretString,
+    ) -> Result<Option<Credentials>, Error> {
+        let wanted = email.clone();
+        let found = db
+            .read(move |conn| store::find_credentials(conn, &wanted))
+            .await?;
+        let looked_at = self.look(db, &place, email, found, password).await;
+        match &looked_at {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                self.refusals.note(Refusal::WrongPassword, place.address);
+                self.failures.note_failed(email, place.address);
             }
-        });
-        if let Err(error) = told.await {
-            state.failures.put_back(email.as_ref(), &tally);
-            return Err(error.into());
+            Err(Error::TooMany { .. }) => {
+                self.refusals.note(Refusal::Throttled, place.address);
+                self.failures.note_refused(email, place.address);
+            }
+            Err(_) => {}
         }
+        let Ok(Some(credentials)) = looked_at else {
+            return looked_at;
+        };
+        if let Some(tally) = self.failures.take(email) {
+            let (of, user_id) = (email.to_string(), credentials.user_id);
+            let told = db.write(move |conn| {
+                match store::find_people(conn, std::slice::from_ref(&of))?.get(&of) {
+                    Some(person) if person.user_id == user_id => {
+                        failures::record(conn, person, &of, &tally)
+                    }
+                    _ => Ok(()),
+                }
+            });
+            if let Err(error) = told.await {
+                self.failures.put_back(email.as_ref(), &tally);
+                return Err(error.into());
+            }
+        }
+        Ok(Some(credentials))
     }
-    Ok(Some(credentials))
-}
 
-async fn look(
-    state: &State,
-    place: &Place<'_>,
-    email: &Email,
-    found: Option<Credentials>,
-    password: &SecretString,
-) -> Result<Option<Credentials>, Error> {
-    let device = state.devices.find(place.devices, found.as_ref());
-    let admitted = match device {
-        Some(device) => state.device_limit.admit(device),
-        None => state.sign_in_limit.admit(place.address),
-    };
-    admitted.map_err(|retry_after_seconds| Error::TooMany {
-        retry_after_seconds,
-    })?;
-    let counter = device.unwrap_or(Counter::of_email(email));
-    compare(state, counter, found, password).await
-}
-
-/// The credentials, if the password is theirs. A wrong one counts against `counter`.
-pub async fn compare(
-    state: &State,
-    counter: Counter,
-    found: Option<Credentials>,
-    password: &SecretString,
-) -> Result<Option<Credentials>, Error> {
-    let wait = state
-        .db
-        .write(move |conn| store::begin_attempt(conn, &counter))
-        .await?;
-    if let Some(seconds) = wait {
-        return Err(Error::TooMany {
-            retry_after_seconds: seconds.unsigned_abs(),
-        });
+    async fn look(
+        &self,
+        db: &Db,
+        place: &Place<'_>,
+        email: &Email,
+        found: Option<Credentials>,
+        password: &SecretString,
+    ) -> Result<Option<Credentials>, Error> {
+        let device = self.known_devices.find(place.devices, found.as_ref());
+        let admitted = match device {
+            Some(device) => self.per_device.admit(device),
+            None => self.per_address.admit(place.address),
+        };
+        admitted.map_err(|retry_after_seconds| Error::TooMany {
+            retry_after_seconds,
+        })?;
+        let counter = device.unwrap_or(Counter::of_email(email));
+        self.compare(db, counter, found, password).await
     }
-    let phc = found.as_ref().map(|found| found.password_hash.clone());
-    let matched = state.hasher.compare(Password::typed(password), phc).await?;
-    let Some(mut credentials) = found else {
-        return Ok(None);
-    };
-    let rehashed = match matched {
-        Match::No => return Ok(None),
-        Match::Yes => None,
-        Match::Rehashed(new) => Some(new),
-    };
-    state
-        .db
-        .write(move |conn| {
+
+    /// The same for a person who is signed in, and is asked again for the password they have now.
+    pub async fn confirm(
+        &self,
+        db: &Db,
+        session: Counter,
+        from: IpAddr,
+        known: Option<Credentials>,
+        password: &SecretString,
+    ) -> Result<Option<Credentials>, Error> {
+        let compared = self.compare(db, session, known, password).await;
+        match &compared {
+            Ok(None) => self.refusals.note(Refusal::WrongPassword, from),
+            Err(Error::TooMany { .. }) => self.refusals.note(Refusal::Throttled, from),
+            _ => {}
+        }
+        compared
+    }
+
+    /// The credentials, if the password is theirs. A wrong one counts against `counter`.
+    async fn compare(
+        &self,
+        db: &Db,
+        counter: Counter,
+        found: Option<Credentials>,
+        password: &SecretString,
+    ) -> Result<Option<Credentials>, Error> {
+        let wait = db
+            .write(move |conn| store::begin_attempt(conn, &counter))
+            .await?;
+        if let Some(seconds) = wait {
+            return Err(Error::TooMany {
+                retry_after_seconds: seconds.unsigned_abs(),
+            });
+        }
+        let phc = found.as_ref().map(|found| found.password_hash.clone());
+        let matched = self.hasher.compare(Password::typed(password), phc).await?;
+        let Some(mut credentials) = found else {
+            return Ok(None);
+        };
+        let rehashed = match matched {
+            Match::No => return Ok(None),
+            Match::Yes => None,
+            Match::Rehashed(new) => Some(new),
+        };
+        db.write(move |conn| {
             store::forget_attempts(conn, &counter)?;
             if let Some(new) = rehashed {
                 if !store::rehash_password(conn, &credentials, &new)? {
@@ -125,4 +193,5 @@ pub async fn compare(
             Ok(Some(credentials))
         })
         .await
+    }
 }

@@ -5,7 +5,8 @@ use std::io::{IsTerminal, Read};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Failure, Outcome, failure, find_account, print};
+use super::database::find_account;
+use super::outcome::{Failure, Outcome, failure, print};
 use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
 use crate::accounts::password::{Password, hash_blocking};

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{Outcome, one_line, print};
+use super::outcome::{Outcome, one_line, print};
 use crate::clock;
 use crate::db::{self, Db, clock_watch};
 

@@ -2,14 +2,14 @@
 
 use clap::{Args, Subcommand};
 
-use super::{
-    Failure, Outcome, domain_limit_reached, find_account, make_domain_key, print,
-    verified_elsewhere,
-};
+use super::database::find_account;
+use super::outcome::{Failure, Outcome, print};
+use super::server_secret;
 use crate::accounts::event::Actor;
 use crate::clock;
 use crate::config::Config;
 use crate::db::Db;
+use crate::domains::dkim::SealedKey;
 use crate::domains::life::GRACE;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self, Added, DomainStatus};
@@ -112,4 +112,30 @@ fn unattest(which: &Which, db: &Db) -> Outcome {
 
 fn no_such_domain(name: &DomainName) -> Failure {
     Failure(format!("the account has no domain {name}"))
+}
+
+/// A key for a new domain. `None` where the server makes it later: only the nodes' secret can seal it
+/// so that they can use it.
+pub fn make_domain_key(
+    config: &Config,
+    db: &Db,
+    name: &DomainName,
+) -> Result<Option<SealedKey>, String> {
+    server_secret::find_for_sealing(config, db)?
+        .map(|secret| SealedKey::make(&secret, name).map_err(|e| e.to_string()))
+        .transpose()
+}
+
+/// Why a domain cannot be added.
+pub fn domain_limit_reached(count: i64) -> Failure {
+    Failure(format!(
+        "the account has {count} domains, which is its limit (TOSEND_DOMAIN_LIMIT): delete one that is no longer used, or raise the limit"
+    ))
+}
+
+/// Why a domain cannot be attested.
+pub fn verified_elsewhere(name: &DomainName) -> Failure {
+    Failure(format!(
+        "{name} is verified in another account of this server: only one can send from it"
+    ))
 }

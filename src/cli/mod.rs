@@ -3,26 +3,20 @@
 mod account;
 mod apply;
 mod clock;
+mod database;
 mod domain;
 mod key;
+mod outcome;
 mod serve;
 mod server_secret;
 
-use std::fmt::Display;
-use std::fs::DirBuilder;
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::accounts::email::Email;
-use crate::accounts::store::{self as accounts_store, AccountId};
+use self::database::{migrate, open};
+use self::outcome::{Outcome, print};
 use crate::config::{Config, Settings};
-use crate::db::{self, Connection, DatabaseUrl, Db, migrations};
-use crate::domains::dkim::SealedKey;
-use crate::domains::name::DomainName;
 use crate::logging::Log;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
@@ -113,9 +107,6 @@ fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap:
     })
 }
 
-/// Why a command did not do what was asked, in one sentence.
-type Outcome = Result<(), String>;
-
 /// Runs a command. Exit code 2 for problems of the configuration, 1 for what failed.
 pub fn run(cli: Cli) -> ExitCode {
     let log = Log::to_stderr();
@@ -157,107 +148,6 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Clock(command) => clock::run(&command, &up_to_date()?),
         Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
         Command::AdoptSecret => server_secret::adopt(&config, &up_to_date()?),
-    }
-}
-
-/// A key for a new domain. `None` where the server makes it later: only the nodes' secret can seal it
-/// so that they can use it.
-fn make_domain_key(
-    config: &Config,
-    db: &Db,
-    name: &DomainName,
-) -> Result<Option<SealedKey>, String> {
-    server_secret::find_for_sealing(config, db)?
-        .map(|secret| SealedKey::make(&secret, name).map_err(|e| e.to_string()))
-        .transpose()
-}
-
-/// Why a domain cannot be added.
-fn domain_limit_reached(count: i64) -> Failure {
-    Failure(format!(
-        "the account has {count} domains, which is its limit (TOSEND_DOMAIN_LIMIT): delete one that is no longer used, or raise the limit"
-    ))
-}
-
-/// Why a domain cannot be attested.
-fn verified_elsewhere(name: &DomainName) -> Failure {
-    Failure(format!(
-        "{name} is verified in another account of this server: only one can send from it"
-    ))
-}
-
-/// The database, made if it is a file that is missing. Its tables may be out of date.
-fn open(config: &Config) -> Result<Db, String> {
-    if let DatabaseUrl::Sqlite(file) = &config.database {
-        make_folder(file.folder())?;
-    }
-    Db::open(&config.database).map_err(|why| {
-        let why = one_line(&why);
-        format!("the database {} cannot be opened: {why}", config.database)
-    })
-}
-
-/// Brings the tables up to date.
-fn migrate(db: &Db) -> Outcome {
-    let ran = migrations::run(db).map_err(|e| one_line(&e.to_string()))?;
-    if ran > 0 {
-        tracing::info!(
-            migrations = ran,
-            "the database's tables were brought up to date"
-        );
-    }
-    Ok(())
-}
-
-/// Makes a folder for its owner alone. One that exists is not changed; an empty name is the
-/// current one's.
-fn make_folder(folder: &Path) -> Outcome {
-    if folder.as_os_str().is_empty() {
-        return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|e| format!("the folder {} cannot be created: {e}", folder.display()))
-}
-
-/// A line of the result. (`println!` panics where nobody reads.)
-fn print(line: impl Display) -> Outcome {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|e| format!("the result cannot be written: {e}"))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// The account that one of its people's email address names.
-fn find_account(conn: &mut Connection, email: &str) -> Result<AccountId, Failure> {
-    let email = Email::parse(email).map_err(failure)?;
-    accounts_store::find_id_by_email(conn, &email)?
-        .ok_or_else(|| Failure(format!("there is no account for {email}")))
-}
-
-/// What a command tells when it failed.
-#[derive(Debug)]
-struct Failure(String);
-
-fn failure(why: impl Display) -> Failure {
-    Failure(why.to_string())
-}
-
-impl From<db::Error> for Failure {
-    fn from(error: db::Error) -> Self {
-        Self(one_line(&error.to_string()))
-    }
-}
-
-impl From<Failure> for String {
-    fn from(failure: Failure) -> Self {
-        failure.0
     }
 }
 

@@ -3,12 +3,14 @@
 use std::io::{ErrorKind, Write, stdout};
 use std::thread::Builder;
 
-use super::{Outcome, migrate, open, server_secret};
+use super::database::{migrate, open};
+use super::outcome::Outcome;
+use super::server_secret;
 use crate::accounts::store as accounts_store;
-use crate::app::{self, State};
 use crate::config::{Config, Signup};
 use crate::listener::ReservedAddress;
 use crate::open_files;
+use crate::server::{self, Components};
 
 /// What would keep it from serving comes first, and the migrations, which can take minutes and
 /// cannot be undone, last. Meanwhile clients are refused: the port is taken, but nothing listens
@@ -36,17 +38,17 @@ pub fn run(config: Config) -> Outcome {
         .public_url
         .as_ref()
         .map_or_else(|| format!("http://{address}"), |url| url.origin());
-    let state = State::new(config, db, secret);
-    let greeting = greeting(&state, &url, is_empty);
-    warn(&state.config);
+    let components = Components::new(config, db, secret);
+    let greeting = greeting(&components, &url, is_empty);
+    warn(&components.context.config);
     // On a thread, since serving goes on even if nobody reads this.
     let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
-    app::run(listener, state, greet).map_err(|e| format!("the server stopped: {e}"))
+    server::run(listener, components, greet).map_err(|e| format!("the server stopped: {e}"))
 }
 
 /// One line for whoever started it.
-fn greeting(state: &State, url: &str, is_empty: bool) -> String {
-    let config = &state.config;
+fn greeting(components: &Components, url: &str, is_empty: bool) -> String {
+    let config = &components.context.config;
     let first = match (is_empty, config.signup) {
         (false, _) => String::new(),
         (true, Signup::Closed) => {
@@ -57,7 +59,7 @@ fn greeting(state: &State, url: &str, is_empty: bool) -> String {
         }
         (true, _) => format!(
             " (open it: the first visitor creates the account, with the set-up code {})",
-            state.setup_code.expose()
+            components.setup_code.expose()
         ),
     };
     format!("API Keys dashboard: {url}{first}")

@@ -1,6 +1,7 @@
 //! The server's secret, and whether it belongs to the database.
 
-use super::{Outcome, make_folder, one_line, print};
+use super::database::make_folder;
+use super::outcome::{Outcome, one_line, print};
 use crate::config::Config;
 use crate::db::{Db, nodes};
 use crate::domains::dkim::DkimKey;

@@ -3,7 +3,7 @@
 use chrono::{NaiveDateTime, TimeDelta};
 
 use super::records::RecordState;
-use super::store::DomainStatus;
+use super::status::DomainStatus;
 
 /// How long a new domain may take to show its record.
 pub const PROOF: TimeDelta = TimeDelta::hours(72);

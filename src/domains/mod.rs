@@ -8,4 +8,5 @@ pub mod life;
 pub mod name;
 pub mod pages;
 pub mod records;
+mod status;
 pub mod store;

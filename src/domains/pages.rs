@@ -9,17 +9,16 @@ use askama::Template;
 use chrono::TimeDelta;
 use serde::Deserialize;
 
-use super::check::{self, SECONDS_BETWEEN};
+use super::check::{self, CheckLimit, Checker, SECONDS_BETWEEN};
 use super::dkim::{record_name, record_text};
 use super::name::DomainName;
 use super::records::RecordState;
 use super::store::{self, Added, Deleted, Domain, DomainStatus, Records};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
-use crate::app::State;
 use crate::clock;
 use crate::db;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 /// How often a domain's page asks whether the domain changed: about three hours long.
 const ROUNDS: u32 = 200;
@@ -38,16 +37,17 @@ struct IndexPage {
 
 /// `GET /domains`
 pub async fn index(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    checker: web::Data<Checker>,
     SignedIn(user): SignedIn,
 ) -> Result<HttpResponse, Error> {
-    page::html(&index_page(&state, user).await?)
+    page::html(&index_page(&context, &checker, user).await?)
 }
 
-async fn index_page(state: &State, user: User) -> Result<IndexPage, Error> {
+async fn index_page(context: &Context, checker: &Checker, user: User) -> Result<IndexPage, Error> {
     let account = user.account;
-    let checker = state.checker.clone();
-    let (domains, lost_keys) = state
+    let checker = checker.clone();
+    let (domains, lost_keys) = context
         .db
         .read(move |conn| {
             let sealed = store::list_sealed(conn, account)?.into_iter();
@@ -73,7 +73,8 @@ pub struct CreateForm {
 
 /// `POST /domains`: adds a domain, which is pending until it is verified.
 pub async fn create(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    checker: web::Data<Checker>,
     request: HttpRequest,
     Acting {
         user,
@@ -85,14 +86,14 @@ pub async fn create(
     let account = user.account;
     let problem = match DomainName::typed(&form.name) {
         Ok(name) => {
-            let limit = state.config.domain_limit;
-            let added = match state.checker.key_for_new(account, &name, limit).await? {
+            let limit = context.config.domain_limit;
+            let added = match checker.key_for_new(account, &name, limit).await? {
                 Ok(made) => {
                     let key = made.key.clone();
                     let add = move |conn: &mut _| {
                         store::add(conn, account, &name, Some(&key), limit, &actor)
                     };
-                    session.write(&state.db, add).await??
+                    session.write(&context.db, add).await??
                 }
                 Err(refused) => refused,
             };
@@ -108,7 +109,7 @@ pub async fn create(
         }
         Err(why) => why.to_string(),
     };
-    let mut page = index_page(&state, user).await?;
+    let mut page = index_page(&context, &checker, user).await?;
     page.name = form.name;
     page.name_error = Some(problem);
     page::unprocessable(&page)
@@ -223,24 +224,30 @@ pub struct ShowQuery {
 
 /// `GET /domains/{id}`
 pub async fn show(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    checker: web::Data<Checker>,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
     query: web::Query<ShowQuery>,
 ) -> Result<HttpResponse, Error> {
-    let mut page = show_page(&state, user, *id).await?;
+    let mut page = show_page(&context, &checker, user, *id).await?;
     page.notice = notice(query.notice.as_deref(), &page.domain, &page.records);
     page::html(&page)
 }
 
-async fn show_page(state: &State, user: User, id: i64) -> Result<ShowPage, Error> {
+async fn show_page(
+    context: &Context,
+    checker: &Checker,
+    user: User,
+    id: i64,
+) -> Result<ShowPage, Error> {
     let account = user.account;
-    let domain = find(state, &user, id).await?;
+    let domain = find(context, &user, id).await?;
     let name = DomainName::known(&domain.name);
     // One that is older than keys of domains gets its own here.
-    state.checker.key_of(account, id, &name).await?;
-    let checker = state.checker.clone();
-    let found = state
+    checker.key_of(account, id, &name).await?;
+    let checker = checker.clone();
+    let found = context
         .db
         .read(move |conn| {
             let Some(records) = store::find_records(conn, account, id)? else {
@@ -263,7 +270,7 @@ async fn show_page(state: &State, user: User, id: i64) -> Result<ShowPage, Error
         found.ok_or(Error::NotFound)?;
     let command = format!(
         "{} domain add --account={} {} --verified",
-        page::shell_quote(&state.program),
+        page::shell_quote(&program()),
         page::shell_quote(&user.email),
         page::shell_quote(&domain.name),
     );
@@ -282,6 +289,12 @@ async fn show_page(state: &State, user: User, id: i64) -> Result<ShowPage, Error
     })
 }
 
+/// How the operator called this program: the word to begin a command with.
+fn program() -> String {
+    let word = std::env::args().next();
+    word.unwrap_or_else(|| "tosend-dashboard".to_owned())
+}
+
 #[derive(Deserialize)]
 pub struct ChangesQuery {
     /// What the page shows.
@@ -294,7 +307,8 @@ pub struct ChangesQuery {
 /// `GET /domains/{id}/changes`: the domain's page, if it is not as it was. Does not keep the session
 /// alive: nobody may be there any more.
 pub async fn changes(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    checker: web::Data<Checker>,
     user: Option<SignedIn>,
     id: web::Path<i64>,
     query: web::Query<ChangesQuery>,
@@ -302,7 +316,7 @@ pub async fn changes(
     let Some(SignedIn(user)) = user else {
         return Ok(stop_asking());
     };
-    let mut page = match show_page(&state, user, *id).await {
+    let mut page = match show_page(&context, &checker, user, *id).await {
         Err(Error::NotFound) => return Ok(stop_asking()),
         page => page?,
     };
@@ -336,7 +350,8 @@ fn stop_asking() -> HttpResponse {
 
 /// `POST /domains/{id}/replace-key`: makes another pair, if the domain's own cannot be opened.
 pub async fn replace_key(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    checker: web::Data<Checker>,
     request: HttpRequest,
     Acting {
         user,
@@ -346,12 +361,12 @@ pub async fn replace_key(
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let domain = find(&state, &user, id).await?;
-    if let Some((made, lost)) = state.checker.key_for_lost(account, id).await? {
+    let domain = find(&context, &user, id).await?;
+    if let Some((made, lost)) = checker.key_for_lost(account, id).await? {
         let (name, key) = (DomainName::known(&domain.name), made.key.clone());
         let replace =
             move |conn: &mut _| store::replace_lost_key(conn, account, &name, &lost, &key, &actor);
-        session.write(&state.db, replace).await??;
+        session.write(&context.db, replace).await??;
     }
     Ok(page::redirect(&request, &format!("/domains/{id}")))
 }
@@ -386,7 +401,9 @@ fn notice(which: Option<&str>, domain: &Domain, records: &Records) -> Option<Str
 
 /// `POST /domains/{id}/check`: looks the domain's records up now.
 pub async fn check(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    checker: web::Data<Checker>,
+    check_limit: web::Data<CheckLimit>,
     request: HttpRequest,
     Acting {
         user,
@@ -399,10 +416,10 @@ pub async fn check(
     // Whether they may ask for a look. What DNS says is then written down whatever becomes of the
     // session: the server looks by itself too.
     let found = move |conn: &mut _| store::find(conn, account, id);
-    let domain = session.write(&state.db, found).await??;
+    let domain = session.write(&context.db, found).await??;
     domain.ok_or(Error::NotFound)?;
-    let notice = if state.check_limit.admits(account) {
-        let checked = state.checker.check(account, id, actor).await?;
+    let notice = if check_limit.admits(account) {
+        let checked = checker.check(account, id, actor).await?;
         match checked.ok_or(Error::NotFound)?.is_answered {
             true => "checked",
             false => "silent",
@@ -436,16 +453,16 @@ struct DeletePage {
 
 /// `GET /domains/{id}/delete`
 pub async fn confirm_delete(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    page::html(&delete_page(&state, user, *id).await?)
+    page::html(&delete_page(&context, user, *id).await?)
 }
 
 /// `POST /domains/{id}/delete`: refused while live keys are restricted to the domain.
 pub async fn delete(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -456,30 +473,30 @@ pub async fn delete(
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
     let deleted = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             store::delete(conn, account, id, &actor)
         })
         .await??;
     match deleted {
         Deleted::Yes => Ok(page::redirect(&request, "/domains")),
         Deleted::NoSuchDomain => Err(Error::NotFound),
-        Deleted::InUse => page::unprocessable(&delete_page(&state, user, id).await?),
+        Deleted::InUse => page::unprocessable(&delete_page(&context, user, id).await?),
     }
 }
 
-async fn delete_page(state: &State, user: User, id: i64) -> Result<DeletePage, Error> {
-    let domain = find(state, &user, id).await?;
+async fn delete_page(context: &Context, user: User, id: i64) -> Result<DeletePage, Error> {
+    let domain = find(context, &user, id).await?;
     let account = user.account;
-    let keys = state
+    let keys = context
         .db
         .read(move |conn| store::list_keys(conn, account, id))
         .await?;
     Ok(DeletePage { user, domain, keys })
 }
 
-async fn find(state: &State, user: &User, id: i64) -> Result<Domain, Error> {
+async fn find(context: &Context, user: &User, id: i64) -> Result<Domain, Error> {
     let account = user.account;
-    state
+    context
         .db
         .read(move |conn| store::find(conn, account, id))
         .await?

@@ -12,17 +12,24 @@ use super::batch::{self, NoBatch};
 use super::message::{Mailbox, Message, Problems};
 use super::store::{self, NewEmail};
 use crate::accounts::store::{self as accounts_store, AccountId};
-use crate::app::State;
 use crate::clock;
 use crate::db;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::api_error::FieldErrors;
-use crate::http::body::Place;
-use crate::http::{ApiError, json};
-use crate::keys::bearer::{BearerOrQuery, BearerWithBody, Body};
+use crate::http::body::{Place, Room};
+use crate::http::{ApiError, Context, json};
 use crate::keys::rule::{self, Rule};
-use crate::keys::store::{self as keys_store, LiveKey};
+use crate::keys::verification::bearer::{BearerOrQuery, BearerWithBody, Body};
+use crate::keys::verification::store::LiveKey;
+use crate::outbox::{Arrivals, store as outbox_store};
+
+/// What accepting emails takes.
+struct Intake<'a> {
+    context: &'a Context,
+    room: &'a Room,
+    arrivals: &'a Arrivals,
+}
 
 #[derive(Serialize)]
 struct Accepted {
@@ -40,24 +47,24 @@ enum Entry {
 /// `GET /v2/info`: the account behind a key, and its domains, all of them even for a key that is
 /// restricted.
 pub async fn info(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     BearerOrQuery(key, call): BearerOrQuery,
 ) -> Result<HttpResponse, ApiError> {
-    call.end(describe(&state, &key).await)
+    call.end(describe(&context, &key).await)
 }
 
-async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError> {
+async fn describe(context: &Context, key: &LiveKey) -> Result<HttpResponse, ApiError> {
     let account_id = key.account;
     let key_id = key.id;
-    let (account, domains, sent, of_account, of_key) = state
+    let (account, domains, sent, of_account, of_key) = context
         .db
         .read(move |conn| {
             Ok::<_, db::Error>((
                 accounts_store::find(conn, account_id)?,
                 domains_store::list(conn, account_id)?,
-                keys_store::count_emails_of_domains(conn, account_id)?,
-                keys_store::volume_of_account(conn, account_id)?,
-                keys_store::volume_of_key(conn, account_id, key_id)?,
+                outbox_store::count_emails_of_domains(conn, account_id)?,
+                outbox_store::volume_of_account(conn, account_id)?,
+                outbox_store::volume_of_key(conn, account_id, key_id)?,
             ))
         })
         .await?;
@@ -98,14 +105,21 @@ async fn describe(state: &State, key: &LiveKey) -> Result<HttpResponse, ApiError
 
 /// `POST /v2/emails`: durably stored before it is answered, and delivered after that.
 pub async fn create(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    room: web::Data<Room>,
+    arrivals: web::Data<Arrivals>,
     BearerWithBody { key, call, body }: BearerWithBody,
 ) -> Result<HttpResponse, ApiError> {
-    let accepted = call.end(accept_one(&state, key, body).await)?;
+    let intake = Intake {
+        context: &context,
+        room: &room,
+        arrivals: &arrivals,
+    };
+    let accepted = call.end(accept_one(&intake, key, body).await)?;
     Ok(HttpResponse::Ok().json(accepted))
 }
 
-async fn accept_one(state: &State, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
+async fn accept_one(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
     let (bytes, place) = body.json()?;
     let parse = move || {
         let value = json::parse(&bytes)?;
@@ -113,17 +127,24 @@ async fn accept_one(state: &State, key: LiveKey, body: Body) -> Result<Accepted,
         drop(bytes);
         Ok(vec![Ok(Message::parse(value)?)])
     };
-    let messages = off_the_async_threads(state, &place, parse).await?;
-    accept_all(state, key, place, messages).await?.remove(0)
+    let messages = off_the_async_threads(intake.room, &place, parse).await?;
+    accept_all(intake, key, place, messages).await?.remove(0)
 }
 
 /// `POST /v2/emails/batch`: what can be accepted is stored, all of it or, if the database fails,
 /// nothing. As one call it is accepted if any email is, else refused for the first one's reason.
 pub async fn create_batch(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    room: web::Data<Room>,
+    arrivals: web::Data<Arrivals>,
     BearerWithBody { key, call, body }: BearerWithBody,
 ) -> Result<HttpResponse, ApiError> {
-    let results = match accept_batch(&state, key, body).await {
+    let intake = Intake {
+        context: &context,
+        room: &room,
+        arrivals: &arrivals,
+    };
+    let results = match accept_batch(&intake, key, body).await {
         Ok(results) => results,
         Err(error) => return call.end(Err(error)),
     };
@@ -141,7 +162,7 @@ pub async fn create_batch(
     Ok(response.json(json!({ "results": entries.collect::<Vec<_>>() })))
 }
 
-async fn accept_batch(state: &State, key: LiveKey, body: Body) -> Result<Results, ApiError> {
+async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Results, ApiError> {
     let (bytes, place) = body.json()?;
     let parse = move || {
         let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
@@ -152,8 +173,8 @@ async fn accept_batch(state: &State, key: LiveKey, body: Body) -> Result<Results
         };
         emails.into_iter().map(parse).collect()
     };
-    let messages = off_the_async_threads(state, &place, parse).await?;
-    accept_all(state, key, place, messages).await
+    let messages = off_the_async_threads(intake.room, &place, parse).await?;
+    accept_all(intake, key, place, messages).await
 }
 
 type Messages = Vec<Result<Message, ApiError>>;
@@ -161,11 +182,11 @@ type Results = Vec<Result<Accepted, ApiError>>;
 
 /// For what takes time and memory with the length of a body; for big ones, a few at a time.
 async fn off_the_async_threads<T: Send + 'static>(
-    state: &State,
+    room: &Room,
     place: &Place,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let Some(turn) = state.room.turn(place).await else {
+    let Some(turn) = room.turn(place).await else {
         return Err(ApiError::of_status(StatusCode::SERVICE_UNAVAILABLE));
     };
     let place = place.clone();
@@ -182,12 +203,12 @@ async fn off_the_async_threads<T: Send + 'static>(
 
 /// Stores what the key allows, in one transaction. Gives a result for each, in their order.
 async fn accept_all(
-    state: &State,
+    intake: &Intake<'_>,
     key: LiveKey,
     place: Place,
     messages: Messages,
 ) -> Result<Results, ApiError> {
-    let domains = sending_domains(state, key.account, &messages).await?;
+    let domains = sending_domains(intake.context, key.account, &messages).await?;
     let mut allowed = Vec::new();
     let results = messages.into_iter().map(|message| {
         let message = message?;
@@ -208,19 +229,19 @@ async fn accept_all(
         });
         Ok(emails.collect::<Vec<_>>())
     };
-    let emails = off_the_async_threads(state, &place, make).await?;
+    let emails = off_the_async_threads(intake.room, &place, make).await?;
     let store = move |conn: &mut db::Connection| {
         let _place = place;
         store::accept(conn, &key, &emails)
     };
-    state.db.write(store).await?;
-    state.accepted.notify_one();
+    intake.context.db.write(store).await?;
+    intake.arrivals.announce();
     Ok(results)
 }
 
 /// The account's domains that these messages are sent from, by name; each is looked up once.
 async fn sending_domains(
-    state: &State,
+    context: &Context,
     account: AccountId,
     messages: &Messages,
 ) -> Result<HashMap<String, Domain>, ApiError> {
@@ -243,7 +264,7 @@ async fn sending_domains(
         }
         Ok::<_, db::Error>(found)
     };
-    Ok(state.db.read(find).await?)
+    Ok(context.db.read(find).await?)
 }
 
 /// The id of the domain that a message is sent from: found, then verified, then allowed for the key.

@@ -4,7 +4,8 @@ use diesel::prelude::*;
 
 use super::message::Message;
 use crate::db::{self, Connection, is_foreign_key_violation};
-use crate::keys::store::{self, LiveKey};
+use crate::keys::verification::store::LiveKey;
+use crate::outbox::{Status, store};
 use crate::schema::emails;
 use crate::token;
 
@@ -54,7 +55,7 @@ pub fn accept(conn: &mut Connection, key: &LiveKey, accepted: &[NewEmail]) -> db
                 emails::domain_id.eq(email.domain_id),
                 emails::message_id.eq(&email.message_id),
                 emails::message.eq(&email.fields),
-                emails::status.eq("held"),
+                emails::status.eq(Status::Held.as_str()),
                 emails::created_at.eq(now),
                 emails::internet_id.eq(token::random()),
                 emails::next_attempt_at.eq(now),
@@ -65,7 +66,7 @@ pub fn accept(conn: &mut Connection, key: &LiveKey, accepted: &[NewEmail]) -> db
             .execute(conn);
         stored.map_err(|error| match is_foreign_key_violation(&error) {
             // Whoever tries again is told that it is not found.
-            true => db::Error::Unavailable("the domain was deleted meanwhile".to_owned()),
+            true => db::Error::Unavailable("the domain was deleted in the meantime".to_owned()),
             false => error.into(),
         })?;
     }

@@ -34,38 +34,6 @@ struct Envelope<'a> {
 }
 
 impl ApiError {
-    pub fn missing_key() -> Self {
-        Self::field(
-            StatusCode::UNAUTHORIZED,
-            "API Key is missing",
-            "api_key",
-            "required",
-            "API key is required.",
-        )
-    }
-
-    /// One answer for every key that does not work, so that a stranger learns nothing.
-    pub fn invalid_key() -> Self {
-        Self::field(
-            StatusCode::FORBIDDEN,
-            "Invalid API Key",
-            "api_key",
-            "invalid",
-            "The provided API key is invalid.",
-        )
-    }
-
-    /// For a gateway that asked about a domain, whatever the reason.
-    pub fn domain_not_allowed() -> Self {
-        Self::field(
-            StatusCode::FORBIDDEN,
-            "The domain is not allowed for this API key.",
-            "domain",
-            "domain_not_allowed",
-            "The domain is not allowed for this API key.",
-        )
-    }
-
     pub fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::plain(StatusCode::BAD_REQUEST, message)
     }

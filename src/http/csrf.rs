@@ -6,9 +6,8 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, ORIGIN};
 use actix_web::middleware::Next;
 
-use super::refusals::Refusal;
-use super::{Error, client_address, page};
-use crate::app::State;
+use super::refusals::{Refusal, Refusals};
+use super::{Context, Error, client_address, page, part};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -21,9 +20,8 @@ pub async fn protect<B: MessageBody>(
         return next.call(request).await.map(|r| r.map_into_left_body());
     }
     let (request, _) = request.into_parts();
-    let state = State::of(&request);
-    let address = client_address(&request, &state.config.trusted_proxies);
-    state.refusals.note(Refusal::CrossSite, address);
+    let address = client_address(&request, &Context::of(&request).config.trusted_proxies);
+    part::<Refusals>(&request).note(Refusal::CrossSite, address);
     Ok(ServiceResponse::from_err(Error::CrossSite, request).map_into_right_body())
 }
 
@@ -33,8 +31,7 @@ fn is_same_origin(request: &HttpRequest) -> bool {
     if let Some(site) = request.headers().get(SEC_FETCH_SITE) {
         return site == "same-origin";
     }
-    request
-        .headers()
-        .get(ORIGIN)
-        .is_some_and(|origin| origin == page::origin(request, &State::of(request).config).as_str())
+    request.headers().get(ORIGIN).is_some_and(|origin| {
+        origin == page::origin(request, &Context::of(request).config).as_str()
+    })
 }

@@ -1,18 +1,8 @@
-//! What goes wrong on a page, and its face: a page, a sentence for htmx, or a redirect to sign in.
+//! What goes wrong on a page.
 
-use std::fmt::Display;
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::InternalError;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use actix_web::http::{StatusCode, Uri};
-use actix_web::middleware::Next;
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
-use askama::Template;
-use url::form_urlencoded::Serializer;
-
-use super::{page, panics};
 use crate::db;
 
 #[derive(Debug, thiserror::Error)]
@@ -25,16 +15,24 @@ pub enum Error {
     /// The request may come from another site.
     #[error("cross-site request")]
     CrossSite,
-    #[error("sign-up is closed")]
-    SignupClosed,
-    #[error("the account is paused")]
-    AccountPaused,
+    /// Something else that is not allowed, in the words of whoever does not.
+    #[error("forbidden: {}", .0.title)]
+    Forbidden(Explanation),
     #[error("too many attempts")]
     TooMany { retry_after_seconds: u64 },
     #[error("unavailable: {0}")]
     Unavailable(String),
     #[error("internal: {0}")]
     Internal(String),
+}
+
+/// What a person reads: what happened, and what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Explanation {
+    pub title: &'static str,
+    pub advice: &'static str,
+    /// Whether signing in is what to do.
+    pub leads_to_login: bool,
 }
 
 impl From<db::Error> for Error {
@@ -57,204 +55,15 @@ impl ResponseError for Error {
         match self {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::SignInNeeded => StatusCode::UNAUTHORIZED,
-            Self::CrossSite | Self::SignupClosed | Self::AccountPaused => StatusCode::FORBIDDEN,
+            Self::CrossSite | Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    /// Bare: `render_errors` gives it a face, for which the request is needed.
+    /// Bare: [`super::render_errors`] gives it a face, for which the request is needed.
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status_code())
-    }
-}
-
-/// The middleware that gives every error on a page route its face, the framework's own too.
-pub async fn render_errors(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse, actix_web::Error> {
-    let asker = Asker::of(request.request());
-    match panics::caught(next.call(request)).await {
-        Ok(response) => {
-            let status = response.status();
-            if !status.is_client_error() && !status.is_server_error() {
-                return Ok(response.map_into_boxed_body());
-            }
-            // A form that comes back with its errors has a face already.
-            if response.response().error().is_none()
-                && response.headers().contains_key(CONTENT_TYPE)
-            {
-                return Ok(response.map_into_boxed_body());
-            }
-            let error = response.response().error();
-            let error = error.and_then(|e| e.as_error::<Error>());
-            let mut face = face(&asker, status, error);
-            if let Some(allow) = response.headers().get(ALLOW) {
-                face.headers_mut().insert(ALLOW, allow.clone());
-            }
-            Ok(response.into_response(face))
-        }
-        // Only a panic comes like this, and the session's middleware when its store fails.
-        Err(error) => {
-            let error = match error.as_error::<Error>() {
-                Some(Error::Internal(why)) => Error::Internal(why.clone()),
-                _ => Error::Unavailable(error.to_string()),
-            };
-            let face = face(&asker, error.status_code(), Some(&error));
-            Err(InternalError::from_response(error, face).into())
-        }
-    }
-}
-
-/// What an error's face depends on: kept aside, since an error may come back without its request.
-struct Asker {
-    is_htmx: bool,
-    is_safe: bool,
-    uri: Uri,
-    /// The page that was shown.
-    came_from: Option<String>,
-}
-
-impl Asker {
-    fn of(request: &HttpRequest) -> Self {
-        Self {
-            is_htmx: page::is_htmx(request),
-            is_safe: request.method().is_safe(),
-            uri: request.uri().clone(),
-            came_from: page::came_from(request),
-        }
-    }
-
-    /// By way of the login page to where the person was going, or, if one cannot go there again,
-    /// to the page that they were on. It says so if a form is lost over it.
-    fn login_path(&self) -> String {
-        let mut query = Serializer::new(String::new());
-        if let Some(wanted) = self.wanted().filter(|wanted| *wanted != "/") {
-            query.append_pair("next", wanted);
-        }
-        if !self.is_safe {
-            query.append_pair("unsent", "yes");
-        }
-        match query.finish() {
-            query if query.is_empty() => "/login".to_owned(),
-            query => format!("/login?{query}"),
-        }
-    }
-
-    fn path(&self) -> &str {
-        self.uri.path_and_query().map_or("/", |path| path.as_str())
-    }
-
-    fn wanted(&self) -> Option<&str> {
-        match self.is_safe && !self.is_htmx {
-            true => Some(page::local_path(Some(self.path()))),
-            false => self.came_from.as_deref(),
-        }
-    }
-}
-
-fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpResponse {
-    if let Some(Error::SignInNeeded) = error {
-        return page::lead(asker.is_htmx, &asker.login_path());
-    }
-    log(status, error.map(|e| e as &dyn Display));
-    let text = Text::of(status, error, asker);
-    let mut face = HttpResponse::build(status);
-    match error {
-        Some(Error::TooMany {
-            retry_after_seconds,
-        }) => face.insert_header((RETRY_AFTER, HeaderValue::from(*retry_after_seconds))),
-        Some(Error::Unavailable(_)) => face.insert_header((RETRY_AFTER, HeaderValue::from(5))),
-        _ => &mut face,
-    };
-    face.insert_header((CACHE_CONTROL, "no-store"));
-    if asker.is_htmx {
-        return face
-            .content_type("text/plain; charset=utf-8")
-            .body(format!("{} {}", text.title, text.advice));
-    }
-    match text.render() {
-        Ok(html) => face.content_type("text/html; charset=utf-8").body(html),
-        Err(_) => face
-            .content_type("text/plain; charset=utf-8")
-            .body(text.title),
-    }
-}
-
-fn log(status: StatusCode, error: Option<&dyn Display>) {
-    if status.is_server_error() {
-        let error = error.map(ToString::to_string).unwrap_or_default();
-        tracing::error!(
-            status = status.as_u16(),
-            error,
-            "a page could not be answered"
-        );
-    }
-}
-
-/// What a person reads: what happened, and what to do.
-#[derive(Template)]
-#[template(path = "error.html")]
-struct Text {
-    title: &'static str,
-    advice: &'static str,
-    leads_to_login: bool,
-    /// The page to ask for again, where that may help.
-    again: Option<String>,
-}
-
-impl Text {
-    fn of(status: StatusCode, error: Option<&Error>, asker: &Asker) -> Self {
-        let (title, advice) = match (status, error) {
-            (_, Some(Error::SignupClosed)) => (
-                "Sign-up is closed here.",
-                "Sign in, or ask the operator for an account.",
-            ),
-            (_, Some(Error::AccountPaused)) => (
-                "This account is paused.",
-                "No keys can be created until the operator resumes it.",
-            ),
-            (_, Some(Error::CrossSite)) => (
-                "This request did not come from this site.",
-                "Open the page again and repeat what you did. If that does not help, ask the operator whether TOSEND_PUBLIC_URL is the address you use.",
-            ),
-            (StatusCode::NOT_FOUND, _) => (
-                "There is nothing here.",
-                "It may have been deleted, or the address is wrong.",
-            ),
-            (StatusCode::METHOD_NOT_ALLOWED, _) => (
-                "This address does not take this kind of request.",
-                "Go back to the page and use its buttons.",
-            ),
-            (StatusCode::PAYLOAD_TOO_LARGE, _) => (
-                "This is too much text.",
-                "Shorten what you entered and try again.",
-            ),
-            (StatusCode::TOO_MANY_REQUESTS, _) => (
-                "Too many attempts.",
-                "Wait a minute, then try again. Nothing is wrong with your account.",
-            ),
-            (StatusCode::SERVICE_UNAVAILABLE, _) => (
-                "The server cannot do this right now.",
-                "Try again in a few seconds. If you were changing something, check first whether it was changed.",
-            ),
-            (status, _) if status.is_client_error() => (
-                "The server did not understand this request.",
-                "Go back, reload the page and try again.",
-            ),
-            _ => (
-                "Something went wrong on the server.",
-                "It has been logged. Try again; if it happens again, tell the operator.",
-            ),
-        };
-        Self {
-            title,
-            advice,
-            leads_to_login: matches!(error, Some(Error::SignupClosed)),
-            again: (status.is_server_error() && asker.is_safe)
-                .then(|| page::local_path(Some(asker.path())).to_owned()),
-        }
     }
 }

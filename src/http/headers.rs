@@ -6,8 +6,8 @@ use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 
+use super::Context;
 use super::panics;
-use crate::app::State;
 
 type Header = (HeaderName, HeaderValue);
 
@@ -52,7 +52,7 @@ pub async fn secure(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let is_https = State::of(request.request()).config.is_https();
+    let is_https = Context::of(request.request()).config.is_https();
     match panics::caught(next.call(request)).await {
         Ok(response) => {
             let mut response = response.map_into_boxed_body();

@@ -3,7 +3,8 @@
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 
-use crate::app::State;
+use super::Context;
+use crate::background::Parts;
 use crate::db::{clock_watch, migrations};
 
 /// `GET /healthz`: the process answers. Does not touch the database.
@@ -15,9 +16,9 @@ pub async fn alive() -> HttpResponse {
 
 /// `GET /readyz`: the database answers and has all migrations, and every part of the server runs;
 /// else 503. It also tells if the clock is in doubt.
-pub async fn ready(state: web::Data<State>) -> HttpResponse {
-    let problems = match migrations::are_complete(&state.db).await {
-        Ok(true) => state.parts.list_down(),
+pub async fn ready(context: web::Data<Context>, parts: web::Data<Parts>) -> HttpResponse {
+    let problems = match migrations::are_complete(&context.db).await {
+        Ok(true) => parts.list_down(),
         Ok(false) => vec!["migrations are missing".to_owned()],
         Err(error) => {
             tracing::warn!(%error, "not ready");
@@ -25,7 +26,12 @@ pub async fn ready(state: web::Data<State>) -> HttpResponse {
         }
     };
     // Which keeps no key from being served.
-    let doubt = state.db.read(clock_watch::find_doubt).await.ok().flatten();
+    let doubt = context
+        .db
+        .read(clock_watch::find_doubt)
+        .await
+        .ok()
+        .flatten();
     let doubt = doubt.map_or(String::new(), |doubt| format!("\n{doubt}"));
     let (mut response, text) = match problems.is_empty() {
         true => (HttpResponse::Ok(), format!("ready{doubt}")),

@@ -8,8 +8,7 @@ use actix_web::middleware::Next;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 
-use super::{Error, page};
-use crate::app::State;
+use super::{Context, Error, page};
 
 const THEME: &str = "tosend_theme";
 const TIPS: &str = "tosend_tips";
@@ -109,7 +108,7 @@ pub struct PreferencesForm {
 
 /// `POST /preferences`: keeps what is given, of anyone, and leads back to the page.
 pub async fn save(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     web::Form(form): web::Form<PreferencesForm>,
 ) -> Result<HttpResponse, Error> {
@@ -129,7 +128,7 @@ pub async fn save(
         let cookie = Cookie::build(name, if is_default { "" } else { value }.to_owned())
             .path("/")
             .same_site(SameSite::Lax)
-            .secure(state.config.is_https())
+            .secure(context.config.is_https())
             .http_only(true)
             .max_age(if is_default { Duration::ZERO } else { KEPT })
             .finish();

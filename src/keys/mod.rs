@@ -1,15 +1,11 @@
-//! API keys: what they are, where they are kept, who holds one, and the page about them.
+//! API keys: what a key is, and where it is kept. Its rooms: who holds one right now, what it is used
+//! for, and the pages about it.
 
 pub mod advice;
-pub mod api;
-pub mod bearer;
 pub mod changes;
-pub mod chart;
 pub mod expiry;
 pub mod find;
-pub mod history;
 pub mod name;
-pub mod outcome;
 pub mod pages;
 pub mod rule;
 pub mod scope;
@@ -17,6 +13,5 @@ pub mod secret;
 pub mod standing;
 pub mod store;
 pub mod usage;
-pub mod verify;
+pub mod verification;
 pub mod view;
-pub mod volume;

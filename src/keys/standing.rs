@@ -7,6 +7,10 @@ use chrono::NaiveDateTime;
 use crate::accounts::event::actor_label;
 use crate::clock;
 
+/// How the status column spells a key that is not paused, and one that is.
+pub const ACTIVE: &str = "active";
+pub const PAUSED: &str = "paused";
+
 /// Whether a key works, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {

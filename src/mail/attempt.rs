@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mime::Unsendable;
 use super::relay::{Fate, Trouble, refuses};
+use crate::outbox::Status;
 
 /// Minutes after the first attempt, the second, and so on; then as long as the last.
 const DELAYS: [i64; 7] = [1, 5, 15, 30, 60, 120, 240];
@@ -18,46 +19,6 @@ const JITTER: i64 = 20;
 /// For how long after the first attempt it is tried: RFC 5321, 4.5.4.1 says four or five days, but
 /// what is sent by programs is stale by then.
 const PATIENCE: TimeDelta = TimeDelta::hours(48);
-
-/// How far an email is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Not tried yet.
-    Held,
-    /// To be tried again.
-    Deferred,
-    /// The relay has it, for one recipient at least.
-    Delivered,
-    Failed,
-}
-
-impl Status {
-    pub const ALL: [Self; 4] = [Self::Held, Self::Deferred, Self::Delivered, Self::Failed];
-
-    /// As the column and addresses of pages spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Deferred => "deferred",
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// As a page says it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Held => "Held",
-            Self::Deferred => "Deferred",
-            Self::Delivered => "Delivered",
-            Self::Failed => "Failed",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
-    }
-}
 
 /// Someone who will not get it, and the relay's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,6 @@ pub mod attempt;
 pub mod mime;
 pub mod pages;
 pub mod relay;
-pub mod relay_url;
 mod reply;
 pub mod store;
 mod turns;

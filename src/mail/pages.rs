@@ -4,12 +4,11 @@ use actix_web::{HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
-use super::attempt::Status;
 use super::store::{self, Sent};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
-use crate::app::State;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
+use crate::outbox::Status;
 
 const PER_PAGE: usize = 50;
 
@@ -41,13 +40,13 @@ impl IndexPage {
 
 /// `GET /activity/emails`
 pub async fn index(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
     let (status, before) = (Status::parse(&query.status), query.before.parse().ok());
     let account = user.account;
-    let mut emails = state
+    let mut emails = context
         .db
         .read(move |conn| store::list(conn, account, status, before, PER_PAGE as i64 + 1))
         .await?;
@@ -59,7 +58,7 @@ pub async fn index(
         user,
         emails,
         status,
-        has_relay: state.config.relay.is_some(),
+        has_relay: context.config.relay.is_some(),
         is_continued: before.is_some(),
         older,
     })

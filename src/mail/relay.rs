@@ -17,9 +17,9 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::mime::Mail;
-use super::relay_url::{RelayUrl, Security, is_whole_name};
 use super::reply::{self, About, Step};
-use crate::keys::store::RELAY_REFUSES;
+use crate::outbox::store::RELAY_REFUSES;
+use crate::relay_url::{RelayUrl, Security, is_whole_name};
 use crate::visible::visible;
 
 const CONNECT: Duration = Duration::from_secs(30);

@@ -6,9 +6,10 @@ use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Timestamp};
 
-use super::attempt::{Outcome, Refused, Status};
+use super::attempt::{Outcome, Refused};
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
+use crate::outbox::Status;
 use crate::schema::{api_keys, emails};
 
 /// An email that is to be sent.
@@ -83,7 +84,8 @@ pub fn list_turns_of_any_account(
 ) -> db::Result<Vec<Turn>> {
     let now = db::stamp(conn)?;
     // SQLite numbers the parameters by where each stands first: that must be in this order.
-    let query = sql_query(
+    let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
+    let query = sql_query(format!(
         "WITH RECURSIVE waiting (account_id, place) AS (
              SELECT min(account_id), 1 FROM emails WHERE ended_at IS NULL AND account_id > $1
              UNION ALL
@@ -94,14 +96,14 @@ pub fn list_turns_of_any_account(
          SELECT account_id,
              (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = 'held' AND next_attempt_at <= $3
+                  AND status = '{held}' AND next_attempt_at <= $3
               ORDER BY next_attempt_at LIMIT 1) AS fresh,
              (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = 'deferred' AND next_attempt_at <= $3
+                  AND status = '{deferred}' AND next_attempt_at <= $3
               ORDER BY next_attempt_at LIMIT 1) AS retry
          FROM waiting WHERE account_id IS NOT NULL",
-    );
+    ));
     Ok(query
         .bind::<BigInt, _>(after)
         .bind::<BigInt, _>(most)

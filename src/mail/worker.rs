@@ -12,14 +12,13 @@ use std::time::{Duration, Instant};
 use chrono::TimeDelta;
 use futures_util::FutureExt;
 use lettre::Address;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::attempt::{Before, Outcome};
 use super::mime::{self, Mail, STACK_BYTES, Signature, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
-use super::relay_url::RelayUrl;
 use super::reply::without_addresses;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
@@ -30,6 +29,8 @@ use crate::domains::dkim::DkimKey;
 use crate::domains::life::jittered;
 use crate::domains::store::{self as domains_store, Signing};
 use crate::emails::message::Message;
+use crate::outbox::Arrivals;
+use crate::relay_url::RelayUrl;
 use crate::secret::ServerSecret;
 use crate::token;
 
@@ -63,12 +64,12 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How long the end may take.
 pub const END: Duration = Duration::from_secs(9);
 
-/// Delivers until `stop` is dropped. `accepted` tells that there is an email to deliver.
+/// Delivers until `stop` is dropped. `arrivals` tells when there is an email to deliver.
 pub fn run(
     db: &Db,
     secret: &ServerSecret,
     url: &RelayUrl,
-    accepted: &Arc<Notify>,
+    arrivals: &Arrivals,
     stop: Receiver<()>,
 ) {
     let runtime = match Runtime::new(Some(STACK_BYTES)) {
@@ -87,7 +88,7 @@ pub fn run(
         preparing: Semaphore::new(PREPARING),
         under_way: Mutex::default(),
     });
-    runtime.block_on(worker.deliver(accepted, stop));
+    runtime.block_on(worker.deliver(arrivals, stop));
 }
 
 /// Lets no email wait for a time that only a wrong clock could have set. Returns how many did.
@@ -117,7 +118,7 @@ struct Health {
 }
 
 impl Worker {
-    async fn deliver(self: Arc<Self>, accepted: &Notify, stop: Receiver<()>) {
+    async fn deliver(self: Arc<Self>, arrivals: &Arrivals, stop: Receiver<()>) {
         let mut stopped = tokio::task::spawn_blocking(move || stop.recv().is_err());
         let mut attempts = JoinSet::new();
         // Whose email each attempt is about.
@@ -155,7 +156,7 @@ impl Worker {
                 Some(ended) = attempts.join_next_with_id() => {
                     accounts.remove(&id_of(&ended));
                 }
-                () = accepted.notified() => {}
+                () = arrivals.wait() => {}
                 () = sleep(self.pause()) => self.relay.close_idle().await,
             }
         }

@@ -15,7 +15,8 @@ use utoipa::openapi::{
 
 use super::errors::{self, named};
 use super::examples::{self, Example};
-use super::schemas::{self, JSON, integer, reference, text};
+use super::parts::{JSON, integer, reference, text};
+use super::schemas;
 
 /// What an operation's examples are called in the document, as other tools call them too.
 pub const EXAMPLES: &str = "x-codeSamples";

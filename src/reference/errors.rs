@@ -6,7 +6,7 @@ use utoipa::openapi::{
     Type,
 };
 
-use super::schemas::{JSON, integer, text};
+use super::parts::{JSON, integer, text};
 
 /// A status that is no success. Named by several operations, with the same words.
 pub struct Status {

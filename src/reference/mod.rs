@@ -5,5 +5,6 @@ mod document;
 mod errors;
 mod examples;
 pub mod pages;
+mod parts;
 mod schemas;
 mod view;

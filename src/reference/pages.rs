@@ -7,8 +7,7 @@ use super::document;
 use super::view::{Means, Reference};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
-use crate::app::State;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 #[derive(Template)]
 #[template(path = "docs/api.html")]
@@ -25,11 +24,11 @@ struct PageForVisitor {
 
 /// The description of the API, for people; public.
 pub async fn show(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     signed_in: Option<SignedIn>,
 ) -> Result<HttpResponse, Error> {
-    let document = document::of(&page::origin(&request, &state.config));
+    let document = document::of(&page::origin(&request, &context.config));
     let reference = Reference::from(&document);
     match signed_in {
         Some(SignedIn(user)) => page::html(&PageForUser { user, reference }),

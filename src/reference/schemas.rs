@@ -6,6 +6,7 @@ use utoipa::openapi::{
 };
 
 use super::errors::{self, envelope};
+use super::parts::{integer, reference, text, typed};
 use crate::emails::batch::MOST as MAX_BATCH;
 use crate::emails::message::{
     MAX_ADDRESS_BYTES, MAX_ATTACHMENTS_BYTES, MAX_HEADER_LINE_BYTES, MAX_HEADER_NAME_BYTES,
@@ -14,7 +15,6 @@ use crate::emails::message::{
     RESERVED_PREFIXES,
 };
 
-pub const JSON: &str = "application/json";
 /// Text without control characters, but for the tab.
 const NO_CONTROL: &str = r"^[^\x00-\x08\x0A-\x1F\x7F-\x9F]*$";
 /// As that, and not blank; white space around it is cut.
@@ -388,23 +388,11 @@ fn verdict() -> ObjectBuilder {
         .required("key")
 }
 
-pub fn reference(name: &str) -> Ref {
-    Ref::from_schema_name(name)
-}
-
 /// With words of its own, beside those of what it refers to.
 fn described(name: &str, description: &str) -> Ref {
     let mut reference = reference(name);
     reference.description = description.to_owned();
     reference
-}
-
-pub fn text(description: &str) -> ObjectBuilder {
-    typed(Type::String, description)
-}
-
-pub fn integer(description: &str) -> ObjectBuilder {
-    typed(Type::Integer, description)
 }
 
 fn number(description: &str) -> ObjectBuilder {
@@ -423,14 +411,6 @@ fn anything(description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(SchemaType::AnyValue)
         .description(Some(description))
-}
-
-fn typed(kind: Type, description: &str) -> ObjectBuilder {
-    let schema = ObjectBuilder::new().schema_type(kind);
-    match description {
-        "" => schema,
-        _ => schema.description(Some(description)),
-    }
 }
 
 fn or_null(kind: Type) -> SchemaType {

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Array, ArrayItems, SchemaTyp
 use utoipa::openapi::{Components, Object, OpenApi, RefOr, Required, Response, Schema, Type};
 
 use super::document::EXAMPLES;
-use super::schemas::JSON;
+use super::parts::JSON;
 
 pub struct Reference {
     pub sections: Vec<Section>,

@@ -6,7 +6,9 @@ use chrono::{NaiveDateTime, TimeDelta, Utc};
 use tosend_dashboard::accounts::store::events;
 use tosend_dashboard::db::{self, Connection};
 use tosend_dashboard::keys::store;
+use tosend_dashboard::keys::usage::store as usage_store;
 use tosend_dashboard::mail::{store as mail_store, worker};
+use tosend_dashboard::outbox::store as outbox_store;
 
 use crate::support::*;
 
@@ -103,7 +105,7 @@ both! {
             vec![
                 run(|conn| events::forget_of_any_account(conn, 365, 1_000)),
                 run(|conn| store::forget_ended_of_any_account(conn, 1_000)),
-                run(|conn| store::forget_calls_of_any_account(conn, 1_000)),
+                run(|conn| usage_store::forget_calls_of_any_account(conn, 1_000)),
                 run(|conn| mail_store::forget_content_of_any_account(conn, 30, 1_000)),
             ]
         };
@@ -207,7 +209,7 @@ both! {
             "DELETE FROM email_counts_frontier; INSERT INTO email_counts_frontier VALUES (1, '{ahead}')"
         ));
         let sent = || program.info().json()["key"]["emails_sent_last_24hrs"].as_i64();
-        keys.db.write_blocking(store::recount_of_any_account).unwrap();
+        keys.db.write_blocking(outbox_store::recount_of_any_account).unwrap();
         assert_eq!(sent(), Some(3));
     }
 }

@@ -1,4 +1,4 @@
-//! The order of the house: what may stand in which file, by the file's name.
+//! The order of the house besides who uses whom, which is in `architecture`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,15 +51,6 @@ fn is_named(path: &str, names: &[&str]) -> bool {
     })
 }
 
-#[test]
-fn diesel_stands_in_stores_and_db_only() {
-    for (path, text) in sources() {
-        if !path.starts_with("db/") && !is_named(&path, &["store.rs", "schema.rs"]) {
-            assert!(!text.contains("diesel"), "{path}");
-        }
-    }
-}
-
 /// Closing any descriptor of a file drops all the locks that SQLite holds on it.
 #[test]
 fn nothing_but_sqlite_opens_its_file() {
@@ -91,26 +82,6 @@ fn nothing_but_sqlite_opens_its_file() {
     }
 }
 
-#[test]
-fn actix_stands_at_the_edge_only() {
-    let edge = [
-        "pages.rs",
-        "api.rs",
-        "app.rs",
-        "routes.rs",
-        "session.rs",
-        "bearer.rs",
-    ];
-    for (path, text) in sources() {
-        if !path.starts_with("http/") && !is_named(&path, &edge) {
-            assert!(
-                !text.contains("actix_web::") && !text.contains("actix_session::"),
-                "{path}"
-            );
-        }
-    }
-}
-
 /// A request is let in when its head is there; the session may have ended when something is written.
 #[test]
 fn pages_write_by_way_of_the_session_only() {
@@ -124,43 +95,6 @@ fn pages_write_by_way_of_the_session_only() {
         let writes = plain.matches("db.write").count();
         let known = exceptions.iter().find(|(name, _)| *name == path);
         assert_eq!(writes, known.map_or(0, |(_, count)| *count), "{path}");
-    }
-}
-
-#[test]
-fn dns_is_asked_in_one_place() {
-    for (path, text) in sources() {
-        let is_the_place = path == "domains/dns.rs";
-        assert_eq!(text.contains("hickory_"), is_the_place, "{path}");
-    }
-}
-
-#[test]
-fn nouns_use_each_other_in_one_direction_and_never_their_pages() {
-    let nouns = ["mail", "emails", "keys", "domains", "accounts"];
-    for (path, text) in sources() {
-        let noun = path.split('/').next().unwrap();
-        let rank = nouns.iter().position(|n| *n == noun);
-        for (other_rank, other) in nouns.iter().enumerate() {
-            let uses = text.contains(&format!("crate::{other}"));
-            match rank {
-                Some(rank) => assert!(!uses || other_rank >= rank, "{path} uses {other}"),
-                None if matches!(noun, "db" | "http") => {
-                    assert!(!uses, "{path} uses {other}");
-                }
-                None => {}
-            }
-            if *other != noun && path != "routes.rs" {
-                assert!(!text.contains(&format!("crate::{other}::pages")), "{path}");
-            }
-        }
-        if noun == "db" {
-            assert!(!text.contains("crate::http"), "{path}");
-        }
-        // It describes them all, and none of them knows.
-        if rank.is_some() || matches!(noun, "db" | "http") {
-            assert!(!text.contains("crate::reference"), "{path}");
-        }
     }
 }
 

@@ -11,16 +11,18 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use actix_web::web::Data;
 use chrono::TimeDelta;
 use rand::RngExt;
-use tosend_dashboard::app::State;
 use tosend_dashboard::clock;
 use tosend_dashboard::db::{self, Connection};
 use tosend_dashboard::keys::expiry::Expiry;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::KeyHash;
-use tosend_dashboard::keys::store::{self, LiveKey, Rotation};
-use tosend_dashboard::keys::verify::{Lookup, Verifier};
+use tosend_dashboard::keys::store::{self, Rotation};
+use tosend_dashboard::keys::verification::store::LiveKey;
+use tosend_dashboard::keys::verification::{Lookup, Verifier, store as verification_store};
+use tosend_dashboard::server::Components;
 
 use crate::support::*;
 
@@ -391,7 +393,8 @@ struct Slow {
 
 impl Lookup for Slow {
     fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
-        let answers = store::find_live_by_hashes_of_any_account(&mut self.conn, hashes);
+        let answers =
+            verification_store::find_live_by_hashes_of_any_account(&mut self.conn, hashes);
         thread::sleep(self.delay);
         answers
     }
@@ -459,13 +462,14 @@ fn accepts_with<L: Lookup + 'static>(
     delay: Duration,
     accepts: impl FnOnce(&Scene) -> usize,
 ) -> usize {
-    let alter = |state: &mut State| {
-        let db = state.db.clone();
+    let alter = |components: &mut Components| {
+        let db = components.context.db.clone();
         let lookup = lookup.clone();
-        state.verifier = Verifier::with_lookup(1, move || {
+        let lookups = Verifier::with_lookup(1, move || {
             let conn = db.connect().unwrap();
             Box::new(lookup(Slow { conn, delay }))
         });
+        components.verifier = Data::new(lookups);
     };
     let here = App::altered(Database::new(backend), alter);
     let there = App::altered(here.database.again(), alter);

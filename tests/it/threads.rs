@@ -12,7 +12,7 @@ use crate::support::*;
 both! {
     fn readiness_names_the_part_that_is_down(app: App) {
         let mut parts = Parts::default();
-        let node = App::altered(app.database.again(), |state| parts = state.parts.clone());
+        let node = App::altered(app.database.again(), |components| parts = Parts::clone(&components.parts));
         let ready = || {
             let answer = node.visitor().get("/readyz");
             (answer.status, answer.body)

@@ -8,11 +8,12 @@ use serde_json::json;
 use tosend_dashboard::accounts::email::Email;
 use tosend_dashboard::accounts::store::{self as accounts_store, AccountId};
 use tosend_dashboard::keys::expiry::Expiry;
-use tosend_dashboard::keys::history::{History, Span};
-use tosend_dashboard::keys::outcome::Outcome;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::PlainKey;
 use tosend_dashboard::keys::store::{self, Rotation};
+use tosend_dashboard::keys::usage::history::{History, Span};
+use tosend_dashboard::keys::usage::outcome::Outcome;
+use tosend_dashboard::keys::usage::store as usage_store;
 
 use crate::support::*;
 
@@ -61,7 +62,7 @@ fn history(keys: &KeyStore, id: i64) -> History {
 }
 
 fn history_of(keys: &KeyStore, account: AccountId, id: i64) -> History {
-    let read = |conn: &mut _| store::history(conn, account, id);
+    let read = |conn: &mut _| usage_store::history(conn, account, id);
     keys.db.write_blocking(read).unwrap()
 }
 
@@ -300,7 +301,7 @@ fn what_is_older_than_90_days_is_forgotten_some_at_a_time() {
         insert(&database, ids[0], limit + TimeDelta::hours(2), "accepted");
         insert(&database, ids[1], this_hour, "accepted");
         let forget = |most| {
-            let forget = |conn: &mut _| store::forget_calls_of_any_account(conn, most);
+            let forget = |conn: &mut _| usage_store::forget_calls_of_any_account(conn, most);
             keys.db.write_blocking(forget).unwrap()
         };
         let left = || database.number("SELECT count(*) FROM api_key_calls");

@@ -2,7 +2,7 @@
 
 use chrono::{Datelike, NaiveDateTime, TimeDelta, Utc};
 use serde_json::Value;
-use tosend_dashboard::keys::store;
+use tosend_dashboard::outbox::store as outbox_store;
 
 use crate::support::*;
 
@@ -135,11 +135,13 @@ impl Scene {
 
 /// As a server does every minute. Gives whether there was anything to count.
 fn count_an_hour(keys: &KeyStore) -> bool {
-    let hour = keys.db.read_blocking(store::find_hour_of_any_account);
+    let hour = keys
+        .db
+        .read_blocking(outbox_store::find_hour_of_any_account);
     let Some(hour) = hour.unwrap() else {
         return false;
     };
-    let write = |conn: &mut _| store::write_hour_of_any_account(conn, &hour);
+    let write = |conn: &mut _| outbox_store::write_hour_of_any_account(conn, &hour);
     keys.db.write_blocking(write).unwrap();
     true
 }
@@ -186,9 +188,9 @@ both! {
         scene.app.database.execute("DELETE FROM email_counts; DELETE FROM email_counts_frontier");
         let keys = KeyStore::of(&scene.app.database);
         for _ in 0..3 {
-            let find = || keys.db.read_blocking(store::find_hour_of_any_account).unwrap();
+            let find = || keys.db.read_blocking(outbox_store::find_hour_of_any_account).unwrap();
             for hour in [find(), find()].iter().flatten() {
-                let write = |conn: &mut _| store::write_hour_of_any_account(conn, hour);
+                let write = |conn: &mut _| outbox_store::write_hour_of_any_account(conn, hour);
                 keys.db.write_blocking(write).unwrap();
             }
             scene.check();

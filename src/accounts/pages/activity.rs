@@ -9,15 +9,14 @@ use futures_util::stream;
 use serde::Deserialize;
 
 use crate::accounts::csv;
-use crate::accounts::downloads::{BUSY_SECONDS, Turn};
+use crate::accounts::downloads::{BUSY_SECONDS, Downloads, Turn};
 use crate::accounts::event::{Filter, Kind};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{AccountId, User};
-use crate::app::State;
 use crate::clock;
 use crate::db::Db;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 const PER_PAGE: usize = 50;
 /// About how much of a download is read at a time: the next when the browser has taken this. Events
@@ -119,12 +118,12 @@ impl ActivityPage {
 
 /// `GET /activity`
 pub async fn index(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
     let (filter, before) = (query.filter(), query.before.parse().ok());
-    let mut events = read(&state.db, user.account, &filter, before, PER_PAGE + 1).await?;
+    let mut events = read(&context.db, user.account, &filter, before, PER_PAGE + 1).await?;
     let has_older = events.len() > PER_PAGE;
     events.truncate(PER_PAGE);
     let last = events.last().filter(|_| has_older);
@@ -140,18 +139,16 @@ pub async fn index(
 
 /// `GET /activity.csv`: all that the filters let through.
 pub async fn csv(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    downloads: web::Data<Downloads>,
     SignedIn(user): SignedIn,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
-    let turn = state
-        .downloads
-        .begin(user.account.0)
-        .ok_or(Error::TooMany {
-            retry_after_seconds: BUSY_SECONDS,
-        })?;
+    let turn = downloads.begin(user.account.0).ok_or(Error::TooMany {
+        retry_after_seconds: BUSY_SECONDS,
+    })?;
     let mut download = Download {
-        db: state.db.clone(),
+        db: context.db.clone(),
         account: user.account,
         filter: query.filter(),
         lines: Bytes::from(csv::header()?),

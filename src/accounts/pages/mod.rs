@@ -15,13 +15,12 @@ use super::email::Email;
 use super::event::Actor;
 use super::password::{Busy, Password};
 use super::session::{SignedIn, devices_of, sign_in, sign_out};
-use super::sign_in::{Place, authenticate};
+use super::setup_code::SetupCode;
+use super::sign_in::{Place, SignInGuard};
 use super::store::{self, CreateError, NewAccount};
 use super::title::Title;
-use crate::app::State;
 use crate::config::{Signup, is_loopback_authority};
-use crate::http::refusals::Refusal;
-use crate::http::{Error, client_address, page};
+use crate::http::{Context, Error, Explanation, client_address, page};
 
 impl From<Busy> for Error {
     fn from(busy: Busy) -> Self {
@@ -30,8 +29,11 @@ impl From<Busy> for Error {
 }
 
 /// `GET /`
-pub async fn home(state: web::Data<State>, request: HttpRequest) -> Result<HttpResponse, Error> {
-    let to = match state.db.read(store::exists_any).await? {
+pub async fn home(
+    context: web::Data<Context>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Error> {
+    let to = match context.db.read(store::exists_any).await? {
         true => "/api-keys",
         false => "/signup",
     };
@@ -69,14 +71,14 @@ impl SignupPage {
 
 /// `GET /signup`
 pub async fn signup_form(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     user: Option<SignedIn>,
 ) -> Result<HttpResponse, Error> {
     if user.is_some() {
         return Ok(page::redirect(&request, "/api-keys"));
     }
-    page::html(&signup_page(&state, &request).await?)
+    page::html(&signup_page(&context, &request).await?)
 }
 
 #[derive(Deserialize)]
@@ -93,13 +95,15 @@ pub struct SignupForm {
 
 /// `POST /signup`: creates an account with its first user, signs in, leads to the keys.
 pub async fn signup(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    guard: web::Data<SignInGuard>,
+    setup_code: web::Data<SetupCode>,
     request: HttpRequest,
     session: Session,
     web::Form(form): web::Form<SignupForm>,
 ) -> Result<HttpResponse, Error> {
-    let mut page = signup_page(&state, &request).await?;
-    admit(&state, &request)?;
+    let mut page = signup_page(&context, &request).await?;
+    guard.admit(address(&context, &request))?;
     page.title = form.title.trim().to_owned();
     page.email = form.email.trim().to_owned();
 
@@ -107,7 +111,7 @@ pub async fn signup(
     let email = Email::parse(&form.email).map_err(|why| page.email_error = Some(why.to_string()));
     let password = Password::choose(&form.password, &page.email, &page.title)
         .map_err(|why| page.password_error = Some(why.to_string()));
-    if page.asks_code && !state.setup_code.matches(&form.setup_code) {
+    if page.asks_code && !setup_code.matches(&form.setup_code) {
         page.code_error = Some("This is not the code that the server printed at its start.".into());
     }
     let (Ok(title), Ok(email), Ok(password), None) = (title, email, password, &page.code_error)
@@ -118,11 +122,11 @@ pub async fn signup(
     let new = NewAccount {
         title,
         email,
-        password_hash: state.hasher.hash(password).await?,
+        password_hash: guard.hasher.hash(password).await?,
     };
-    let is_open = state.config.signup == Signup::Open;
-    let actor = Actor::newcomer(&new.email, address(&state, &request));
-    let created = state
+    let is_open = context.config.signup == Signup::Open;
+    let actor = Actor::newcomer(&new.email, address(&context, &request));
+    let created = context
         .db
         .write(move |conn| match is_open {
             true => store::create(conn, &new, &actor),
@@ -139,7 +143,7 @@ pub async fn signup(
                 Some("There is an account with this address. Sign in instead.".into());
             page::unprocessable(&page)
         }
-        Err(CreateError::NotFirst) => Err(Error::SignupClosed),
+        Err(CreateError::NotFirst) => Err(signup_closed()),
         Err(CreateError::Db(error)) => Err(error.into()),
     }
 }
@@ -148,10 +152,10 @@ pub async fn signup(
 ///
 /// # Errors
 /// Sign-up is closed.
-async fn signup_page(state: &State, request: &HttpRequest) -> Result<SignupPage, Error> {
-    let is_first = !state.db.read(store::exists_any).await?;
-    match (state.config.signup, is_first) {
-        (Signup::Closed, _) | (Signup::First, false) => return Err(Error::SignupClosed),
+async fn signup_page(context: &Context, request: &HttpRequest) -> Result<SignupPage, Error> {
+    let is_first = !context.db.read(store::exists_any).await?;
+    match (context.config.signup, is_first) {
+        (Signup::Closed, _) | (Signup::First, false) => return Err(signup_closed()),
         (Signup::First, true) | (Signup::Open, _) => {}
     }
     // A proxy on this machine may send "Host: 127.0.0.1" for everyone.
@@ -159,11 +163,19 @@ async fn signup_page(state: &State, request: &HttpRequest) -> Result<SignupPage,
         .iter()
         .any(|name| request.headers().contains_key(*name));
     let is_this_machine =
-        state.config.is_loopback() && is_loopback_authority(page::host(request)) && !is_forwarded;
+        context.config.is_loopback() && is_loopback_authority(page::host(request)) && !is_forwarded;
     Ok(SignupPage {
         is_first,
         asks_code: is_first && !is_this_machine,
         ..SignupPage::default()
+    })
+}
+
+fn signup_closed() -> Error {
+    Error::Forbidden(Explanation {
+        title: "Sign-up is closed here.",
+        advice: "Sign in, or ask the operator for an account.",
+        leads_to_login: true,
     })
 }
 
@@ -186,7 +198,7 @@ pub struct LoginQuery {
 
 /// `GET /login`
 pub async fn login_form(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     query: web::Query<LoginQuery>,
     user: Option<SignedIn>,
@@ -196,14 +208,14 @@ pub async fn login_form(
         return Ok(page::redirect(&request, next));
     }
     // Where sign-up is closed it would only lead back here.
-    let can_sign_up = state.config.signup != Signup::Closed;
-    if can_sign_up && !state.db.read(store::exists_any).await? {
+    let can_sign_up = context.config.signup != Signup::Closed;
+    if can_sign_up && !context.db.read(store::exists_any).await? {
         return Ok(page::redirect(&request, "/signup"));
     }
     page::html(&LoginPage {
         next: next.to_owned(),
         is_unsent: query.unsent.is_some(),
-        offers_signup: state.config.signup == Signup::Open,
+        offers_signup: context.config.signup == Signup::Open,
         ..LoginPage::default()
     })
 }
@@ -219,7 +231,8 @@ pub struct LoginForm {
 
 /// `POST /login`: an unknown user and a wrong password get the same answer at the same cost.
 pub async fn login(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    guard: web::Data<SignInGuard>,
     request: HttpRequest,
     session: Session,
     web::Form(form): web::Form<LoginForm>,
@@ -228,13 +241,15 @@ pub async fn login(
     let proven = match Email::parse(&form.email) {
         Ok(email) => {
             let place = Place {
-                address: address(&state, &request),
+                address: address(&context, &request),
                 devices: &devices_of(&request),
             };
-            authenticate(&state, place, &email, &form.password).await?
+            guard
+                .authenticate(&context.db, place, &email, &form.password)
+                .await?
         }
         Err(_) => {
-            admit(&state, &request)?;
+            guard.admit(address(&context, &request))?;
             None
         }
     };
@@ -248,35 +263,21 @@ pub async fn login(
             next,
             is_unsent: false,
             error: Some("The email address or the password is wrong.".into()),
-            offers_signup: state.config.signup == Signup::Open,
+            offers_signup: context.config.signup == Signup::Open,
         }),
     }
 }
 
-/// Forms of strangers that run argon2 count against the address they come from.
-fn admit(state: &State, request: &HttpRequest) -> Result<(), Error> {
-    let address = address(state, request);
-    state
-        .sign_in_limit
-        .admit(address)
-        .map_err(|retry_after_seconds| {
-            state.refusals.note(Refusal::Throttled, address);
-            Error::TooMany {
-                retry_after_seconds,
-            }
-        })
-}
-
 /// `POST /logout`: ends this session, here and in the database.
 pub async fn logout(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     session: Session,
 ) -> Result<HttpResponse, Error> {
-    sign_out(&session, &state.db, address(&state, &request)).await?;
+    sign_out(&session, &context.db, address(&context, &request)).await?;
     Ok(page::redirect(&request, "/login"))
 }
 
-fn address(state: &State, request: &HttpRequest) -> IpAddr {
-    client_address(request, &state.config.trusted_proxies)
+fn address(context: &Context, request: &HttpRequest) -> IpAddr {
+    client_address(request, &context.config.trusted_proxies)
 }

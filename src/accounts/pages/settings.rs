@@ -1,7 +1,5 @@
 //! Settings: the name of the account, the person's password, and where they are signed in.
 
-use std::net::IpAddr;
-
 use actix_session::Session as Cookie;
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -11,14 +9,12 @@ use serde::Deserialize;
 use super::address;
 use crate::accounts::password::Password;
 use crate::accounts::session::{Acting, SignedIn, ThisSession, go_on, sign_out};
-use crate::accounts::sign_in::compare;
+use crate::accounts::sign_in::SignInGuard;
 use crate::accounts::store::sessions::{self, Ended, Renewal, Session, SessionId};
 use crate::accounts::store::{self, Credentials, PasswordError, User};
 use crate::accounts::throttle::Counter;
 use crate::accounts::title::Title;
-use crate::app::State;
-use crate::http::refusals::Refusal;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 use crate::token;
 
 const WRONG: &str = "This is not the password you have now.";
@@ -46,12 +42,12 @@ pub struct Query {
 
 /// `GET /settings`
 pub async fn show(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     this: ThisSession,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
-    let mut page = settings_page(&state, user, this.id).await?;
+    let mut page = settings_page(&context, user, this.id).await?;
     page.notice = match query.notice.as_deref() {
         Some("renamed") => Some("The name is saved."),
         Some("same") => Some("Nothing was changed."),
@@ -65,9 +61,13 @@ pub async fn show(
     page::html(&page)
 }
 
-async fn settings_page(state: &State, user: User, this: SessionId) -> Result<SettingsPage, Error> {
+async fn settings_page(
+    context: &Context,
+    user: User,
+    this: SessionId,
+) -> Result<SettingsPage, Error> {
     let user_id = user.id;
-    let mut sessions = state
+    let mut sessions = context
         .db
         .read(move |conn| sessions::list(conn, user_id))
         .await?;
@@ -92,7 +92,7 @@ pub struct TitleForm {
 
 /// `POST /settings/title`
 pub async fn rename(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -104,7 +104,7 @@ pub async fn rename(
     let title = match Title::parse(&form.title) {
         Ok(title) => title,
         Err(why) => {
-            let mut page = settings_page(&state, user, session.id).await?;
+            let mut page = settings_page(&context, user, session.id).await?;
             page.title = form.title;
             page.title_error = Some(why.to_string());
             return page::unprocessable(&page);
@@ -112,7 +112,7 @@ pub async fn rename(
     };
     let account = user.account;
     let is_renamed = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             store::rename(conn, account, &title, &actor)
         })
         .await??;
@@ -140,7 +140,8 @@ enum Problem {
 /// `POST /settings/password`: the person stays signed in here, under a new session id, and nowhere
 /// else (ASVS 5.0, 7.2.4 and 7.4.3).
 pub async fn change_password(
-    state: web::Data<State>,
+    context: web::Data<Context>,
+    guard: web::Data<SignInGuard>,
     request: HttpRequest,
     cookie: Cookie,
     Acting {
@@ -151,11 +152,8 @@ pub async fn change_password(
     web::Form(form): web::Form<PasswordForm>,
 ) -> Result<HttpResponse, Error> {
     let counter = Counter::of_session(&session.id);
-    let from = address(&state, &request);
-    state
-        .device_limit
-        .admit(counter)
-        .map_err(|wait| too_many(&state, from, wait))?;
+    let from = address(&context, &request);
+    guard.admit_session(counter, from)?;
     let (email, current) = (&user.email, &form.current);
     let problem = 'problem: {
         let new = match Password::choose(&form.new, email, &user.title) {
@@ -168,25 +166,18 @@ pub async fn change_password(
         // Guesses count against this session: what strangers do keeps no one from it.
         let user_id = user.id;
         let known = session
-            .write(&state.db, move |conn| {
+            .write(&context.db, move |conn| {
                 store::find_credentials_of_user(conn, user_id)
             })
             .await??;
-        let proven = match compare(&state, counter, known, current).await {
-            Ok(Some(proven)) => proven,
-            Ok(None) => {
-                state.refusals.note(Refusal::WrongPassword, from);
-                break 'problem Problem::Current(WRONG.into());
-            }
-            Err(Error::TooMany {
-                retry_after_seconds,
-            }) => return Err(too_many(&state, from, retry_after_seconds)),
-            Err(error) => return Err(error),
+        let confirmed = guard.confirm(&context.db, counter, from, known, current);
+        let Some(proven) = confirmed.await? else {
+            break 'problem Problem::Current(WRONG.into());
         };
         if new.is(&Password::typed(current)) {
             break 'problem Problem::New(SAME.into());
         }
-        let new_hash = state.hasher.hash(new).await?;
+        let new_hash = guard.hasher.hash(new).await?;
         let key = token::random();
         let renewal = Renewal {
             from: session.id,
@@ -198,7 +189,7 @@ pub async fn change_password(
             password_hash: new_hash.clone(),
         };
         let changed = session
-            .write(&state.db, move |conn| {
+            .write(&context.db, move |conn| {
                 store::change_password(conn, &of_user, &proven, &new_hash, renewal, &actor)
             })
             .await?;
@@ -212,7 +203,7 @@ pub async fn change_password(
             Err(PasswordError::Db(error)) => return Err(error.into()),
         }
     };
-    let mut page = settings_page(&state, user, session.id).await?;
+    let mut page = settings_page(&context, user, session.id).await?;
     match problem {
         Problem::Current(why) => page.current_error = Some(why),
         Problem::New(why) => page.new_error = Some(why),
@@ -220,16 +211,9 @@ pub async fn change_password(
     page::unprocessable(&page)
 }
 
-fn too_many(state: &State, from: IpAddr, retry_after_seconds: u64) -> Error {
-    state.refusals.note(Refusal::Throttled, from);
-    Error::TooMany {
-        retry_after_seconds,
-    }
-}
-
 /// `POST /settings/sessions/{id}/end`: signs one of the person's devices out, this one too.
 pub async fn end_session(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     cookie: Cookie,
     Acting {
@@ -241,11 +225,11 @@ pub async fn end_session(
 ) -> Result<HttpResponse, Error> {
     let id = SessionId::parse(&id).ok_or(Error::NotFound)?;
     if id == session.id {
-        sign_out(&cookie, &state.db, address(&state, &request)).await?;
+        sign_out(&cookie, &context.db, address(&context, &request)).await?;
         return Ok(page::redirect(&request, "/login"));
     }
     let ended = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             sessions::end_elsewhere(conn, &user, id, &actor)
         })
         .await??;
@@ -258,7 +242,7 @@ pub async fn end_session(
 
 /// `POST /settings/sessions/end-others`
 pub async fn end_others(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -268,7 +252,7 @@ pub async fn end_others(
 ) -> Result<HttpResponse, Error> {
     let this = session.id;
     let ended = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             sessions::end_others(conn, &user, this, &actor)
         })
         .await??;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use chrono::{Days, NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
-use super::AccountId;
+use super::id::AccountId;
 use crate::accounts::event::{Action, Actor, Filter, Kind, NewEvent, bounded};
 use crate::db::{self, Connection};
 use crate::schema::events;

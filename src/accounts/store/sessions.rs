@@ -7,7 +7,8 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Credentials, User, UserRow, events, find_user, rehash_password, user_columns};
+use super::events;
+use super::users::{Credentials, User, UserRow, find_user, rehash_password, user_columns};
 use crate::accounts::device::Device;
 use crate::accounts::event::{Action, Actor, NewEvent};
 use crate::clock;

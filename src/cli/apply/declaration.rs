@@ -9,8 +9,8 @@ use chrono::NaiveDateTime;
 use toml::de::{DeTable, DeValue};
 
 use crate::accounts::email::Email;
-use crate::cli::key::parse_allowed;
-use crate::cli::one_line;
+use crate::cli::key::arguments::parse_allowed;
+use crate::cli::outcome::one_line;
 use crate::domains::name::DomainName;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};

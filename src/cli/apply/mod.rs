@@ -7,11 +7,10 @@ use std::path::PathBuf;
 
 use self::declaration::{Declaration, DomainEntry, Expires, KeyEntry};
 use self::secret_file::SecretFiles;
-use super::key::{edit_refusal, refuse_senders_outside, scope_of};
-use super::{
-    Failure, Outcome, domain_limit_reached, failure, find_account, make_domain_key, print,
-    verified_elsewhere,
-};
+use super::database::find_account;
+use super::domain::{domain_limit_reached, make_domain_key, verified_elsewhere};
+use super::key::arguments::{edit_refusal, refuse_senders_outside, scope_of};
+use super::outcome::{Failure, Outcome, failure, print};
 use crate::accounts::event::Actor;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::clock;

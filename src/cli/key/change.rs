@@ -1,10 +1,11 @@
 //! `tosend-dashboard key edit`
 
-use super::super::{Failure, Outcome, find_account, print};
-use super::{
+use super::arguments::{
     KeyArgs, edit_refusal, live, parse_allowed, parse_domains, refuse_senders_outside, scope_of,
 };
 use crate::accounts::event::Actor;
+use crate::cli::database::find_account;
+use crate::cli::outcome::{Failure, Outcome, print};
 use crate::db::Db;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;

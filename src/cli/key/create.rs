@@ -1,8 +1,9 @@
 //! `tosend-dashboard key create`
 
-use super::super::{Failure, Outcome, failure, find_account, print};
-use super::{parse_allowed, parse_domains, refuse_senders_outside, scope_of};
+use super::arguments::{parse_allowed, parse_domains, refuse_senders_outside, scope_of};
 use crate::accounts::event::Actor;
+use crate::cli::database::find_account;
+use crate::cli::outcome::{Failure, Outcome, failure, print};
 use crate::config::Config;
 use crate::db::Db;
 use crate::domains::store as domains_store;

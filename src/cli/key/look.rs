@@ -6,12 +6,13 @@ use std::io::{IsTerminal, Read};
 use chrono::NaiveDateTime;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::{Failure, Outcome, failure, find_account, print};
+use super::arguments::no_such_key;
 use super::json::{KeyJson, ShownJson};
-use super::no_such_key;
 use crate::accounts::event::{Filter, actor_label};
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{self as accounts_store, AccountStatus};
+use crate::cli::database::find_account;
+use crate::cli::outcome::{Failure, Outcome, failure, print};
 use crate::clock;
 use crate::db::Db;
 use crate::keys::find::{Other, identify};
@@ -39,7 +40,7 @@ pub struct ListArgs {
 #[derive(Debug, clap::Args)]
 pub struct ShowArgs {
     #[command(flatten)]
-    key: super::KeyArgs,
+    key: super::arguments::KeyArgs,
     /// Print a JSON object
     #[arg(long)]
     json: bool,

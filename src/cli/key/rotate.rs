@@ -3,9 +3,10 @@
 use chrono::TimeDelta;
 use clap::ValueEnum;
 
-use super::super::{Failure, Outcome, failure, find_account, print};
-use super::{KeyArgs, has_ended, live, no_such_key};
+use super::arguments::{KeyArgs, has_ended, live, no_such_key};
 use crate::accounts::event::Actor;
+use crate::cli::database::find_account;
+use crate::cli::outcome::{Failure, Outcome, failure, print};
 use crate::config::Config;
 use crate::db::Db;
 use crate::keys::expiry::Expiry;

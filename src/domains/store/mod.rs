@@ -12,6 +12,7 @@ use super::dkim::SealedKey;
 use super::life;
 use super::name::DomainName;
 use super::records::RecordState;
+pub use super::status::DomainStatus;
 use crate::accounts::event::{Action, Actor, NewEvent};
 use crate::accounts::store::{self as accounts_store, AccountId, events};
 use crate::clock;
@@ -56,45 +57,6 @@ pub struct Records {
     pub spf: RecordState,
     pub dmarc: RecordState,
     pub checked_at: Option<NaiveDateTime>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DomainStatus {
-    Pending,
-    Verified,
-    Failed,
-}
-
-impl DomainStatus {
-    /// As the column and the API spell it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Verified => "verified",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// As a page says it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Pending => "Pending",
-            Self::Verified => "Verified",
-            Self::Failed => "Failed",
-        }
-    }
-
-    pub fn from_column(text: &str) -> Self {
-        match text {
-            "verified" => Self::Verified,
-            "failed" => Self::Failed,
-            _ => Self::Pending,
-        }
-    }
-
-    pub fn is_verified(self) -> bool {
-        self == Self::Verified
-    }
 }
 
 /// What came of adding a domain.

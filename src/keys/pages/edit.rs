@@ -11,10 +11,9 @@ use super::new::list_domains;
 use super::{find_live, path_of, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
-use crate::app::State;
 use crate::clock;
 use crate::domains::store::Domain;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 #[derive(Template)]
 #[template(path = "keys/edit.html")]
@@ -56,15 +55,15 @@ struct ConfirmPage {
 
 /// `GET /api-keys/{id}/edit`
 pub async fn edit(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    let Some(key) = find_live(&state, &user, *id).await? else {
+    let Some(key) = find_live(&context, &user, *id).await? else {
         return Ok(to_ended(&request, *id));
     };
-    let domains = list_domains(&state, &user).await?;
+    let domains = list_domains(&context, &user).await?;
     let (version, form) = (key.version(), KeyForm::of(&key));
     page::html(&EditPage::new(user, key, version, form, domains))
 }
@@ -72,7 +71,7 @@ pub async fn edit(
 /// `POST /api-keys/{id}/edit`: tells what would change for programs, unless that is confirmed; then
 /// changes it.
 pub async fn save(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -83,10 +82,10 @@ pub async fn save(
     web::Form(pairs): web::Form<Pairs>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let Some(key) = find_live(&state, &user, id).await? else {
+    let Some(key) = find_live(&context, &user, id).await? else {
         return Ok(to_ended(&request, id));
     };
-    let domains = list_domains(&state, &user).await?;
+    let domains = list_domains(&context, &user).await?;
     let mut form = KeyForm::read(&pairs);
     let version = value(&pairs, "version").to_owned();
     let Some(edit) = form.parse(&domains) else {
@@ -107,7 +106,7 @@ pub async fn save(
     }
     let wanted = version.clone();
     let saved = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             store::edit(conn, account, id, Some(&wanted), &edit, &actor)
         })
         .await?;

@@ -11,9 +11,10 @@ use super::{
 use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn, ThisSession};
 use crate::accounts::store::{AccountId, AccountStatus, User};
-use crate::app::State;
 use crate::db::{self, Connection};
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
+use crate::keys::usage::store as usage_store;
+use crate::outbox::store as outbox_store;
 
 /// What somebody is asked about before it is done to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,18 +54,18 @@ struct ConfirmPage {
 
 impl ConfirmPage {
     async fn new(
-        state: &State,
+        context: &Context,
         request: &HttpRequest,
         user: User,
         key: Key,
         question: Question,
     ) -> Result<Self, Error> {
         let (account, id) = (user.account, key.id);
-        let (history, volume) = state
+        let (history, volume) = context
             .db
             .read(move |conn| {
-                let history = store::history(conn, account, id)?;
-                Ok::<_, db::Error>((history, store::volume_of_key(conn, account, id)?))
+                let history = usage_store::history(conn, account, id)?;
+                Ok::<_, db::Error>((history, outbox_store::volume_of_key(conn, account, id)?))
             })
             .await?;
         let calls = history.hours.iter().map(|hour| hour.accepted).sum();
@@ -141,51 +142,51 @@ fn calls_and_emails(calls: i64, emails: i64) -> Option<String> {
 
 /// `GET /api-keys/{id}/pause`: names the key and what pausing it does.
 pub async fn confirm_pause(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    confirm(&state, &request, user, *id, Question::Pause, *id).await
+    confirm(&context, &request, user, *id, Question::Pause, *id).await
 }
 
 /// `GET /api-keys/{id}/delete`: names the key and what deleting it does.
 pub async fn confirm_delete(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    confirm(&state, &request, user, *id, Question::Delete, *id).await
+    confirm(&context, &request, user, *id, Question::Delete, *id).await
 }
 
 /// `GET /api-keys/{id}/stop`: names the key that was replaced and what stopping it does.
 pub async fn confirm_stop(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let origin = from.from.unwrap_or(*id);
-    confirm(&state, &request, user, *id, Question::Stop, origin).await
+    confirm(&context, &request, user, *id, Question::Stop, origin).await
 }
 
 async fn confirm(
-    state: &State,
+    context: &Context,
     request: &HttpRequest,
     user: User,
     id: i64,
     question: Question,
     origin: i64,
 ) -> Result<HttpResponse, Error> {
-    let Some(key) = find_live(state, &user, id).await? else {
+    let Some(key) = find_live(context, &user, id).await? else {
         return Ok(to_ended(request, id));
     };
     if question == Question::Stop && key.successor.is_none() {
         return Ok(page::redirect(request, &path_with(id, "not-replaced")));
     }
-    let page = ConfirmPage::new(state, request, user, key, question).await?;
+    let page = ConfirmPage::new(context, request, user, key, question).await?;
     ConfirmPage { origin, ..page }.answer(HttpResponse::Ok())
 }
 
@@ -206,7 +207,7 @@ pub struct DeleteForm {
 
 /// `POST /api-keys/{id}/delete`: answered when the key no longer works, anywhere.
 pub async fn delete(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -217,26 +218,26 @@ pub async fn delete(
     web::Form(form): web::Form<DeleteForm>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    if let Some(key) = find_live(&state, &user, id).await?
+    if let Some(key) = find_live(&context, &user, id).await?
         && key.is_in_use()
         && form.name.trim() != key.name
     {
-        let mut page = ConfirmPage::new(&state, &request, user, key, Question::Delete).await?;
+        let mut page = ConfirmPage::new(&context, &request, user, key, Question::Delete).await?;
         page.typed = form.name;
         page.error = Some("This is not the name of the key. Nothing was deleted.");
         return page.answer(HttpResponse::UnprocessableEntity());
     }
-    let found = change(&state, &user, session, actor, id, store::delete).await?;
+    let found = change(&context, &user, session, actor, id, store::delete).await?;
     let Some(key) = live(found)? else {
         return Ok(page::redirect(&request, "/api-keys?notice=gone"));
     };
     let said = format!("The key “{}” was deleted. It no longer works.", key.name);
-    changed(&state, &request, &user, said, "/api-keys?notice=deleted").await
+    changed(&context, &request, &user, said, "/api-keys?notice=deleted").await
 }
 
 /// `POST /api-keys/{id}/pause`: the key is refused from now on, until it is resumed.
 pub async fn pause(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -246,17 +247,17 @@ pub async fn pause(
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, session, actor, id, store::pause).await?;
+    let found = change(&context, &user, session, actor, id, store::pause).await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
     let said = format!("The key “{}” is paused.", key.name);
-    changed(&state, &request, &user, said, &path_with(id, "paused")).await
+    changed(&context, &request, &user, said, &path_with(id, "paused")).await
 }
 
 /// Changes a key as one of the store's functions does. Gives what that returns.
 async fn change(
-    state: &State,
+    context: &Context,
     user: &User,
     session: ThisSession,
     actor: Actor,
@@ -265,13 +266,13 @@ async fn change(
 ) -> Result<Found, Error> {
     let account = user.account;
     Ok(session
-        .write(&state.db, move |conn| change(conn, account, id, &actor))
+        .write(&context.db, move |conn| change(conn, account, id, &actor))
         .await??)
 }
 
 /// On the list: the list as it is now, in the place of the one that is shown. Elsewhere: leads on.
 async fn changed(
-    state: &State,
+    context: &Context,
     request: &HttpRequest,
     user: &User,
     said: String,
@@ -280,7 +281,7 @@ async fn changed(
     let Some(shown) = shown_list(request) else {
         return Ok(page::redirect(request, elsewhere));
     };
-    match fresh_list(state, user, shown).await {
+    match fresh_list(context, user, shown).await {
         Ok(list) => page::html(&ChangedFragment { said, list }),
         Err(_) => Ok(page::redirect(request, elsewhere)),
     }
@@ -298,7 +299,7 @@ struct ResumedFragment {
 
 /// `POST /api-keys/{id}/resume`
 pub async fn resume(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -308,14 +309,14 @@ pub async fn resume(
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, session, actor, id, store::resume).await?;
+    let found = change(&context, &user, session, actor, id, store::resume).await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
     if shown_list(&request).is_none() {
         return Ok(page::redirect(&request, &path_with(id, "resumed")));
     }
-    let emails = emails_of(&state, &user, vec![id]).await?;
+    let emails = emails_of(&context, &user, vec![id]).await?;
     page::html(&ResumedFragment {
         said: format!("The key “{}” is resumed.", key.name),
         key,
@@ -332,7 +333,7 @@ pub struct Origin {
 
 /// `POST /api-keys/{id}/stop`: ends a key that was replaced.
 pub async fn stop(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -343,13 +344,13 @@ pub async fn stop(
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, session, actor, id, store::stop).await?;
+    let found = change(&context, &user, session, actor, id, store::stop).await?;
     after_rotation(&request, found, id, from.from, "stopped")
 }
 
 /// `POST /api-keys/{id}/keep`: a key that was replaced does not stop by itself any more.
 pub async fn keep_going(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -360,7 +361,7 @@ pub async fn keep_going(
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&state, &user, session, actor, id, store::keep_going).await?;
+    let found = change(&context, &user, session, actor, id, store::keep_going).await?;
     after_rotation(&request, found, id, from.from, "kept")
 }
 

@@ -8,8 +8,7 @@ use serde::Deserialize;
 use super::super::find::{Findings, FoundBy, MOST_KEYS, identify};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User};
-use crate::app::State;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 #[derive(Template)]
 #[template(path = "keys/find.html")]
@@ -53,12 +52,12 @@ pub struct FindForm {
 
 /// `POST /api-keys/find`: answers in place, so that no address ever holds a key.
 pub async fn find_pasted(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     web::Form(form): web::Form<FindForm>,
 ) -> Result<HttpResponse, Error> {
     let account = user.account;
-    let found = state
+    let found = context
         .db
         .read(move |conn| identify(conn, account, form.pasted.expose_secret()))
         .await?;

@@ -18,13 +18,12 @@ use serde::Deserialize;
 
 use super::store::{self, Found, Key};
 use super::view::{Sort, View, Which};
-use super::volume::{Volume, daily_label};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
-use crate::app::State;
 use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
-use crate::http::{Error, page, preferences};
+use crate::http::{Context, Error, page, preferences};
+use crate::outbox::{Volume, daily_label, store as outbox_store};
 
 pub use edit::{edit, save};
 pub use end::{
@@ -116,7 +115,7 @@ impl IndexPage {
 
 /// `GET /api-keys`; for htmx the list alone.
 pub async fn index(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     SignedIn(user): SignedIn,
     query: web::Query<Notice>,
@@ -127,7 +126,7 @@ pub async fn index(
         _ => None,
     };
     let (view, page) = View::parse(request.query_string());
-    let list = key_list(&state, &user, view, page).await?;
+    let list = key_list(&context, &user, view, page).await?;
     if page::is_htmx(&request) {
         // The form sends every field: the address has only what was chosen.
         let path = list.view.path(list.page);
@@ -136,13 +135,13 @@ pub async fn index(
         return Ok(answer);
     }
     let account = user.account;
-    let (waiting, refusal) = state
+    let (waiting, refusal) = context
         .db
         .read(move |conn| {
-            let waiting = store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
+            let waiting = outbox_store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
             let refusal = match waiting {
                 0 => None,
-                _ => store::refusal_by_relay(conn, account)?,
+                _ => outbox_store::refusal_by_relay(conn, account)?,
             };
             Ok::<_, db::Error>((waiting, refusal))
         })
@@ -152,7 +151,7 @@ pub async fn index(
         list,
         notice,
         shows_tips: !preferences::current().hides_tips,
-        has_relay: state.config.relay.is_some(),
+        has_relay: context.config.relay.is_some(),
         waiting,
         refusal,
     })
@@ -164,9 +163,9 @@ pub struct Notice {
 }
 
 /// Reads one page of keys; a page beyond the last becomes the last.
-async fn key_list(state: &State, user: &User, view: View, page: i64) -> Result<KeyList, Error> {
+async fn key_list(context: &Context, user: &User, view: View, page: i64) -> Result<KeyList, Error> {
     let (account, status, live) = (user.account, user.account_status, user.key_count);
-    state
+    context
         .db
         .read(move |conn| {
             let domains = domains_store::list(conn, account)?;
@@ -192,8 +191,8 @@ async fn key_list(state: &State, user: &User, view: View, page: i64) -> Result<K
             let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
             Ok::<_, Error>(KeyList {
                 emails: Emails {
-                    of_keys: store::count_emails_of_keys(conn, account, &ids)?,
-                    of_account: store::volume_of_account(conn, account)?,
+                    of_keys: outbox_store::count_emails_of_keys(conn, account, &ids)?,
+                    of_account: outbox_store::volume_of_account(conn, account)?,
                 },
                 keys,
                 account_status: status,
@@ -212,14 +211,14 @@ fn pages(total: i64) -> i64 {
 }
 
 /// The list after a change, to be sent beside another fragment.
-async fn fresh_list(state: &State, user: &User, shown: Shown) -> Result<KeyList, Error> {
+async fn fresh_list(context: &Context, user: &User, shown: Shown) -> Result<KeyList, Error> {
     let user_id = user.id;
-    let user = state
+    let user = context
         .db
         .read(move |conn| find_user(conn, user_id))
         .await?
         .ok_or(Error::SignInNeeded)?;
-    let mut list = key_list(state, &user, shown.view, shown.page).await?;
+    let mut list = key_list(context, &user, shown.view, shown.page).await?;
     list.is_out_of_band = true;
     Ok(list)
 }
@@ -252,17 +251,17 @@ fn shown_list(request: &HttpRequest) -> Option<Shown> {
 }
 
 /// What became of a key.
-async fn find(state: &State, user: &User, id: i64) -> Result<Found, Error> {
+async fn find(context: &Context, user: &User, id: i64) -> Result<Found, Error> {
     let account = user.account;
-    Ok(state
+    Ok(context
         .db
         .read(move |conn| store::find(conn, account, id))
         .await?)
 }
 
 /// One key, with its end if it has ended.
-async fn find_key(state: &State, user: &User, id: i64) -> Result<Key, Error> {
-    match find(state, user, id).await? {
+async fn find_key(context: &Context, user: &User, id: i64) -> Result<Key, Error> {
+    match find(context, user, id).await? {
         Found::Live(key) | Found::Ended(key) => Ok(key),
         Found::Nothing => Err(Error::NotFound),
     }
@@ -283,22 +282,22 @@ impl Emails {
     }
 }
 
-async fn emails_of(state: &State, user: &User, ids: Vec<i64>) -> Result<Emails, Error> {
+async fn emails_of(context: &Context, user: &User, ids: Vec<i64>) -> Result<Emails, Error> {
     let account = user.account;
-    Ok(state
+    Ok(context
         .db
         .read(move |conn| {
             Ok::<_, db::Error>(Emails {
-                of_keys: store::count_emails_of_keys(conn, account, &ids)?,
-                of_account: store::volume_of_account(conn, account)?,
+                of_keys: outbox_store::count_emails_of_keys(conn, account, &ids)?,
+                of_account: outbox_store::volume_of_account(conn, account)?,
             })
         })
         .await?)
 }
 
 /// One key, if it has not ended.
-async fn find_live(state: &State, user: &User, id: i64) -> Result<Option<Key>, Error> {
-    live(find(state, user, id).await?)
+async fn find_live(context: &Context, user: &User, id: i64) -> Result<Option<Key>, Error> {
+    live(find(context, user, id).await?)
 }
 
 /// `None`: it has ended.

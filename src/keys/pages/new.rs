@@ -12,10 +12,9 @@ use super::snippets::{Sample, Snippet};
 use super::{KeyList, Shown, fresh_list};
 use crate::accounts::session::{Acting, ThisSession};
 use crate::accounts::store::User;
-use crate::app::State;
 use crate::db::{self, Connection};
 use crate::domains::store::{self as domains_store, Domain};
-use crate::http::{Error, page};
+use crate::http::{Context, Error, Explanation, page};
 use crate::token;
 
 /// The create form, as a page of its own and as the dialog.
@@ -33,13 +32,13 @@ struct NewPage {
 
 /// `GET /api-keys/new`
 pub async fn new(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting { user, session, .. }: Acting,
 ) -> Result<HttpResponse, Error> {
     let (account, user_id) = (user.account, user.id);
     let (nonce, domains) = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             let nonce = issue_nonce(conn, user_id)?;
             Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
         })
@@ -71,7 +70,7 @@ fn show_form(page: &NewPage, response: HttpResponseBuilder) -> Result<HttpRespon
 
 /// `POST /api-keys`: creates a key and shows it in this answer and nowhere else.
 pub async fn create(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -82,21 +81,21 @@ pub async fn create(
 ) -> Result<HttpResponse, Error> {
     let mut form = KeyForm::read(&pairs);
     let nonce = value(&pairs, "nonce").to_owned();
-    let domains = list_domains(&state, &user).await?;
+    let domains = list_domains(&context, &user).await?;
     let Some(entered) = form.parse(&domains) else {
-        return form_again(&state, &request, user, session, form, nonce).await;
+        return form_again(&context, &request, user, session, form, nonce).await;
     };
     let new = NewKey::from(entered);
     let secret = PlainKey::generate();
-    let (account, limit) = (user.account, state.config.key_limit);
+    let (account, limit) = (user.account, context.config.key_limit);
     let (nonce_hash, plain) = (token::hash(&nonce), secret.clone());
     let created = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             store::create_once(conn, account, &new, &plain, limit, &nonce_hash, &actor)
         })
         .await?;
     match created {
-        Ok(key) => show_created(&state, &request, user, &key, &secret).await,
+        Ok(key) => show_created(&context, &request, user, &key, &secret).await,
         Err(CreateError::FormUsed(key)) => {
             let page = AlreadyCreatedPage {
                 user,
@@ -108,7 +107,7 @@ pub async fn create(
                 false => page::html(&page),
             }
         }
-        Err(CreateError::AccountPaused) => Err(Error::AccountPaused),
+        Err(CreateError::AccountPaused) => Err(account_paused()),
         Err(CreateError::Db(error)) => Err(error.into()),
         Err(refused) => {
             match refused {
@@ -120,9 +119,17 @@ pub async fn create(
                     );
                 }
             }
-            form_again(&state, &request, user, session, form, nonce).await
+            form_again(&context, &request, user, session, form, nonce).await
         }
     }
+}
+
+pub(super) fn account_paused() -> Error {
+    Error::Forbidden(Explanation {
+        title: "This account is paused.",
+        advice: "No keys can be created until the operator resumes it.",
+        leads_to_login: false,
+    })
 }
 
 pub(super) fn limit_reached(limit: i64) -> String {
@@ -141,9 +148,9 @@ impl From<Edit> for NewKey {
     }
 }
 
-pub(super) async fn list_domains(state: &State, user: &User) -> Result<Vec<Domain>, Error> {
+pub(super) async fn list_domains(context: &Context, user: &User) -> Result<Vec<Domain>, Error> {
     let account = user.account;
-    Ok(state
+    Ok(context
         .db
         .read(move |conn| domains_store::list(conn, account))
         .await?)
@@ -151,7 +158,7 @@ pub(super) async fn list_domains(state: &State, user: &User) -> Result<Vec<Domai
 
 /// The form again, as it was sent: with its nonce, or a fresh one where that is worth nothing.
 async fn form_again(
-    state: &State,
+    context: &Context,
     request: &HttpRequest,
     user: User,
     session: ThisSession,
@@ -160,7 +167,7 @@ async fn form_again(
 ) -> Result<HttpResponse, Error> {
     let (account, user_id) = (user.account, user.id);
     let (nonce, domains) = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             let nonce = match store::knows_nonce(conn, user_id, &token::hash(&nonce))? {
                 true => nonce,
                 false => issue_nonce(conn, user_id)?,
@@ -195,7 +202,7 @@ struct CreatedPage<'a> {
 }
 
 pub(super) async fn show_created(
-    state: &State,
+    context: &Context,
     request: &HttpRequest,
     user: User,
     key: &Key,
@@ -204,12 +211,12 @@ pub(super) async fn show_created(
     let is_fragment = page::is_htmx(request);
     // From here on nothing may fail: the key exists and is shown now or never.
     let list = match is_fragment {
-        true => fresh_list(state, &user, Shown::newest()).await.ok(),
+        true => fresh_list(context, &user, Shown::newest()).await.ok(),
         false => None,
     };
-    let domain = sender_domain(state, &user, key).await;
+    let domain = sender_domain(context, &user, key).await;
     let sample = Sample {
-        origin: &page::origin(request, &state.config),
+        origin: &page::origin(request, &context.config),
         sender: &sender(key, domain.as_ref()),
         recipient: &recipient(key, &user),
     };
@@ -235,8 +242,8 @@ pub(super) async fn show_created(
 }
 
 /// A domain that the key opens, a verified one if there is one.
-async fn sender_domain(state: &State, user: &User, key: &Key) -> Option<Domain> {
-    let domains = list_domains(state, user).await.unwrap_or_default();
+async fn sender_domain(context: &Context, user: &User, key: &Key) -> Option<Domain> {
+    let domains = list_domains(context, user).await.unwrap_or_default();
     domains
         .into_iter()
         .filter(|domain| key.scope.allows(domain.id))

@@ -8,13 +8,12 @@ use serde::Deserialize;
 use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Key, RotateError, Rotation};
 use super::form::parse_expiry;
-use super::new::{limit_reached, show_created};
+use super::new::{account_paused, limit_reached, show_created};
 use super::{find_key, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
-use crate::app::State;
 use crate::clock;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 #[derive(Template)]
 #[template(path = "keys/rotate.html")]
@@ -139,12 +138,12 @@ fn hours(text: &str) -> Option<TimeDelta> {
 
 /// `GET /api-keys/{id}/rotate`
 pub async fn rotate_form(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
-    let key = find_key(&state, &user, *id).await?;
+    let key = find_key(&context, &user, *id).await?;
     if let Some(answer) = refuse(&request, &user, &key) {
         return answer;
     }
@@ -178,7 +177,7 @@ struct AlreadyRotatedPage {
 /// `POST /api-keys/{id}/rotate`: makes the new key and shows it in this answer and nowhere else.
 /// Sent twice, it makes one.
 pub async fn rotate(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     request: HttpRequest,
     Acting {
         user,
@@ -189,7 +188,7 @@ pub async fn rotate(
     web::Form(form): web::Form<RotateForm>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let key = find_key(&state, &user, id).await?;
+    let key = find_key(&context, &user, id).await?;
     if let Some(answer) = refuse(&request, &user, &key) {
         return answer;
     }
@@ -198,24 +197,24 @@ pub async fn rotate(
         return page::unprocessable(&page);
     };
     let secret = PlainKey::generate();
-    let (limit, plain) = (state.config.key_limit, secret.clone());
+    let (limit, plain) = (context.config.key_limit, secret.clone());
     let rotated = session
-        .write(&state.db, move |conn| {
+        .write(&context.db, move |conn| {
             store::rotate(conn, account, id, &rotation, &plain, limit, &actor)
         })
         .await?;
     match rotated {
-        Ok(new) => show_created(&state, &request, page.user, &new, &secret).await,
+        Ok(new) => show_created(&context, &request, page.user, &new, &secret).await,
         Err(RotateError::NoSuchKey) => Err(Error::NotFound),
         Err(RotateError::Ended(_)) => Ok(to_ended(&request, id)),
         Err(RotateError::AlreadyRotated(_)) => {
-            let key = find_key(&state, &page.user, id).await?;
+            let key = find_key(&context, &page.user, id).await?;
             page::html(&AlreadyRotatedPage {
                 user: page.user,
                 key,
             })
         }
-        Err(RotateError::Create(CreateError::AccountPaused)) => Err(Error::AccountPaused),
+        Err(RotateError::Create(CreateError::AccountPaused)) => Err(account_paused()),
         Err(RotateError::Create(CreateError::Db(error))) => Err(error.into()),
         Err(RotateError::Create(why)) => {
             page.form_error = Some(match why {

@@ -5,17 +5,17 @@ use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
-use super::super::chart::Usage;
 use super::super::store::{self, Found, Key, Standing};
-use super::super::volume::Volume;
 use crate::accounts::event::Filter;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{User, find_user};
-use crate::app::State;
 use crate::clock;
 use crate::db;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
+use crate::keys::usage::chart::Usage;
+use crate::keys::usage::store as usage_store;
+use crate::outbox::{Volume, store as outbox_store};
 
 const EVENTS: i64 = 10;
 
@@ -41,13 +41,13 @@ pub struct ShowQuery {
 
 /// `GET /api-keys/{id}`, also of a key that ended in the last 90 days.
 pub async fn show(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     SignedIn(user): SignedIn,
     id: web::Path<i64>,
     query: web::Query<ShowQuery>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    let found = state
+    let found = context
         .db
         .read(move |conn| {
             let key = match store::find(conn, account, id)? {
@@ -58,8 +58,8 @@ pub async fn show(
                 Some(user_id) => find_user(conn, user_id)?.map(|user| user.email),
                 None => None,
             };
-            let usage = Usage::from(&store::history(conn, account, id)?);
-            let volume = store::volume_of_key(conn, account, id)?;
+            let usage = Usage::from(&usage_store::history(conn, account, id)?);
+            let volume = outbox_store::volume_of_key(conn, account, id)?;
             let of_key = Filter {
                 key_id: Some(id),
                 ..Filter::default()

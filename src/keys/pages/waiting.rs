@@ -7,8 +7,7 @@ use serde::Deserialize;
 use super::super::store::{self, Key};
 use super::{Emails, PER_PAGE, emails_of};
 use crate::accounts::session::SignedIn;
-use crate::app::State;
-use crate::http::{Error, page};
+use crate::http::{Context, Error, page};
 
 #[derive(Deserialize)]
 pub struct Asked {
@@ -30,7 +29,7 @@ struct UsesFragment {
 /// `GET /api-keys/first-uses`: one question for the whole list. Does not keep the session alive:
 /// nobody may be there any more.
 pub async fn first_uses(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     user: Option<SignedIn>,
     asked: web::Query<Asked>,
 ) -> Result<HttpResponse, Error> {
@@ -41,7 +40,7 @@ pub async fn first_uses(
     let ids = asked.ids.split(',').filter_map(|id| id.parse().ok());
     let ids: Vec<i64> = ids.take(PER_PAGE as usize).collect();
     let account = user.account;
-    let mut keys = state
+    let mut keys = context
         .db
         .read(move |conn| store::in_order(conn, account, &ids))
         .await?;
@@ -50,7 +49,7 @@ pub async fn first_uses(
     if keys.is_empty() {
         return Ok(HttpResponse::Ok().finish());
     }
-    let emails = emails_of(&state, &user, keys.iter().map(|key| key.id).collect()).await?;
+    let emails = emails_of(&context, &user, keys.iter().map(|key| key.id).collect()).await?;
     let used: Vec<&Key> = keys.iter().filter(|key| key.last_use.is_some()).collect();
     let said = match &used[..] {
         [] => None,

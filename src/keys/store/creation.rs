@@ -2,18 +2,20 @@
 
 use diesel::prelude::*;
 
-use super::life::{describe, lock, record};
-use super::{ACTIVE, Found, Key, find, nonces, scoped};
+use super::lock::lock;
+use super::row::{describe, record, restrict};
+use super::{Found, Key, find, nonces};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
 use crate::clock;
-use crate::db::{self, Connection, is_foreign_key_violation};
+use crate::db::{self, Connection};
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
 use crate::keys::rule::Rule;
-use crate::keys::scope::{NewScope, Scope, ScopedDomain};
+use crate::keys::scope::{NewScope, Scope};
 use crate::keys::secret::PlainKey;
-use crate::schema::{api_key_domains, api_keys, form_nonces, sending_domains};
+use crate::keys::standing::ACTIVE;
+use crate::schema::{api_keys, form_nonces};
 
 /// What a new key is to be, checked.
 #[derive(Debug, Clone)]
@@ -165,7 +167,10 @@ pub(super) fn insert(
         .get_result(conn)?;
     let scope = match &new.scope {
         NewScope::AllDomains => Scope::AllDomains,
-        NewScope::Domains(ids) => Scope::Domains(restrict(conn, account, id, ids)?),
+        NewScope::Domains(ids) => {
+            let domains = restrict(conn, account, id, ids)?;
+            Scope::Domains(domains.ok_or(CreateError::UnknownDomain)?)
+        }
     };
     Ok(Key {
         id,
@@ -186,37 +191,4 @@ pub(super) fn insert(
         predecessor: None,
         successor: None,
     })
-}
-
-/// Restricts a key to domains of its own account.
-pub(super) fn restrict(
-    conn: &mut Connection,
-    account: AccountId,
-    key_id: i64,
-    domain_ids: &[i64],
-) -> Result<Vec<ScopedDomain>, CreateError> {
-    let mut domains = Vec::new();
-    for &domain_id in domain_ids {
-        let (name, status): (String, String) = sending_domains::table
-            .filter(sending_domains::account_id.eq(account.0))
-            .filter(sending_domains::id.eq(domain_id))
-            .select((sending_domains::name, sending_domains::status))
-            .first(conn)
-            .optional()?
-            .ok_or(CreateError::UnknownDomain)?;
-        diesel::insert_into(api_key_domains::table)
-            .values((
-                api_key_domains::api_key_id.eq(key_id),
-                api_key_domains::domain_id.eq(domain_id),
-            ))
-            .execute(conn)
-            .map_err(|error| match is_foreign_key_violation(&error) {
-                // Deleted since the line above.
-                true => CreateError::UnknownDomain,
-                false => error.into(),
-            })?;
-        domains.push(scoped(domain_id, name, &status));
-    }
-    domains.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(domains)
 }

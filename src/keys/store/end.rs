@@ -3,13 +3,12 @@
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
-use super::life::{lock, record, row, unrestrict};
+use super::lock::{end, lock};
 use super::{EndedHow, Found, Key};
-use crate::accounts::event::{Action, Actor};
+use crate::accounts::event::Actor;
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
 use crate::db::{self, Connection};
 use crate::keys::name::KeyName;
-use crate::keys::scope::Scope;
 use crate::schema::api_keys;
 
 /// Uses are written a little after they happened.
@@ -148,45 +147,4 @@ pub fn forget_ended_of_any_account(conn: &mut Connection, most: i64) -> db::Resu
             .set(api_keys::ended_hash.eq(None::<Vec<u8>>))
             .execute(conn)?,
     )
-}
-
-/// Ends a key: its hash can never be presented again, its row stays for the history with its
-/// domains as text.
-pub(super) fn end(
-    conn: &mut Connection,
-    account: AccountId,
-    key: &Key,
-    how: EndedHow,
-    at: NaiveDateTime,
-    actor: &Actor,
-) -> db::Result<()> {
-    let domain_names = match &key.scope {
-        Scope::AllDomains => None,
-        Scope::Domains(_) => Some(key.scope.to_string()),
-    };
-    let ended = diesel::update(row(account, key.id))
-        .set((
-            api_keys::ended_hash.eq(api_keys::hash),
-            api_keys::hash.eq(None::<Vec<u8>>),
-            api_keys::ended_at.eq(at),
-            api_keys::ended_how.eq(how.as_str()),
-            api_keys::ended_by.eq(&actor.name),
-            api_keys::ended_domain_names.eq(domain_names),
-        ))
-        .execute(conn)?;
-    if ended == 0 {
-        return Ok(());
-    }
-    unrestrict(conn, key.id)?;
-    accounts_store::uncount_key(conn, account)?;
-    let action = match how {
-        EndedHow::Deleted => Action::KeyDeleted,
-        EndedHow::Expired => Action::KeyExpired,
-        EndedHow::Stopped => Action::KeyStopped,
-    };
-    let detail = match &key.successor {
-        Some(successor) => format!("replaced by {}", successor.truncated),
-        None => String::new(),
-    };
-    Ok(record(conn, account, actor, action, key, &detail)?)
 }

@@ -1,21 +1,22 @@
-//! The life of a key: changed, paused, resumed, and what its beginning and its end share. Each
-//! change is recorded in the transaction that makes it, and takes effect with its commit.
+//! The life of a key: changed, paused, resumed. Each change is recorded in the transaction that makes
+//! it, and takes effect with its commit.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::creation::{CreateError, restrict};
-use super::end::end;
-use super::{ACTIVE, Found, Key, PAUSED, find, find_all};
-use crate::accounts::event::{Action, Actor, NewEvent};
-use crate::accounts::store::{AccountId, events};
+use super::lock::{change_live, lock};
+use super::row::{record, restrict, row, unrestrict};
+use super::{Found, Key, find};
+use crate::accounts::event::{Action, Actor};
+use crate::accounts::store::AccountId;
 use crate::clock;
 use crate::db::{self, Connection};
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
 use crate::keys::rule::Rule;
 use crate::keys::scope::NewScope;
-use crate::schema::{api_key_domains, api_keys};
+use crate::keys::standing::{ACTIVE, PAUSED};
+use crate::schema::api_keys;
 
 /// What a key is to be from now on.
 #[derive(Debug, Clone)]
@@ -82,10 +83,7 @@ pub fn edit(
         .execute(conn)?;
     unrestrict(conn, id)?;
     if let NewScope::Domains(ids) = &edit.scope {
-        restrict(conn, account, id, ids).map_err(|error| match error {
-            CreateError::Db(error) => EditError::Db(error),
-            _ => EditError::UnknownDomain,
-        })?;
+        restrict(conn, account, id, ids)?.ok_or(EditError::UnknownDomain)?;
     }
     // An expiry that was a moment ahead may be over.
     let (Found::Live(after) | Found::Ended(after)) = find(conn, account, id)? else {
@@ -140,92 +138,6 @@ pub fn resume(
             .execute(conn)?;
         Ok(record(conn, account, actor, Action::KeyResumed, key, "")?)
     })
-}
-
-/// Changes a key that has not ended. Returns what there is now.
-pub(super) fn change_live(
-    conn: &mut Connection,
-    account: AccountId,
-    id: i64,
-    change: impl FnOnce(&mut Connection, &Key) -> db::Result<()>,
-) -> db::Result<Found> {
-    let found = lock(conn, account, id)?;
-    let Found::Live(key) = &found else {
-        return Ok(found);
-    };
-    change(conn, key)?;
-    find(conn, account, id)
-}
-
-/// A key, which nobody else changes until the transaction ends. If its time is over, that is
-/// written down first.
-pub(super) fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
-    // Changes nothing, but others wait for it.
-    diesel::update(row(account, id))
-        .set(api_keys::account_id.eq(account.0))
-        .execute(conn)?;
-    let now = db::now(conn)?;
-    let mut key = find_all(conn, account, &[id])?.pop();
-    if let Some(key) = &mut key
-        && key.end.is_none()
-        && let Some(over) = key.end_by(now)
-    {
-        let server = Actor::server();
-        // It is refused in any case; what is written down cannot be undone when the clock was wrong.
-        if db::trusted_now(conn)?.is_some() {
-            end(conn, account, key, over.how, over.at, &server)?;
-        }
-        key.end = Some(over);
-    }
-    Ok(Found::of(key, now))
-}
-
-/// The row of a key that has not ended.
-#[diesel::dsl::auto_type]
-pub(super) fn row(account: AccountId, id: i64) -> _ {
-    let account_id: i64 = account.0;
-    api_keys::table
-        .filter(api_keys::account_id.eq(account_id))
-        .filter(api_keys::id.eq(id))
-        .filter(api_keys::ended_at.is_null())
-}
-
-pub(super) fn unrestrict(conn: &mut Connection, key_id: i64) -> QueryResult<()> {
-    diesel::delete(api_key_domains::table.filter(api_key_domains::api_key_id.eq(key_id)))
-        .execute(conn)?;
-    Ok(())
-}
-
-pub(super) fn record(
-    conn: &mut Connection,
-    account: AccountId,
-    actor: &Actor,
-    action: Action,
-    key: &Key,
-    detail: &str,
-) -> QueryResult<()> {
-    let event = NewEvent {
-        action,
-        subject_id: Some(key.id),
-        subject: &format!("{} ({})", key.name, key.truncated),
-        detail,
-    };
-    events::record(conn, account, actor, event)
-}
-
-/// What a key is, for the record of its creation.
-pub(super) fn describe(key: &Key) -> String {
-    let mut parts = vec![format!("scope: {}", key.scope)];
-    if let Some(at) = &key.expires_at {
-        parts.push(format!("expires {}", clock::rfc3339(at)));
-    }
-    if !key.rule.senders.is_any() {
-        parts.push(format!("senders: {}", key.rule.senders));
-    }
-    if !key.rule.recipients.is_any() {
-        parts.push(format!("recipients: {}", key.rule.recipients));
-    }
-    parts.join("; ")
 }
 
 /// What is another than it was; nothing if all is the same.

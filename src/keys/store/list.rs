@@ -5,15 +5,16 @@ use std::collections::{HashMap, HashSet};
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::{ACTIVE, Key, SHOWN_AFTER_END, Status, find_all, scoped};
+use super::{Key, SHOWN_AFTER_END, Status, find_all, scoped};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
 use crate::keys::advice::{Advice, OLD};
 use crate::keys::scope::ScopedDomain;
 use crate::keys::secret::Truncated;
+use crate::keys::standing::ACTIVE;
 use crate::keys::view::{Column, DomainFilter, StatusFilter, View, Which};
-use crate::schema::{api_key_domains, api_key_uses, api_keys, emails, sending_domains};
+use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
 /// All keys of a kind, the latest first, in as many queries however many there are.
 pub fn list(
@@ -50,43 +51,6 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
         .filter(api_keys::ended_at.gt(clock::now() - SHOWN_AFTER_END))
         .count()
         .get_result(conn)?)
-}
-
-/// How the reply of an email begins that waits because the relay refuses this server. It stands here
-/// because keys must not use the delivery, which writes it.
-pub const RELAY_REFUSES: &str = "The relay refuses this server: ";
-
-/// How many of an account's newest deferred emails are looked at for such a reply.
-const LOOKED_AT: i64 = 100;
-
-/// What the relay says to this server, if it refuses the account's emails. Its words may name
-/// recipients, so they come from the account's own emails alone.
-pub fn refusal_by_relay(conn: &mut Connection, account: AccountId) -> db::Result<Option<String>> {
-    let replies: Vec<Option<String>> = emails::table
-        .filter(emails::account_id.eq(account.0))
-        .filter(emails::status.eq("deferred"))
-        .order((emails::created_at.desc(), emails::id.desc()))
-        .limit(LOOKED_AT)
-        .select(emails::reply)
-        .load(conn)?;
-    let refused = |reply: &String| reply.starts_with(RELAY_REFUSES);
-    Ok(replies.into_iter().flatten().find(refused))
-}
-
-/// How many emails are still to be delivered, counted up to a number. Read here, since keys know
-/// nothing of emails but this.
-pub fn count_waiting_emails(
-    conn: &mut Connection,
-    account: AccountId,
-    most: i64,
-) -> db::Result<usize> {
-    let ids: Vec<i64> = emails::table
-        .filter(emails::account_id.eq(account.0))
-        .filter(emails::status.eq_any(["held", "deferred"]))
-        .limit(most)
-        .select(emails::id)
-        .load(conn)?;
-    Ok(ids.len())
 }
 
 /// The keys with these ids, in their order.

@@ -1,15 +1,13 @@
 //! API keys in the database. Only hashes of keys come here.
 
-mod calls;
 mod creation;
 mod end;
 mod life;
 mod list;
+mod lock;
 mod nonces;
 mod rotation;
-mod uses;
-mod verification;
-mod volume;
+mod row;
 
 use std::collections::HashMap;
 
@@ -19,6 +17,7 @@ use diesel::prelude::*;
 use super::rule::{Allowed, Rule};
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
+use super::standing::ACTIVE;
 pub use super::standing::{End, EndedHow, Paused, Standing, Status};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
@@ -26,31 +25,15 @@ use crate::db::{self, Connection};
 use crate::domains::store::DomainStatus;
 use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
-pub use calls::{
-    count_calls_of_any_account, count_refused_of_any_account, forget_calls_of_any_account, history,
-};
 pub use creation::{CreateError, NewKey, create, create_once};
 pub use end::{
     delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
     forget_ended_of_any_account, has_expired,
 };
 pub use life::{Edit, EditError, changes, edit, pause, resume};
-pub use list::{
-    RELAY_REFUSES, count_ended, count_waiting_emails, in_order, list, refusal_by_relay, search,
-};
+pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
-pub use uses::{pull_back_uses_of_any_account, record_uses_of_any_account};
-pub use verification::{LiveKey, find_live_by_hashes_of_any_account};
-pub use volume::{
-    HourOfEmails, count_emails_of_domains, count_emails_of_keys, countable_from_of_any_account,
-    find_hour_of_any_account, is_counted_ahead_of_any_account, recount_of_any_account,
-    volume_of_account, volume_of_key, write_hour_of_any_account,
-};
-
-/// How the status column spells a key that is not paused, and one that is.
-const ACTIVE: &str = "active";
-const PAUSED: &str = "paused";
 
 /// How many keys are found by the truncated forms in one text.
 const MOST_ALIKE: usize = 200;
@@ -139,7 +122,7 @@ impl NextEnd {
 }
 
 impl Key {
-    /// By the clock of this node. What callers are told is decided by [`find_live_by_hashes_of_any_account`].
+    /// By the clock of this node. What callers are told is decided by `verification::store`.
     pub fn standing(&self, account: &AccountStatus) -> Standing {
         if let Some(end) = self.end_by(clock::now()) {
             return Standing::Ended(end);
@@ -254,7 +237,7 @@ struct KeyRow {
 /// The hash of a key, or that of one that has ended.
 type HashesRow = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 type UseRow = (Option<NaiveDateTime>, Option<String>, Option<String>);
-type DomainRow = (Option<i64>, Option<String>, Option<String>);
+pub(in crate::keys) type DomainRow = (Option<i64>, Option<String>, Option<String>);
 
 #[diesel::dsl::auto_type]
 fn key_columns() -> _ {
@@ -295,7 +278,7 @@ fn use_columns() -> _ {
 /// Keys, a row for each of their domains. (SQLite would put a nested join together as a whole, for
 /// every lookup of one key.)
 #[diesel::dsl::auto_type]
-fn keys_with_domains() -> _ {
+pub(in crate::keys) fn keys_with_domains() -> _ {
     api_keys::table
         .left_join(api_key_domains::table)
         .left_join(sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)))
@@ -303,7 +286,7 @@ fn keys_with_domains() -> _ {
 
 /// Of the domain beside a key, if there is one.
 #[diesel::dsl::auto_type]
-fn domain_columns() -> _ {
+pub(in crate::keys) fn domain_columns() -> _ {
     (
         sending_domains::id.nullable(),
         sending_domains::name.nullable(),
@@ -457,7 +440,7 @@ impl Key {
     }
 }
 
-fn scoped_domain(row: DomainRow) -> Option<ScopedDomain> {
+pub(in crate::keys) fn scoped_domain(row: DomainRow) -> Option<ScopedDomain> {
     let (Some(id), Some(name), Some(status)) = row else {
         return None;
     };

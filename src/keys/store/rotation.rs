@@ -4,8 +4,8 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::creation::{CreateError, NewKey, count_key, insert};
-use super::end::end;
-use super::life::{change_live, describe, lock, record, row};
+use super::lock::{change_live, end, lock};
+use super::row::{describe, record, row};
 use super::{EndedHow, Found, Key, find};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::AccountId;

@@ -5,11 +5,11 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use tosend_dashboard::accounts::password::Hasher;
-use tosend_dashboard::app::{Server, State};
 use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::domains::check::Checker;
 use tosend_dashboard::secret::ServerSecret;
+use tosend_dashboard::server::{Components, Server};
 
 use super::{Database, Dns, Program, Visitor, logs};
 
@@ -40,14 +40,14 @@ impl App {
     }
 
     /// A server of which something is not as in the product.
-    pub fn altered(database: Database, alter: impl FnOnce(&mut State)) -> Self {
+    pub fn altered(database: Database, alter: impl FnOnce(&mut Components)) -> Self {
         Self::build(database, |_| {}, alter)
     }
 
     fn build(
         database: Database,
         change: impl FnOnce(&mut Settings),
-        alter: impl FnOnce(&mut State),
+        alter: impl FnOnce(&mut Components),
     ) -> Self {
         logs::watch();
         let mut settings = Settings {
@@ -75,15 +75,16 @@ impl App {
         let secret = ServerSecret::read_or_make(&config.secret_file).unwrap();
         let listener = TcpListener::bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
-        let mut state = State::new(config, db, secret);
-        alter(&mut state);
-        let hasher = state.hasher.clone();
-        let checker = state.checker.clone();
-        let setup_code = state.setup_code.expose().to_owned();
+        let mut components = Components::new(config, db, secret);
+        alter(&mut components);
+        let hasher = components.guard.hasher.clone();
+        let checker = Checker::clone(&components.checker);
+        let setup_code = components.setup_code.expose().to_owned();
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server = Server::build(listener, state, Some(2)).expect("the server starts");
+                let server =
+                    Server::build(listener, components, Some(2)).expect("the server starts");
                 send.send(server.handle()).unwrap();
                 server.serve().await.expect("the server ends well");
             });

@@ -140,7 +140,7 @@ mod tests {
     use chrono::NaiveDateTime;
 
     use super::*;
-    use crate::keys::outcome::Outcome;
+    use crate::keys::usage::outcome::Outcome;
 
     #[derive(Template)]
     #[template(source = r#"{% include "keys/_usage.html" %}"#, ext = "html")]

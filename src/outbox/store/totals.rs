@@ -1,5 +1,4 @@
-//! How many emails were accepted with keys. They are emails' rows, read here since keys know nothing
-//! of emails but this.
+//! How many emails were accepted with keys. Delivery, the API and the pages of keys ask here.
 //!
 //! Hours that are over are counted once, in `email_counts`, and those before the frontier all are; what
 //! came since is counted where it is. The frontier is read first: the counts before it never change,
@@ -17,7 +16,7 @@ use diesel::sql_types::BigInt;
 use crate::accounts::store::AccountId;
 use crate::clock;
 use crate::db::{self, Connection, is_unique_violation};
-use crate::keys::volume::Volume;
+use crate::outbox::volume::Volume;
 use crate::schema::{email_counts, email_counts_frontier, emails};
 
 /// For how long an hour that is over may still get emails: an email has its `created_at` before it

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::secret::{KeyHash, PlainKey};
 use super::store::{self, LiveKey};
 use crate::db::{self, Connection, Db};
+use crate::keys::secret::{KeyHash, PlainKey};
 
 /// Threads that ask, each on a connection of its own: while one waits, another one sends.
 const ASKERS: usize = 2;

@@ -7,13 +7,13 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::upsert::excluded;
 
-use super::{ACTIVE, EndedHow};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
-use crate::keys::history::History;
-use crate::keys::outcome::Outcome;
-use crate::keys::usage::{Calls, Refused};
+use crate::keys::standing::{ACTIVE, EndedHow};
+use crate::keys::usage::history::History;
+use crate::keys::usage::outcome::Outcome;
+use crate::keys::usage::tally::{Calls, Refused};
 use crate::schema::{accounts, api_key_calls, api_keys};
 
 const KEPT: TimeDelta = TimeDelta::days(90);

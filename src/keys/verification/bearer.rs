@@ -12,13 +12,13 @@ use actix_web::{FromRequest, HttpRequest, ResponseError};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::outcome::Outcome;
-use super::secret::PlainKey;
 use super::store::LiveKey;
-use super::verify::Unavailable;
-use crate::app::State;
-use crate::http::body::Place;
-use crate::http::{ApiError, client_address, json, user_agent};
+use super::verifier::{Unavailable, Verifier};
+use crate::http::body::{Place, Room};
+use crate::http::{ApiError, Context, client_address, json, part, user_agent};
+use crate::keys::secret::PlainKey;
+use crate::keys::usage::Usage;
+use crate::keys::usage::outcome::Outcome;
 
 /// A working key from the header.
 pub struct Bearer(pub LiveKey, pub Call);
@@ -61,12 +61,11 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let state = State::of(&self.request);
-        let address = client_address(&self.request, &state.config.trusted_proxies);
+        let proxies = &Context::of(&self.request).config.trusted_proxies;
+        let address = client_address(&self.request, proxies);
         let user_agent = user_agent(&self.request);
-        state
-            .usage
-            .record(self.key_id, address, user_agent, self.outcome);
+        let usage: &Usage = part(&self.request);
+        usage.record(self.key_id, address, user_agent, self.outcome);
     }
 }
 
@@ -188,18 +187,17 @@ impl FromRequest for BearerWithBody {
         let request = request.clone();
         let mut payload = payload.take();
         Box::pin(async move {
-            let state = State::of(&request);
+            let (verifier, room): (&Verifier, &Room) = (part(&request), part(&request));
             let in_header = from_header(request.headers())?;
             // For a place alone. What counts is the verdict when the body is there: the key may be
             // revoked meanwhile.
             let account = async || {
                 // Without one in the header it may still come, in the body.
-                let key = state.verifier.verify(in_header.as_ref()?).await;
+                let key = verifier.verify(in_header.as_ref()?).await;
                 key.ok().flatten().map(|key| key.account.0)
             };
-            let from = client_address(&request, &state.config.trusted_proxies);
-            let (bytes, place) = state
-                .room
+            let from = client_address(&request, &Context::of(&request).config.trusted_proxies);
+            let (bytes, place) = room
                 .read(&request, &mut payload, from, account)
                 .await
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
@@ -219,9 +217,8 @@ async fn authenticate(
     request: HttpRequest,
     presented: Option<Vec<u8>>,
 ) -> Result<(LiveKey, Call), ApiError> {
-    let state = State::of(&request);
-    let presented = presented.ok_or_else(ApiError::missing_key)?;
-    match state.verifier.verify(&presented).await? {
+    let presented = presented.ok_or_else(missing_key)?;
+    match part::<Verifier>(&request).verify(&presented).await? {
         Some(key) => {
             let call = Call {
                 key_id: key.id,
@@ -232,11 +229,32 @@ async fn authenticate(
         }
         None => {
             if let Some(key) = PlainKey::parse(&presented) {
-                state.usage.record_refusal(key.hash());
+                part::<Usage>(&request).record_refusal(key.hash());
             }
-            Err(ApiError::invalid_key())
+            Err(invalid_key())
         }
     }
+}
+
+fn missing_key() -> ApiError {
+    ApiError::field(
+        StatusCode::UNAUTHORIZED,
+        "API Key is missing",
+        "api_key",
+        "required",
+        "API key is required.",
+    )
+}
+
+/// One answer for every key that does not work, so that a stranger learns nothing.
+fn invalid_key() -> ApiError {
+    ApiError::field(
+        StatusCode::FORBIDDEN,
+        "Invalid API Key",
+        "api_key",
+        "invalid",
+        "The provided API key is invalid.",
+    )
 }
 
 /// As for whatever cannot be answered: never as for a key that does not work, which makes

@@ -13,11 +13,12 @@ use std::time::Duration;
 use chrono::{DurationRound, NaiveDateTime, TimeDelta};
 
 use super::outcome::Outcome;
-use super::secret::KeyHash;
 use super::store;
+use super::tally::{Calls, Refused, Use};
 use crate::clock;
 use crate::db::{self, Db};
 use crate::http::keep_user_agent;
+use crate::keys::secret::KeyHash;
 
 const TICK: Duration = Duration::from_secs(1);
 /// With this many keys in use, their uses are written at every tick; with more, at every tenth, so
@@ -36,31 +37,6 @@ const MOST_REFUSED: usize = 10_000;
 const CHUNK: usize = 5_000;
 /// As many refused keys take as long.
 const CHUNK_OF_REFUSED: usize = 1_000;
-
-/// The latest use of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Use {
-    pub at: NaiveDateTime,
-    pub address: IpAddr,
-    /// As the client calls itself, cut to 200 bytes; empty if it does not.
-    pub user_agent: String,
-}
-
-/// Calls that are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Calls {
-    pub key_id: i64,
-    /// When it began, in UTC.
-    pub hour: NaiveDateTime,
-    pub outcome: Outcome,
-}
-
-/// Calls with a key that did not work. Which one it was, and why, is looked up when they are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Refused {
-    pub hash: KeyHash,
-    pub hour: NaiveDateTime,
-}
 
 /// What is not written yet.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 
 use crate::db::{self, Connection};
-use crate::keys::usage::Use;
+use crate::keys::usage::tally::Use;
 use crate::schema::api_key_uses;
 
 #[derive(Insertable)]

@@ -1,16 +1,16 @@
 //! `GET /v2/verify`: for gateways that ask whether a request may pass.
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::bearer::Bearer;
-use super::scope::Scope;
 use super::store::LiveKey;
-use crate::app::State;
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
-use crate::http::ApiError;
+use crate::http::{ApiError, Context};
+use crate::keys::scope::Scope;
 
 const ACCOUNT: HeaderName = HeaderName::from_static("x-tosend-account");
 const KEY: HeaderName = HeaderName::from_static("x-tosend-key");
@@ -44,11 +44,11 @@ struct KeyJson<'a> {
 
 /// `GET /v2/verify`, also `?domain=`: who calls, in headers and in the body.
 pub async fn verify(
-    state: web::Data<State>,
+    context: web::Data<Context>,
     Bearer(key, call): Bearer,
     question: Result<web::Query<Question>, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
-    call.end(answer(&state, &key, question).await)
+    call.end(answer(&context, &key, question).await)
 }
 
 /// As Envoy asks: below `/v2/verify`, with the path, query and method of the request that it holds.
@@ -57,22 +57,34 @@ pub async fn verify_for_envoy(Bearer(key, call): Bearer) -> Result<HttpResponse,
 }
 
 async fn answer(
-    state: &State,
+    context: &Context,
     key: &LiveKey,
     question: Result<web::Query<Question>, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
     // Complained about after the key only.
     let question = question.map_err(|_| ApiError::bad_request("Name one domain only."))?;
     if let Some(domain) = &question.domain
-        && !may_send_from(state, key, domain).await?
+        && !may_send_from(context, key, domain).await?
     {
-        return Err(ApiError::domain_not_allowed());
+        return Err(domain_not_allowed());
     }
     Ok(verdict(key))
 }
 
+/// Whatever the reason.
+fn domain_not_allowed() -> ApiError {
+    let sentence = "The domain is not allowed for this API key.";
+    ApiError::field(
+        StatusCode::FORBIDDEN,
+        sentence,
+        "domain",
+        "domain_not_allowed",
+        sentence,
+    )
+}
+
 /// Whether the domain is the account's, verified, and within the scope.
-async fn may_send_from(state: &State, key: &LiveKey, domain: &str) -> Result<bool, ApiError> {
+async fn may_send_from(context: &Context, key: &LiveKey, domain: &str) -> Result<bool, ApiError> {
     let Ok(name) = DomainName::parse(domain) else {
         return Ok(false);
     };
@@ -81,7 +93,7 @@ async fn may_send_from(state: &State, key: &LiveKey, domain: &str) -> Result<boo
         return Ok(domains.any(|d| d.name == name.as_ref() && d.is_verified));
     }
     let account = key.account;
-    let found = state
+    let found = context
         .db
         .read(move |conn| domains_store::find_by_name(conn, account, &name))
         .await?;

@@ -7,13 +7,14 @@ use diesel::Connection as _;
 use diesel::dsl;
 use diesel::prelude::*;
 
-use super::{ACTIVE, DomainRow, domain_columns, keys_with_domains, scoped_domain};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection, timezone};
 use crate::keys::rule::{Allowed, Rule};
 use crate::keys::scope::{Scope, ScopedDomain};
 use crate::keys::secret::{KeyHash, Truncated};
+use crate::keys::standing::ACTIVE;
+use crate::keys::store::{DomainRow, domain_columns, keys_with_domains, scoped_domain};
 use crate::schema::{accounts, api_keys};
 
 /// A key that works right now, with all that a verdict needs.

@@ -2,7 +2,6 @@
 
 use std::net::TcpListener;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -11,16 +10,13 @@ use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
 use actix_web::rt::signal::unix::{SignalKind, signal};
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_web::web::{Data, ServiceConfig};
+use actix_web::{App, HttpServer};
 use rustix::net::sockopt::set_tcp_user_timeout;
-use tokio::sync::Notify;
 
 use crate::accounts::downloads::Downloads;
-use crate::accounts::failures::Failures;
-use crate::accounts::known_device::KnownDevices;
-use crate::accounts::password::Hasher;
 use crate::accounts::setup_code::SetupCode;
-use crate::accounts::throttle::{PerAddress, PerDevice};
+use crate::accounts::sign_in::SignInGuard;
 use crate::background::{BackgroundThread, Parts};
 use crate::config::Config;
 use crate::db::Db;
@@ -28,11 +24,12 @@ use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
 use crate::http::body::Room;
 use crate::http::refusals::Refusals;
-use crate::http::{head, headers, keep_alive, log};
+use crate::http::{Context, head, headers, keep_alive, log};
 use crate::keys::usage::Usage;
-use crate::keys::verify::Verifier;
+use crate::keys::verification::Verifier;
 use crate::mail::worker;
 use crate::open_files::{self, Connections};
+use crate::outbox::Arrivals;
 use crate::routes;
 use crate::secret::ServerSecret;
 use crate::upkeep;
@@ -55,63 +52,60 @@ const DRAIN_SECONDS: u64 = 8;
 /// How long the end may wait for what is still to be written then.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// What every handler may need.
-pub struct State {
-    pub config: Config,
-    pub db: Db,
-    pub verifier: Verifier,
-    pub usage: Usage,
-    pub room: Room,
-    /// Told when there is an email to deliver.
-    pub accepted: Arc<Notify>,
-    pub hasher: Hasher,
-    pub sign_in_limit: PerAddress,
-    pub device_limit: PerDevice,
-    pub devices: KnownDevices,
-    pub failures: Failures,
-    pub downloads: Downloads,
-    pub refusals: Refusals,
-    pub checker: Checker,
-    pub check_limit: CheckLimit,
-    pub setup_code: SetupCode,
-    pub secret: ServerSecret,
-    pub parts: Parts,
-    /// How the operator called this program: the word to begin a command with.
-    pub program: String,
+/// The parts of a server. They are made and registered here, and nowhere are they together again: a
+/// handler names those that it works with, as `Data` of each.
+#[derive(Clone)]
+pub struct Components {
+    pub context: Data<Context>,
+    pub verifier: Data<Verifier>,
+    pub usage: Data<Usage>,
+    pub room: Data<Room>,
+    pub arrivals: Data<Arrivals>,
+    pub guard: Data<SignInGuard>,
+    pub setup_code: Data<SetupCode>,
+    pub downloads: Data<Downloads>,
+    pub refusals: Data<Refusals>,
+    pub checker: Data<Checker>,
+    pub check_limit: Data<CheckLimit>,
+    pub parts: Data<Parts>,
+    secret: ServerSecret,
 }
 
-impl State {
+impl Components {
     pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
+        let refusals = Data::new(Refusals::default());
+        let dns = Dns::new(&config.dns_servers);
         Self {
-            verifier: Verifier::start(&db),
-            usage: Usage::default(),
-            checker: Checker::new(&db, Dns::new(&config.dns_servers), &secret),
-            check_limit: CheckLimit::new(),
-            room: Room::default(),
-            accepted: Arc::default(),
-            db,
-            config,
-            hasher: Hasher::new(),
-            sign_in_limit: PerAddress::new(),
-            device_limit: PerDevice::new(),
-            devices: KnownDevices::new(&secret),
-            failures: Failures::default(),
-            downloads: Downloads::default(),
-            refusals: Refusals::default(),
-            setup_code: SetupCode::derive(secret.as_ref()),
+            verifier: Data::new(Verifier::start(&db)),
+            usage: Data::default(),
+            room: Data::default(),
+            arrivals: Data::default(),
+            guard: Data::new(SignInGuard::new(&secret, refusals.clone().into_inner())),
+            setup_code: Data::new(SetupCode::derive(secret.as_ref())),
+            downloads: Data::default(),
+            refusals,
+            checker: Data::new(Checker::new(&db, dns, &secret)),
+            check_limit: Data::default(),
+            parts: Data::default(),
+            context: Data::new(Context { config, db }),
             secret,
-            parts: Parts::default(),
-            program: std::env::args()
-                .next()
-                .unwrap_or_else(|| "tosend-dashboard".to_owned()),
         }
     }
 
-    /// The state of the server that took a request.
-    pub fn of(request: &HttpRequest) -> &Self {
-        request
-            .app_data::<web::Data<Self>>()
-            .expect("every app has a state")
+    fn register(&self, app: &mut ServiceConfig) {
+        app.app_data(self.context.clone())
+            .app_data(self.verifier.clone())
+            .app_data(self.usage.clone())
+            .app_data(self.room.clone())
+            .app_data(self.arrivals.clone())
+            .app_data(self.guard.clone())
+            .app_data(self.setup_code.clone())
+            .app_data(self.downloads.clone())
+            .app_data(self.refusals.clone())
+            .app_data(self.checker.clone())
+            .app_data(self.check_limit.clone())
+            .app_data(self.parts.clone());
+        routes::configure(&self.context, &self.secret)(app);
     }
 }
 
@@ -119,9 +113,13 @@ impl State {
 ///
 /// # Errors
 /// If the listener cannot be used.
-pub fn run(listener: TcpListener, state: State, greet: impl FnOnce()) -> std::io::Result<()> {
+pub fn run(
+    listener: TcpListener,
+    components: Components,
+    greet: impl FnOnce(),
+) -> std::io::Result<()> {
     actix_web::rt::System::new().block_on(async {
-        let server = Server::build(listener, state, None)?;
+        let server = Server::build(listener, components, None)?;
         greet();
         server.serve().await
     })
@@ -130,7 +128,7 @@ pub fn run(listener: TcpListener, state: State, greet: impl FnOnce()) -> std::io
 /// A server that listens already.
 pub struct Server {
     http: actix_web::dev::Server,
-    state: web::Data<State>,
+    components: Components,
 }
 
 impl Server {
@@ -140,21 +138,19 @@ impl Server {
     /// If the listener cannot be used.
     pub fn build(
         listener: TcpListener,
-        state: State,
+        components: Components,
         workers: Option<usize>,
     ) -> std::io::Result<Self> {
-        let state = web::Data::new(state);
-        let of_app = state.clone();
+        let of_app = components.clone();
         let cores = available_parallelism().map_or(1, usize::from);
         let workers = workers.unwrap_or(cores.min(MOST_WORKERS));
         let each = open_files::connections_per_worker(workers);
-        let connections = web::Data::new(Connections::at_most(each * workers));
+        let connections = Data::new(Connections::at_most(each * workers));
         let opened = connections.clone();
         let server = HttpServer::new(move || {
             App::new()
-                .app_data(of_app.clone())
                 .app_data(connections.clone())
-                .configure(routes::configure(&of_app))
+                .configure(|app| of_app.register(app))
                 .wrap(from_fn(headers::secure))
                 .wrap(from_fn(head::as_get))
                 .wrap(from_fn(keep_alive::while_there_is_room))
@@ -172,7 +168,7 @@ impl Server {
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_SECONDS);
         let http = server.listen(listener)?.run();
-        Ok(Self { http, state })
+        Ok(Self { http, components })
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -181,25 +177,24 @@ impl Server {
 
     /// Serves until it is told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
-        let Self { http, state } = self;
-        let start = |part, work: fn(&State, Receiver<()>)| {
-            let of_part = state.clone();
-            BackgroundThread::start(part, &state.parts, move |stop| work(&of_part, stop))
+        let Self { http, components } = self;
+        let start = |part, work: fn(&Components, Receiver<()>)| {
+            let of_part = components.clone();
+            BackgroundThread::start(part, &components.parts, move |stop| work(&of_part, stop))
         };
-        let usage = start("the count of calls", |state, stop| {
-            state.usage.keep_writing(&state.db, &stop);
+        let usage = start("the count of calls", |with, stop| {
+            with.usage.keep_writing(&with.context.db, &stop);
         })?;
-        let upkeep = start("upkeep", |state, stop| {
-            upkeep::run(&state.db, &state.config, &stop);
+        let upkeep = start("upkeep", |with, stop| {
+            upkeep::run(&with.context.db, &with.context.config, &stop);
         })?;
-        let failures = start("the record of failed sign-ins", |state, stop| {
-            let State { db, refusals, .. } = state;
-            state.failures.keep_telling(db, refusals, &stop);
+        let failures = start("the record of failed sign-ins", |with, stop| {
+            with.guard.keep_telling(&with.context.db, &stop);
         })?;
-        let domains = start("the check of domains", |state, stop| {
-            state.checker.keep_checking(&stop);
+        let domains = start("the check of domains", |with, stop| {
+            with.checker.keep_checking(&stop);
         })?;
-        let delivery = match state.config.relay {
+        let delivery = match components.context.config.relay {
             Some(_) => Some(start("delivery", deliver)?),
             None => None,
         };
@@ -229,9 +224,10 @@ impl Server {
     }
 }
 
-fn deliver(state: &State, stop: Receiver<()>) {
-    if let Some(url) = &state.config.relay {
-        worker::run(&state.db, &state.secret, url, &state.accepted, stop);
+fn deliver(with: &Components, stop: Receiver<()>) {
+    let Context { config, db } = &**with.context;
+    if let Some(url) = &config.relay {
+        worker::run(db, &with.secret, url, &with.arrivals, stop);
     }
 }
 

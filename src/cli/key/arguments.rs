@@ -1,0 +1,96 @@
+//! What the commands on keys share: how their arguments are read, and what they refuse.
+
+use crate::cli::outcome::{Failure, failure};
+use crate::clock;
+use crate::domains::name::DomainName;
+use crate::domains::store::Domain;
+use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::scope::NewScope;
+use crate::keys::store::{EditError, EndedHow, Found, Key};
+
+#[derive(Debug, clap::Args)]
+pub struct KeyArgs {
+    /// Email address of a person in the account
+    #[arg(long)]
+    pub account: String,
+    /// The key's number, as "key list" shows it
+    pub id: i64,
+}
+
+/// The key, if something can still be done with it.
+pub fn live(id: i64, found: Found) -> Result<Key, Failure> {
+    match found {
+        Found::Live(key) => Ok(key),
+        Found::Ended(key) => Err(has_ended(&key)),
+        Found::Nothing => Err(no_such_key(id)),
+    }
+}
+
+pub fn no_such_key(id: i64) -> Failure {
+    Failure(format!("the account has no key {id}"))
+}
+
+pub fn has_ended(key: &Key) -> Failure {
+    let end = key.end_by(clock::now());
+    let how = end.map_or("ended", |end| match end.how {
+        EndedHow::Expired => "expired",
+        EndedHow::Deleted => "been deleted",
+        EndedHow::Stopped => "been stopped",
+    });
+    Failure(format!("the key {} has {how} already", key.id))
+}
+
+pub fn edit_refusal(id: i64, why: EditError) -> Failure {
+    match why {
+        EditError::NoSuchKey => no_such_key(id),
+        EditError::Ended(key) => has_ended(&key),
+        EditError::Changed => Failure(format!(
+            "somebody changed the key {id} at the same time: look at it and try again"
+        )),
+        EditError::UnknownDomain => failure(why),
+        EditError::Db(error) => error.into(),
+    }
+}
+
+/// The scope of these domains of an account, or the first that it does not have.
+pub fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewScope, Failure> {
+    let mut ids = Vec::new();
+    for name in names {
+        let found = domains.iter().find(|domain| domain.name == name.as_ref());
+        let domain = found.ok_or_else(|| Failure(format!("the account has no domain {name}")))?;
+        if !ids.contains(&domain.id) {
+            ids.push(domain.id);
+        }
+    }
+    Ok(NewScope::Domains(ids))
+}
+
+pub fn parse_domains(texts: &[String]) -> Result<Vec<DomainName>, Failure> {
+    let names = texts.iter().map(|text| DomainName::typed(text));
+    names.collect::<Result<_, _>>().map_err(failure)
+}
+
+/// What a repeated flag lists. What lists nothing must not come to mean any.
+pub fn parse_allowed(
+    texts: &[String],
+    parse: fn(&str) -> Result<Allowed, InvalidRule>,
+) -> Result<Allowed, String> {
+    match parse(&texts.join("\n")).map_err(|why| why.to_string())? {
+        Allowed::Any => Err("an empty list allows nothing: name an address".to_owned()),
+        allowed => Ok(allowed),
+    }
+}
+
+/// A sender at another domain could never send.
+pub fn refuse_senders_outside(
+    rule: &Rule,
+    scope: &NewScope,
+    domains: &[Domain],
+) -> Result<(), Failure> {
+    match rule.sender_outside(scope, domains) {
+        None => Ok(()),
+        Some(sender) => Err(Failure(format!(
+            "the sender {sender} is not at any of the key's domains"
+        ))),
+    }
+}

@@ -1,0 +1,40 @@
+//! Whether a domain can be sent from.
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainStatus {
+    Pending,
+    Verified,
+    Failed,
+}
+
+impl DomainStatus {
+    /// As the column and the API spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Verified => "verified",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// As a page says it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Verified => "Verified",
+            Self::Failed => "Failed",
+        }
+    }
+
+    pub fn from_column(text: &str) -> Self {
+        match text {
+            "verified" => Self::Verified,
+            "failed" => Self::Failed,
+            _ => Self::Pending,
+        }
+    }
+
+    pub fn is_verified(self) -> bool {
+        self == Self::Verified
+    }
+}

@@ -1,0 +1,9 @@
+//! The use of keys in the database.
+
+mod calls;
+mod uses;
+
+pub use calls::{
+    count_calls_of_any_account, count_refused_of_any_account, forget_calls_of_any_account, history,
+};
+pub use uses::{pull_back_uses_of_any_account, record_uses_of_any_account};
