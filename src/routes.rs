@@ -34,7 +34,7 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(resource("/healthz").get(health::alive))
             .service(resource("/readyz").get(health::ready))
             .service(
-                resource("/static/{version}/{name}")
+                resource("/static/{version}/{name:.*}")
                     .get(assets::serve)
                     // Never of pages: one that shows a key must not be guessed by its length.
                     .wrap(Compress::default())
