@@ -58,7 +58,7 @@ pub enum NotFound {
     )]
     Key,
     #[error(
-        "No key of this account is shown like this, nor was one that ended in the last 90 days."
+        "No key of this account is shown like this, and none that ended in the last 90 days was."
     )]
     Form,
     #[error(transparent)]
@@ -70,7 +70,9 @@ pub enum NotFound {
 pub enum Wrong {
     #[error("Paste a key, or a line that holds one.")]
     Empty,
-    #[error("This is no key of ToSend: a key begins with tsend_. It may be another service's.")]
+    #[error(
+        "This is not a ToSend key: a key begins with tsend_. It may belong to another service."
+    )]
     NoPrefix,
     #[error(
         "This is an admin key (tsend_admin_…), which is for managing an account. Sending needs an API key."
@@ -81,7 +83,7 @@ pub enum Wrong {
     #[error("This key is too long: it has {0} characters instead of 44. Something was added.")]
     TooLong(usize),
     #[error(
-        "This key holds a character that no key has: behind tsend_ there are only a-z, A-Z, 0-9."
+        "This key has a character that no key has: after tsend_ there are only a-z, A-Z and 0-9."
     )]
     Characters,
     #[error(

@@ -63,6 +63,12 @@ pub struct User {
     pub key_count: i64,
 }
 
+impl User {
+    pub fn is_account_paused(&self) -> bool {
+        self.account_status == AccountStatus::Paused
+    }
+}
+
 #[derive(Debug)]
 pub struct Account {
     pub title: String,
