@@ -4,7 +4,7 @@ use actix_session::SessionMiddleware;
 use actix_session::config::{CookieContentSecurity, PersistentSession, TtlExtensionPolicy};
 use actix_web::cookie::time::Duration;
 use actix_web::cookie::{Key, SameSite};
-use actix_web::middleware::{Compress, from_fn};
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
 use crate::accounts::pages::{self as accounts, activity, settings};
@@ -36,8 +36,6 @@ pub fn configure(state: &State) -> impl FnOnce(&mut ServiceConfig) + use<> {
             .service(
                 resource("/static/{version}/{name:.*}")
                     .get(assets::serve)
-                    // Never of pages: one that shows a key must not be guessed by its length.
-                    .wrap(Compress::default())
                     .wrap(from_fn(http::render_errors)),
             )
             .service(

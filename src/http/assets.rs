@@ -5,10 +5,16 @@
 //! so that all of them come from the same release.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::io::Write;
+use std::sync::{LazyLock, OnceLock};
 
-use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{HttpResponse, web};
+use actix_web::http::header::{
+    AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, Encoding, Header, VARY,
+};
+use actix_web::web::{self, Bytes};
+use actix_web::{HttpRequest, HttpResponse};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rust_embed::RustEmbed;
 use sha2::{Digest, Sha256};
 
@@ -23,6 +29,8 @@ struct Address {
     /// Changes when the file does, or another file of its folder.
     version: String,
     url: String,
+    /// The file as gzip, made when it is first asked for.
+    zipped: OnceLock<Bytes>,
 }
 
 static ADDRESSES: LazyLock<BTreeMap<String, Address>> = LazyLock::new(|| {
@@ -50,17 +58,41 @@ pub fn modules() -> impl Iterator<Item = &'static str> {
 }
 
 /// `GET /static/{version}/{name}`
-pub async fn serve(path: web::Path<(String, String)>) -> Result<HttpResponse, Error> {
+///
+/// Files are compressed once, as well as it goes. Pages never are: one that shows a key must not be
+/// guessed by its length.
+pub async fn serve(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Error> {
     let (version, name) = path.into_inner();
-    let file = ADDRESSES
-        .get(&name)
-        .filter(|address| address.version == version)
-        .and_then(|_| Assets::get(&name))
-        .ok_or(Error::NotFound)?;
-    Ok(HttpResponse::Ok()
+    let known = ADDRESSES.get(&name);
+    let address = known.filter(|address| address.version == version);
+    let address = address.ok_or(Error::NotFound)?;
+    let content = Assets::get(&name).ok_or(Error::NotFound)?.data;
+    let mut response = HttpResponse::Ok();
+    response
         .content_type(mime_guess::from_path(&name).first_or_octet_stream())
         .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))
-        .body(file.data))
+        .insert_header((VARY, "Accept-Encoding"));
+    if !takes_gzip(&request) {
+        return Ok(response.body(content));
+    }
+    let zipped = address.zipped.get_or_init(|| zip(&content)).clone();
+    response.insert_header((CONTENT_ENCODING, "gzip"));
+    Ok(response.body(zipped))
+}
+
+fn takes_gzip(request: &HttpRequest) -> bool {
+    let supported = [Encoding::gzip(), Encoding::identity()];
+    AcceptEncoding::parse(request)
+        .is_ok_and(|accepted| accepted.negotiate(supported.iter()) == Some(Encoding::gzip()))
+}
+
+fn zip(content: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let written = encoder.write_all(content).and_then(|()| encoder.finish());
+    written.expect("a vector takes everything").into()
 }
 
 /// By the hash of each file.
@@ -68,7 +100,15 @@ fn addresses(files: &BTreeMap<String, [u8; 32]>) -> BTreeMap<String, Address> {
     let address = |name: &String| {
         let version = version(name, files);
         let url = format!("/static/{version}/{name}");
-        (name.clone(), Address { version, url })
+        let zipped = OnceLock::new();
+        (
+            name.clone(),
+            Address {
+                version,
+                url,
+                zipped,
+            },
+        )
     };
     files.keys().map(address).collect()
 }

@@ -186,3 +186,60 @@ fn keep(key: &Key) -> Button {
         label: "Do not stop this key automatically",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn each_way_to_end_has_its_sentences() {
+        let at = clock::now() + TimeDelta::days(7);
+        let quiet = Some(TimeDelta::hours(24));
+        for (at, is_expiry, goes_on, when_quiet, told) in [
+            (
+                None,
+                false,
+                true,
+                None,
+                "It keeps working until you stop it.",
+            ),
+            (
+                None,
+                false,
+                true,
+                quiet,
+                "It stops once it has not been used for 24 hours.",
+            ),
+            (
+                Some(at),
+                true,
+                true,
+                None,
+                "It keeps working until you stop it. It expires in 7 days, on *.",
+            ),
+            (Some(at), true, false, None, "It expires in 7 days, on *."),
+            (
+                Some(at),
+                false,
+                false,
+                quiet,
+                "It stops in 7 days, on *, or once it has not been used for 24 hours.",
+            ),
+        ] {
+            let next = NextEnd {
+                at,
+                is_expiry,
+                goes_on,
+                when_quiet,
+            };
+            let sentences = next.sentences("stop").into_iter();
+            let texts = sentences.map(|sentence| {
+                let at = if sentence.at.is_some() { " *" } else { "" };
+                format!("{}{at}{}", sentence.before, sentence.after)
+            });
+            assert_eq!(texts.collect::<Vec<_>>().join(" "), told);
+        }
+    }
+}
