@@ -431,7 +431,7 @@ both! {
         assert!(shown.body.contains("curl https://dash.acme.test/v2/emails"));
         let quoted = "o&#39;\\&#39;&#39;brien@acme.test";
         assert!(shown.body.contains(quoted), "{}", shown.body);
-        assert!(shown.body.contains("can send once a domain"));
+        assert!(shown.body.contains("can send as soon as a domain"));
     }
 
     fn without_a_public_url_the_command_goes_where_the_browser_went(app: App) {

@@ -340,7 +340,7 @@ both! {
         let (acme, _) = two_domains(&app, &owner);
         let (id, key) = owner.create_key("Gone", &acme);
         let (kept, _) = owner.create_key("Kept", "");
-        assert!(owner.get("/api-keys?show=ended").body.contains("No key has ended"));
+        assert!(owner.get("/api-keys?show=ended").body.contains("No keys have ended"));
         owner.delete_key(id);
         assert_eq!(owner.get("/api-keys").key_ids(), [kept]);
         let ended = owner.get("/api-keys?show=ended");
