@@ -4,7 +4,7 @@ use actix_session::SessionMiddleware;
 use actix_session::config::{CookieContentSecurity, PersistentSession, TtlExtensionPolicy};
 use actix_web::cookie::time::Duration;
 use actix_web::cookie::{Key, SameSite};
-use actix_web::middleware::{Compress, from_fn};
+use actix_web::middleware::from_fn;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
 use crate::accounts::pages::{self as accounts, activity, settings};
@@ -38,10 +38,8 @@ pub fn configure(
             .service(resource("/healthz").get(health::alive))
             .service(resource("/readyz").get(health::ready))
             .service(
-                resource("/static/{version}/{name}")
+                resource("/static/{version}/{name:.*}")
                     .get(assets::serve)
-                    // Never of pages: one that shows a key must not be guessed by its length.
-                    .wrap(Compress::default())
                     .wrap(from_fn(http::render_errors)),
             )
             .service(

@@ -147,6 +147,14 @@ impl ShowPage {
                 || self.domain.awaits_record)
     }
 
+    /// What the record of a failed domain did.
+    fn failure(&self) -> &'static str {
+        match self.domain.missing_since {
+            Some(_) => "was missing for too long",
+            None => "was not found in time",
+        }
+    }
+
     /// Until the page asks again, in seconds.
     fn pause(&self) -> u32 {
         (3 + self.round).min(60)
@@ -179,9 +187,15 @@ struct Wanted {
     /// Of its parts on the page.
     id: &'static str,
     title: &'static str,
+    /// Whether the domain needs it.
+    need: &'static str,
+    /// What it is for.
+    hint: &'static str,
     name: String,
     value: String,
     state: RecordState,
+    /// What DNS has at its name beside it, or in its place.
+    seen: Option<String>,
 }
 
 impl Wanted {
@@ -191,29 +205,54 @@ impl Wanted {
             Self {
                 id: "dkim",
                 title: "DKIM",
+                need: "required",
+                hint: "It proves that the domain is yours. Receivers check the signatures of your emails with it.",
                 name: record_name(&domain.name),
                 value: record_text(public),
                 state: records.dkim,
+                seen: records.dkim_seen.clone(),
             },
             Self {
                 id: "spf",
                 title: "SPF",
+                need: "recommended",
+                hint: "It says which servers may send for the domain. What belongs there depends on the mail relay that the operator of this server uses: ask for its “include”, and put it before “~all”. The value below is a starting point, which allows the domain’s own mail servers. A domain has only one SPF record: if there is one already, extend it.",
                 name: domain.name.clone(),
                 value: "v=spf1 mx ~all".to_owned(),
                 state: records.spf,
+                seen: None,
             },
             Self {
                 id: "dmarc",
                 title: "DMARC",
+                need: "recommended",
+                hint: "It says what receivers do with emails that neither DKIM nor SPF vouches for. The value below lets them pass. If there is a record already, keep it.",
                 name: format!("_dmarc.{}", domain.name),
                 value: "v=DMARC1; p=none".to_owned(),
                 state: records.dmarc,
+                seen: None,
             },
         ]
     }
 
-    fn is_required(&self) -> bool {
-        self.id == "dkim"
+    fn about_seen(&self) -> &'static str {
+        match self.state.is_found() {
+            true => {
+                "DNS has the record above, and others beside it. Receivers may take another one, with which the signatures of your emails fail. Remove the others:"
+            }
+            false => "DNS has something else there:",
+        }
+    }
+
+    /// Whether the page tells what people do wrong with it.
+    fn tells_mistakes(&self) -> bool {
+        let is_wrong = matches!(self.state, RecordState::Missing | RecordState::Different);
+        self.id == "dkim" && is_wrong
+    }
+
+    /// Whether DNS may have several where there must be one.
+    fn is_one_of_several(&self) -> bool {
+        self.id != "dkim" && self.state == RecordState::Different
     }
 }
 

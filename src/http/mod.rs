@@ -4,6 +4,7 @@ mod address;
 pub mod api_error;
 pub mod assets;
 pub mod body;
+pub mod choice;
 mod context;
 pub mod csrf;
 mod error;

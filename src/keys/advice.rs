@@ -37,6 +37,36 @@ impl Advice {
     }
 }
 
+/// As pages say it.
+impl Advice {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Unused => "Unused for 30 days.",
+            Self::Old => "Older than 90 days.",
+        }
+    }
+
+    /// The words of the link to what is advised.
+    pub fn question(self) -> &'static str {
+        match self {
+            Self::Unused => "Delete it?",
+            Self::Old => "Rotate it?",
+        }
+    }
+
+    pub fn path(self, id: &i64) -> String {
+        match self {
+            Self::Unused => format!("/api-keys/{id}/delete"),
+            Self::Old => format!("/api-keys/{id}/rotate"),
+        }
+    }
+
+    /// Whether the link opens a dialog rather than a page.
+    pub fn asks_in_dialog(self) -> bool {
+        self == Self::Unused
+    }
+}
+
 impl Key {
     /// Whether something used it lately, and would miss it.
     pub fn is_in_use(&self) -> bool {

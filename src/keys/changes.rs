@@ -17,6 +17,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// The word before the sentence.
+    pub fn label(&self) -> &'static str {
+        if self.widens { "More:" } else { "Less:" }
+    }
+
     fn wider(text: String) -> Self {
         Self { widens: true, text }
     }
@@ -53,7 +58,7 @@ fn of_scope(before: &Scope, after: &NewScope, domains: &[Domain]) -> Vec<Change>
             names(ids).join(", ")
         ))],
         (Scope::Domains(_), NewScope::AllDomains) => vec![Change::wider(
-            "It can send from every verified domain of the account, also from those added later."
+            "It can send from every verified domain of the account, including domains added later."
                 .to_owned(),
         )],
         (Scope::Domains(before), NewScope::Domains(ids)) => {

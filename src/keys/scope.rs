@@ -68,6 +68,18 @@ impl Scope {
 const FEW: usize = 2;
 
 impl Scope {
+    pub fn is_all(&self) -> bool {
+        *self == Self::AllDomains
+    }
+
+    /// The domains that it names; none if it is all of them.
+    pub fn domains(&self) -> &[ScopedDomain] {
+        match self {
+            Self::AllDomains => &[],
+            Self::Domains(domains) => domains,
+        }
+    }
+
     /// How many of its domains a list names, and how many more there are.
     pub fn shown(&self) -> (&[ScopedDomain], usize) {
         match self {

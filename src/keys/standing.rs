@@ -51,6 +51,11 @@ impl Standing {
         (!parts.is_empty()).then(|| parts.join(" · "))
     }
 
+    /// The kind of badge that a page says it in.
+    pub fn badge(&self) -> &'static str {
+        if self.is_active() { "active" } else { "paused" }
+    }
+
     pub fn is_active(&self) -> bool {
         *self == Self::Active
     }

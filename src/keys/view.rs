@@ -220,7 +220,7 @@ impl DomainFilter {
         }
     }
 
-    fn spelled(self) -> String {
+    pub fn spelled(self) -> String {
         match self {
             Self::AllDomains => "all".to_owned(),
             Self::One(id) => id.to_string(),

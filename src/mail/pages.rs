@@ -2,11 +2,13 @@
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
+use chrono::NaiveDateTime;
 use serde::Deserialize;
 
 use super::store::{self, Sent};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
+use crate::http::choice::Choice;
 use crate::http::{Context, Error, page};
 use crate::outbox::Status;
 
@@ -33,6 +35,27 @@ struct IndexPage {
 }
 
 impl IndexPage {
+    fn lead(&self) -> &'static str {
+        match self.has_relay {
+            true => {
+                "What happened to this account’s emails. An email is delivered when the relay has accepted it."
+            }
+            false => {
+                "Emails are accepted and held: no mail relay is configured, so nothing is delivered. They are sent once the operator configures one."
+            }
+        }
+    }
+
+    /// The statuses to filter by.
+    fn statuses(&self) -> Vec<Choice> {
+        let any = Choice::new("", "Any status", false);
+        let statuses = Status::ALL.into_iter().map(|status| {
+            let is_chosen = self.status == Some(status);
+            Choice::new(status.as_str(), status.label(), is_chosen)
+        });
+        std::iter::once(any).chain(statuses).collect()
+    }
+
     fn newest(&self) -> String {
         path(self.status, None)
     }
@@ -62,6 +85,30 @@ pub async fn index(
         is_continued: before.is_some(),
         older,
     })
+}
+
+impl Sent {
+    /// What the relay said, of an email that was not delivered.
+    fn shown_reply(&self) -> Option<&str> {
+        let is_told = matches!(self.status, Status::Deferred | Status::Failed);
+        self.reply.as_deref().filter(|_| is_told)
+    }
+
+    fn next_attempt(&self) -> Option<&NaiveDateTime> {
+        (self.status == Status::Deferred).then_some(&self.next_attempt_at)
+    }
+}
+
+impl Status {
+    /// The kind of badge that the page says it in.
+    fn badge(self) -> &'static str {
+        match self {
+            Self::Held => "paused",
+            Self::Deferred => "pending",
+            Self::Delivered => "active",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 fn path(status: Option<Status>, before: Option<i64>) -> String {

@@ -56,7 +56,7 @@ const LONGEST_WAIT: TimeDelta = TimeDelta::days(1);
 const SHORTEST_KEY_WAIT: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_KEY_WAIT: TimeDelta = TimeDelta::minutes(15);
 /// Why it does.
-const LOST_KEY: &str = "It waits to be signed: the key of its domain cannot be opened. The domain’s page offers another key.";
+const LOST_KEY: &str = "It waits to be signed: the key of its domain cannot be decrypted. The domain’s page offers another key.";
 const AWAITS_RECORD: &str = "It waits to be signed: the DKIM record of its domain’s new key was not found yet. The domain’s page shows the record.";
 /// At the end: for what is under way, and for giving back what is not done.
 const DRAIN: Duration = Duration::from_secs(6);

@@ -22,15 +22,15 @@ fn a_cut_while_a_key_is_created_is_told_and_a_retry_makes_no_second_one() {
     assert_eq!(network.cuts(), 1);
     assert_eq!(
         browser.text("dialog .dialog-alert"),
-        "The connection was lost. The key may have been created, or not. Press Create again: that \
-         never makes a second one."
+        "The connection was lost. The key may or may not have been created. Press Create again: this \
+         never creates a second key."
     );
     assert_eq!(browser.value("#key-name"), "Shop");
     assert_eq!(keys(&app), 1);
 
     browser.press("Create");
     browser.wait("what became of it is told", || {
-        browser.text("#dialog-title") == "This key was created already"
+        browser.text("#dialog-title") == "This key has already been created"
     });
     assert!(
         browser

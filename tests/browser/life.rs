@@ -158,13 +158,13 @@ fn a_key_is_edited_rotated_and_found_without_javascript() {
 
     browser.press("Rotate");
     browser.see("[name=overlap]");
-    browser.press("Make the new key");
+    browser.press("Create the new key");
     let new = Reveal::see(&browser).key();
     assert_eq!(from(&app, &new, "acme.test"), 200);
     // Sending the form again by reloading makes no third key.
     browser.reload();
     browser.wait("the page says that it was rotated", || {
-        browser.text("h1") == "This key was rotated already"
+        browser.text("h1") == "This key has already been rotated"
     });
     assert!(!browser.html().contains(&new));
 
@@ -190,7 +190,7 @@ fn a_double_click_on_rotate_shows_the_one_key_that_it_makes() {
     let old = key_page(&app, &browser);
     browser.press("Rotate");
     browser.see("[name=overlap]");
-    browser.double_press("Make the new key");
+    browser.double_press("Create the new key");
     let new = Reveal::see(&browser).key();
     assert_eq!(
         (app.program(&old).verdict(), app.program(&new).verdict()),

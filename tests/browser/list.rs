@@ -56,7 +56,7 @@ fn the_list_follows_what_is_typed_and_chosen_and_its_address_too() {
     assert_eq!(browser.script::<String>(said), "1 key found");
     browser.type_keys("/c");
     browser.see("#key-results .empty");
-    assert!(browser.text("#key-results").contains("No key matches."));
+    assert!(browser.text("#key-results").contains("No keys match."));
     assert!(!browser.shows("dialog"));
     assert_eq!(browser.value("#key-search"), "st/c");
 

@@ -377,7 +377,7 @@ fn the_pages_that_change_a_key() {
     visit(&browser, "/api-keys/1/delete", "delete-key-page");
     visit(&browser, "/api-keys/1/pause", "pause-key-page");
     visit(&browser, "/api-keys/6/rotate", "rotate-key");
-    browser.press("Make the new key");
+    browser.press("Create the new key");
     Reveal::see(&browser);
     browser.reload();
     browser.see("main h1");

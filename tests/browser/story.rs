@@ -146,7 +146,7 @@ fn everything_works_without_javascript() {
     // Sending the form again by reloading makes no second key.
     browser.reload();
     browser.wait("the page says that the key exists", || {
-        browser.text("h1") == "This key was created already"
+        browser.text("h1") == "This key has already been created"
     });
     assert!(!browser.html().contains(&key));
     let keys = Keys::open(&browser);

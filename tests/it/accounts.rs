@@ -145,7 +145,7 @@ both! {
         let third = app.visitor();
         let taken = sign_up(&third, &EMAIL.to_uppercase(), PASSWORD);
         assert_eq!(taken.status, 422);
-        assert!(taken.body.contains("There is an account with this address."));
+        assert!(taken.body.contains("An account with this address already exists."));
         assert!(!is_signed_in(&third));
         assert_eq!(accounts(&app), 2);
     }

@@ -300,7 +300,7 @@ both! {
         let hash = url.split('/').nth(2).unwrap();
         for wrong in [
             "/static/000000000000/app.css".to_owned(),
-            format!("/static/{hash}/app.js"),
+            format!("/static/{hash}/js/app.js"),
             format!("/static/{hash}/nothing.css"),
             format!("/static/{hash}/..%2f..%2fCargo.toml"),
             format!("/static/{hash}/README.md"),

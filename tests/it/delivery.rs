@@ -287,10 +287,10 @@ both! {
         accept(&program, &email("ada@acme.test"));
         until_all(&app.database, "status = 'deferred' AND claim IS NULL");
         let emails = || owner.get("/activity/emails").body;
-        assert!(emails().contains("It waits to be signed: the key of its domain cannot be opened."));
+        assert!(emails().contains("It waits to be signed: the key of its domain cannot be decrypted."));
         let id = dns::first(&app, "acme.test");
         let path = format!("/domains/{id}");
-        let lost = "key cannot be opened";
+        let lost = "cannot be decrypted";
         for page in ["/domains", &path] {
             assert!(owner.get(page).body.contains(lost), "{page}");
         }
@@ -357,9 +357,9 @@ both! {
             "UPDATE emails SET created_at = '{LONG_AGO}', next_attempt_at = '{LONG_AGO}'"
         ));
         let keys = owner.get("/api-keys").body;
-        assert!(keys.contains("nothing is delivered until the operator sets a relay"), "{keys}");
+        assert!(keys.contains("nothing is delivered until the operator configures a mail relay"), "{keys}");
         assert!(keys.contains("2 emails are held."), "{keys}");
-        assert!(owner.get("/activity/emails").body.contains("no relay is set"));
+        assert!(owner.get("/activity/emails").body.contains("no mail relay is configured"));
 
         let mut relay = Relay::start();
         // They were not tried before: there is still time for another attempt.

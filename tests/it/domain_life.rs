@@ -164,7 +164,7 @@ both! {
         assert_eq!(status(&app, id), "verified");
         let page = owner.get(&path).body;
         assert_eq!(state(&page, "dkim"), "Missing");
-        assert!(page.contains("Unless it is back, the domain stops sending in 2 hours."));
+        assert!(page.contains("Unless it is restored, the domain stops sending in 2 hours."));
         assert!(owner.get("/domains").body.contains("it stops sending in 2 hours"));
         assert_eq!(from("ada@acme.test").status, 200);
 

@@ -275,7 +275,7 @@ both! {
         assert_eq!(create(&newest).status, 200);
         let refused = create(&oldest);
         assert_eq!(refused.status, 422);
-        assert!(refused.body.contains("This form was too old."));
+        assert!(refused.body.contains("This form had expired."));
         assert_eq!(app.database.number("SELECT COUNT(*) FROM api_keys"), 1);
     }
 }

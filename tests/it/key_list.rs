@@ -76,7 +76,7 @@ both! {
             assert_eq!(names(&owner, query), found, "{query}");
         }
         let none = owner.get("/api-keys?q=nothing").body;
-        assert!(none.contains("No key matches.") && none.contains("href=\"/api-keys\""));
+        assert!(none.contains("No keys match.") && none.contains("href=\"/api-keys\""));
         assert!(!none.contains("No keys yet."));
     }
 

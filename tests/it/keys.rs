@@ -69,7 +69,7 @@ both! {
         for again in [owner.post("/api-keys", &form), owner.htmx_post("/api-keys", &form)] {
             assert_eq!(again.status, 200);
             assert_eq!(again.find_key(), None);
-            assert!(again.body.contains("created already"));
+            assert!(again.body.contains("already been created"));
             assert!(again.body.contains("<bdi>Twice</bdi>"));
             assert!(again.body.contains("/api-keys/1/delete"));
         }
@@ -169,9 +169,9 @@ both! {
         let domain = owner.add_domain("acme.test");
         let nonce = owner.nonce();
         let choose = "Choose “All domains”, or at least one of your domains.";
-        let both = "You ticked domains and also chose “All domains”.";
+        let both = "You chose “All domains” and selected domains too.";
         let expiry = "Choose when the key expires.";
-        let date = "Choose “On a date”, or clear the date.";
+        let date = "Choose “At the end of a day”, or clear the date.";
         for (form, error) in [
             (vec![("expiry", "none")], choose),
             (vec![("expiry", "none"), ("scope", "everything")], choose),
@@ -237,7 +237,7 @@ both! {
             form.extend(nonce.map(|nonce| ("nonce", nonce)));
             let answer = owner.post("/api-keys", &form);
             assert_eq!(answer.status, 422, "{nonce:?}");
-            assert!(answer.body.contains("This form was too old."));
+            assert!(answer.body.contains("This form had expired."));
             assert!(answer.body.contains("value=\"Kept\""));
             let fresh = answer.field("nonce");
             assert!(fresh.len() == 32 && Some(fresh.as_str()) != nonce);
@@ -431,7 +431,7 @@ both! {
         assert!(shown.body.contains("curl https://dash.acme.test/v2/emails"));
         let quoted = "o&#39;\\&#39;&#39;brien@acme.test";
         assert!(shown.body.contains(quoted), "{}", shown.body);
-        assert!(shown.body.contains("can send once a domain"));
+        assert!(shown.body.contains("can send as soon as a domain"));
     }
 
     fn without_a_public_url_the_command_goes_where_the_browser_went(app: App) {

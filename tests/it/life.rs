@@ -141,7 +141,7 @@ both! {
 
         let conflict = post(&owner, &path, &mine);
         assert_eq!(conflict.status, 409);
-        assert!(conflict.body.contains("Someone changed this key since you opened the form."));
+        assert!(conflict.body.contains("Someone has changed this key since you opened the form."));
         assert!(conflict.body.contains("value=\"Mine\""));
         assert_eq!(app.program(&key).email_from("hello@shop.test").status, 422);
 
@@ -254,7 +254,7 @@ both! {
         let new_id = owner.get("/api-keys").key_ids()[0];
         let page = owner.get(&format!("/api-keys/{new_id}")).body;
         for part in ["This key replaces", "Old key last used", "It stops in 24 hours",
-            "when it was not used for an hour", "Both", "In 30 days", "Stop the old key now"]
+            "once it has not been used for an hour", "Both", "In 30 days", "Stop the old key now"]
         {
             assert!(page.contains(part), "{part} in {page}");
         }
@@ -269,7 +269,7 @@ both! {
         let kept = owner.post(&format!("/api-keys/{id}/keep?from={new_id}"), &[]);
         assert_eq!(kept.location(), Some(&*format!("/api-keys/{new_id}?notice=kept")));
         assert!(owner.get(&format!("/api-keys/{new_id}")).body
-            .contains("It goes on until you stop it."));
+            .contains("It keeps working until you stop it."));
 
         owner.post(&format!("/api-keys/{id}/stop"), &[]);
         assert_eq!((app.program(&old).verdict(), app.program(&new).verdict()), (403, 200));
@@ -292,8 +292,8 @@ both! {
         let owner = app.owner();
         let (id, old) = owner.create_key("Once", "");
         for (form, error) in [
-            (&[][..], "Choose how long the old key goes on."),
-            (&[("overlap", "8d")], "Choose how long the old key goes on."),
+            (&[][..], "Choose how long the old key keeps working."),
+            (&[("overlap", "8d")], "Choose how long the old key keeps working."),
             (&[("overlap", "1h"), ("quiet", "2h")], "Choose one of these times."),
             (&[("overlap", "1h"), ("expiry", "9")], "Choose when the key expires."),
             (&[("overlap", "1h"), ("expires_on", "2030-01-01")], "or clear the date."),
@@ -307,8 +307,8 @@ both! {
         let new = rotate(&owner, id, &[("overlap", "1h")]).key();
         let again = rotate(&owner, id, &[("overlap", "1h")]);
         assert_eq!(again.find_key(), None);
-        assert!(again.body.contains("This key was rotated already"));
-        assert!(owner.get(&format!("/api-keys/{id}/rotate")).body.contains("rotated already"));
+        assert!(again.body.contains("This key has already been rotated"));
+        assert!(owner.get(&format!("/api-keys/{id}/rotate")).body.contains("already been rotated"));
 
         // A successor that nobody copied: it is deleted, and there is another one. Meanwhile the old
         // key's page still says when it stops, and can take that back.
@@ -316,7 +316,7 @@ both! {
         assert!(again.body.contains(&format!("/api-keys/{new_id}/delete")));
         owner.delete_key(new_id);
         let page = owner.get(&format!("/api-keys/{id}")).body;
-        assert!(page.contains("the key that replaced it has ended since. It stops in 1 hour"));
+        assert!(page.contains("its replacement has ended since. It stops in 1 hour"));
         assert!(page.contains(&format!("/api-keys/{id}/keep")));
         assert!(owner.get("/api-keys").body.contains("Stops in 1 hour"));
         // Only a key that is replaced is stopped without a question.
@@ -327,7 +327,7 @@ both! {
 
         // The answer that showed the successor was lost: it says what to do.
         let ended = rotate(&owner, id, &[("overlap", "now")]);
-        assert!(ended.body.contains("rotate the successor"), "{}", ended.body);
+        assert!(ended.body.contains("rotate the new key"), "{}", ended.body);
         let newest = id + 2;
         owner.delete_key(newest);
         let ended = rotate(&owner, id, &[("overlap", "1h")]);
@@ -340,7 +340,7 @@ both! {
         let (acme, _) = two_domains(&app, &owner);
         let (id, key) = owner.create_key("Gone", &acme);
         let (kept, _) = owner.create_key("Kept", "");
-        assert!(owner.get("/api-keys?show=ended").body.contains("No key has ended"));
+        assert!(owner.get("/api-keys?show=ended").body.contains("No keys have ended"));
         owner.delete_key(id);
         assert_eq!(owner.get("/api-keys").key_ids(), [kept]);
         let ended = owner.get("/api-keys?show=ended");
@@ -398,7 +398,7 @@ both! {
         for pasted in [key.clone(), format!("export TOSEND_API_KEY='{key}' # prod"), short] {
             let found = find(&owner, &pasted);
             assert_eq!(found.status, 200);
-            for part in ["<bdi>Leaked</bdi>", "It was never used.",
+            for part in ["<bdi>Leaked</bdi>", "It has never been used.",
                 &format!("href=\"/api-keys/{id}/pause\""), &format!("href=\"/api-keys/{id}/delete\"")]
             {
                 assert!(found.body.contains(part), "{part} in {}", found.body);
@@ -430,7 +430,7 @@ both! {
         owner.delete_key(id);
         let found = find(&owner, &key);
         assert!(found.body.contains(">Deleted</span><span class=\"sub\">by ada@acme.test"), "{}", found.body);
-        assert!(found.body.contains("It has ended for good"));
+        assert!(found.body.contains("It has ended: nobody can use it any more."));
         assert!(!found.body.contains(&format!("/api-keys/{id}/delete")));
     }
 
@@ -505,19 +505,19 @@ both! {
             }
             text.split_whitespace().collect::<Vec<_>>().join(" ")
         };
-        let ahead = ["It stops", "It expires", "It goes on", "Stop this key now", "In 3"];
+        let ahead = ["It stops", "It expires", "It keeps working", "Stop this key now", "In 3"];
         for (id, status, said, not_said) in [
             (alone, "Active", &["Expires Never"][..], &["Rotation", "It stops", "replace"][..]),
             (paused, "Paused by ada@acme.test", &["Resume", "Expires Never"], &["It stops"]),
             (going, "Active", &["This key is replaced by", "New key last used: 4 hours ago.",
-                "This key last used: never.", "It stops in 24 hours", "or when it was not used for an hour",
-                "Last used Never"], &["It goes on"]),
+                "This key last used: never.", "It stops in 24 hours", "or once it has not been used for an hour",
+                "Last used Never"], &["It keeps working"]),
             (successor, "Active", &["This key replaces", "Old key last used: never",
-                "It stops in 24 hours", "Last used 4 hours ago"], &["It goes on"]),
+                "It stops in 24 hours", "Last used 4 hours ago"], &["It keeps working"]),
             (stopped, "Stopped by ada@acme.test", &["This key was replaced by"], &ahead),
-            (widow, "Active", &["has ended since. It stops in 24 hours"], &["or when it was not used"]),
-            (deleted, "Deleted by ada@acme.test", &["This key replaced", "which goes on", "It stops in 24 hours"],
-                &["or when it was not used", "Stop the old key now"]),
+            (widow, "Active", &["has ended since. It stops in 24 hours"], &["or once it has not been used"]),
+            (deleted, "Deleted by ada@acme.test", &["This key replaced", "which has not ended", "It stops in 24 hours"],
+                &["or once it has not been used", "Stop the old key now"]),
             (expiring, "Active", &["It expires in 2 hours"], &["It stops"]),
             (of_expiring, "Active", &["It expires in 2 hours"], &["It stops"]),
             (expired, "Expired", &["Could send from"], &ahead),

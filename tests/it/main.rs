@@ -32,6 +32,7 @@ mod markup;
 mod model;
 mod open_files;
 mod openapi;
+mod page_sources;
 mod revocation;
 mod rotation;
 mod routes;

@@ -104,7 +104,7 @@ both! {
                     assert_eq!(answer.status, 200, "{}", answer.body);
                     match answer.find_key() {
                         Some(_) => drop(shown.fetch_add(1, Ordering::SeqCst)),
-                        None => assert!(answer.body.contains("This key was rotated already")),
+                        None => assert!(answer.body.contains("This key has already been rotated")),
                     }
                 });
             }

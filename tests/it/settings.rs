@@ -547,7 +547,7 @@ both! {
         app.database.execute("UPDATE sessions SET address = '', user_agent = ''
             WHERE address = '203.0.113.3'");
         let page = odd.get(SETTINGS);
-        assert!(page.body.contains("<td data-label=\"Address\">Not known</td>"));
+        assert!(page.body.contains("<td data-label=\"Address\">Unknown</td>"));
         assert!(page.body.contains("aria-label=\"Sign out Unknown device (this device)\""));
 
         // What has ended is not there.
@@ -578,7 +578,7 @@ both! {
         for gone in [&id, &id.to_uppercase(), &"0".repeat(64)] {
             let answer = end(&owner, gone);
             assert_leads(&answer, "/settings?notice=gone");
-            assert_eq!(notice(&owner, &answer), "That device was signed out before.");
+            assert_eq!(notice(&owner, &answer), "That device was already signed out.");
         }
         app.database.execute(&format!("UPDATE sessions SET last_seen_at = '{}' WHERE
             address = '203.0.113.1'", ago(TimeDelta::hours(13))));
@@ -607,7 +607,7 @@ both! {
         let (owner, stranger) = (app.owner(), app.stranger());
         let answer = end_others(&owner);
         assert_leads(&answer, "/settings?notice=alone");
-        assert_eq!(notice(&owner, &answer), "You are signed in on no other device.");
+        assert_eq!(notice(&owner, &answer), "You are not signed in on any other device.");
         let ended = "SELECT COUNT(*) FROM events WHERE action = 'session.ended'";
         assert_eq!(app.database.number(ended), 0);
 

@@ -16,6 +16,7 @@ use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{AccountId, User};
 use crate::clock;
 use crate::db::Db;
+use crate::http::choice::Choice;
 use crate::http::{Context, Error, page};
 
 const PER_PAGE: usize = 50;
@@ -102,9 +103,20 @@ impl ActivityPage {
         url("/activity", &self.filter, None)
     }
 
-    /// All that happened to one key.
-    fn of_key(&self, id: &i64) -> String {
-        format!("/activity?key={id}")
+    /// The kinds to filter by.
+    fn kinds(&self) -> Vec<Choice> {
+        let all = Choice::new("", "All", false);
+        let kinds = Kind::ALL.into_iter().map(|kind| {
+            let is_chosen = self.filter.kind == Some(kind);
+            Choice::new(kind.as_str(), kind.label(), is_chosen)
+        });
+        std::iter::once(all).chain(kinds).collect()
+    }
+
+    /// Where to see all that happened to the key that an event is about.
+    fn subject_path(&self, event: &Event) -> Option<String> {
+        let id = event.key_id()?;
+        Some(format!("/activity?key={id}"))
     }
 
     fn of_all_keys(&self) -> String {

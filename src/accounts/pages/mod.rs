@@ -112,7 +112,8 @@ pub async fn signup(
     let password = Password::choose(&form.password, &page.email, &page.title)
         .map_err(|why| page.password_error = Some(why.to_string()));
     if page.asks_code && !setup_code.matches(&form.setup_code) {
-        page.code_error = Some("This is not the code that the server printed at its start.".into());
+        page.code_error =
+            Some("This is not the code that the server printed when it started.".into());
     }
     let (Ok(title), Ok(email), Ok(password), None) = (title, email, password, &page.code_error)
     else {
@@ -140,7 +141,7 @@ pub async fn signup(
         }
         Err(CreateError::EmailTaken) => {
             page.email_error =
-                Some("There is an account with this address. Sign in instead.".into());
+                Some("An account with this address already exists. Sign in instead.".into());
             page::unprocessable(&page)
         }
         Err(CreateError::NotFirst) => Err(signup_closed()),

@@ -53,9 +53,9 @@ pub async fn show(
         Some("same") => Some("Nothing was changed."),
         Some("password") => Some("Your password is changed. Your other devices are signed out."),
         Some("ended") => Some("The device is signed out."),
-        Some("gone") => Some("That device was signed out before."),
+        Some("gone") => Some("That device was already signed out."),
         Some("others") => Some("Your other devices are signed out."),
-        Some("alone") => Some("You are signed in on no other device."),
+        Some("alone") => Some("You are not signed in on any other device."),
         _ => None,
     };
     page::html(&page)

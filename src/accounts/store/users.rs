@@ -22,6 +22,12 @@ pub struct User {
     pub key_count: i64,
 }
 
+impl User {
+    pub fn is_account_paused(&self) -> bool {
+        self.account_status == AccountStatus::Paused
+    }
+}
+
 /// A user, and whose they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Person {

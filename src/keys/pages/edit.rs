@@ -6,12 +6,11 @@ use askama::Template;
 
 use super::super::changes::{Change, changes};
 use super::super::store::{self, EditError, Key};
-use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
+use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, expires, value};
 use super::new::list_domains;
 use super::{find_live, path_of, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
-use crate::clock;
 use crate::domains::store::Domain;
 use crate::http::{Context, Error, page};
 
@@ -24,16 +23,14 @@ struct EditPage {
     version: String,
     form: KeyForm,
     domains: Vec<Domain>,
-    expires: Option<String>,
+    /// Its expiry as it is.
+    expires: String,
 }
 
 impl EditPage {
     fn new(user: User, key: Key, version: String, form: KeyForm, domains: Vec<Domain>) -> Self {
         Self {
-            expires: Some(match &key.expires_at {
-                Some(at) => clock::day(at),
-                None => "never".to_owned(),
-            }),
+            expires: expires(&key),
             user,
             key,
             version,
@@ -130,8 +127,8 @@ pub async fn save(
         }
         Err(EditError::Changed) => {
             form.errors.form = Some(
-                "Someone changed this key since you opened the form. What you entered is kept \
-                 below; compare it with the key, then save again."
+                "Someone has changed this key since you opened the form. What you entered is kept \
+                 below: compare it with the key, then save again."
                     .to_owned(),
             );
             let version = key.version();

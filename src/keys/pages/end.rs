@@ -4,9 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 use serde::Deserialize;
 
-use super::super::store::{self, Found, Key, NextEnd, Peer};
+use super::super::store::{self, Found, Key, Peer};
+use super::rotation_note::Sentence;
+use super::shown_key::ListedKey;
 use super::{
-    Emails, KeyList, emails_of, find_live, fresh_list, live, path_of, shown_list, to_ended,
+    Emails, Empty, KeyList, emails_of, find_live, fresh_list, live, path_of, shown_list, to_ended,
 };
 use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn, ThisSession};
@@ -31,6 +33,16 @@ impl Question {
             Self::Pause => "Pause",
             Self::Delete => "Delete",
             Self::Stop => "Stop",
+        }
+    }
+
+    /// What it means for the programs that use the key.
+    fn effect(self) -> &'static str {
+        match self {
+            Self::Pause => "Programs that use it get authentication errors until you resume it.",
+            Self::Delete | Self::Stop => {
+                "Programs that use it get authentication errors. This cannot be undone."
+            }
         }
     }
 }
@@ -91,26 +103,22 @@ impl ConfirmPage {
         }
     }
 
-    fn is_pause(&self) -> bool {
-        self.question == Question::Pause
-    }
-
     /// A key that somebody uses is deleted only by who types its name. One that was replaced is
     /// stopped without: there is another key in its place.
     fn asks_name(&self) -> bool {
         self.question == Question::Delete && self.key.is_in_use()
     }
 
-    /// How the key that this one replaces ends by itself after what is asked about.
-    fn next_end_of(&self, old: &Peer) -> NextEnd {
-        let next = old.next_end(&self.key);
-        match self.question {
-            Question::Pause => next,
-            // Only beside its successor it stops when it is quiet.
-            Question::Delete | Question::Stop => NextEnd {
-                when_quiet: None,
-                ..next
-            },
+    /// How the key that this one replaces ends by itself after what is asked about, if it does.
+    fn next_end_of(&self, old: &Peer) -> Vec<Sentence> {
+        let mut next = old.next_end(&self.key);
+        if self.question != Question::Pause {
+            // It stops when it is quiet only beside its successor.
+            next.when_quiet = None;
+        }
+        match (next.at, next.when_quiet) {
+            (None, None) => Vec::new(),
+            _ => next.sentences("delete"),
         }
     }
 
@@ -295,6 +303,12 @@ struct ResumedFragment {
     key: Key,
     account_status: AccountStatus,
     emails: Emails,
+}
+
+impl ResumedFragment {
+    fn row(&self) -> ListedKey<'_> {
+        ListedKey::new(&self.key, &self.account_status, &self.emails)
+    }
 }
 
 /// `POST /api-keys/{id}/resume`

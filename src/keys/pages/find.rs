@@ -5,15 +5,15 @@ use askama::Template;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::super::find::{Findings, FoundBy, MOST_KEYS, identify};
+use super::super::find::{Findings, FoundBy, MOST_KEYS, Other, identify};
+use super::shown_key::ShownKey;
 use crate::accounts::session::SignedIn;
-use crate::accounts::store::{AccountStatus, User};
+use crate::accounts::store::User;
 use crate::http::{Context, Error, page};
 
 #[derive(Template)]
 #[template(path = "keys/find.html")]
 struct FindPage {
-    account_status: AccountStatus,
     user: User,
     /// What was found, if something was asked. Never what was pasted.
     found: Option<Findings>,
@@ -29,11 +29,7 @@ impl FindPage {
         if let Some(found) = &mut found {
             found.sort(user.account_status);
         }
-        Self {
-            account_status: user.account_status,
-            user,
-            found,
-        }
+        Self { user, found }
     }
 
     /// Whether nothing was found, so that the field is to be filled in again.
@@ -41,6 +37,49 @@ impl FindPage {
         self.found
             .as_ref()
             .is_some_and(|found| found.keys.is_empty())
+    }
+}
+
+/// A key that was found.
+struct ShownFinding<'a> {
+    shown: ShownKey<'a>,
+    /// Other keys have the same truncated form.
+    is_one_of_several: bool,
+}
+
+impl FindPage {
+    fn found(&self) -> Vec<ShownFinding<'_>> {
+        let found = self.found.iter().flat_map(|found| &found.keys);
+        found
+            .map(|found| ShownFinding {
+                shown: ShownKey::new(&found.key, &self.user.account_status),
+                is_one_of_several: found.by == FoundBy::SharedForm,
+            })
+            .collect()
+    }
+
+    fn found_title(&self) -> String {
+        match self.found().len() {
+            1 => "This is your key".to_owned(),
+            number => format!("{number} of your keys, those that work first"),
+        }
+    }
+
+    /// What else looks like a key in the text, and whether all of the text was read.
+    fn others(&self) -> Vec<String> {
+        let Some(found) = &self.found else {
+            return Vec::new();
+        };
+        let others = found.others.iter().map(Other::sentence);
+        others.chain(found.cut()).collect()
+    }
+
+    /// What is wrong with the text, if no key was found.
+    fn errors(&self) -> Vec<String> {
+        match self.is_in_vain() {
+            true => self.others(),
+            false => Vec::new(),
+        }
     }
 }
 

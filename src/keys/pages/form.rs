@@ -5,11 +5,15 @@ use super::super::name::{Description, KeyName};
 use super::super::rule::{Allowed, Rule};
 use super::super::scope::{NewScope, Scope};
 use super::super::store::{Edit, Key};
+use crate::clock;
 use crate::domains::store::Domain;
+use crate::http::choice::Choice;
 
 pub const CHOOSE_DOMAINS: &str = "Choose “All domains”, or at least one of your domains.";
-const CHOOSE_ONE_WAY: &str = "You ticked domains and also chose “All domains”. Choose one of them.";
-const CHOOSE_ONE_EXPIRY: &str = "Choose “On a date”, or clear the date.";
+const CHOOSE_ONE_WAY: &str =
+    "You chose “All domains” and selected domains too. Choose one or the other.";
+const ON_A_DAY: &str = "At the end of a day (UTC):";
+const CHOOSE_ONE_EXPIRY: &str = "Choose “At the end of a day”, or clear the date.";
 
 /// The fields as they were sent, and what is wrong with each.
 #[derive(Debug, Default)]
@@ -173,9 +177,17 @@ impl KeyForm {
         self.domain_ids.contains(id)
     }
 
-    /// The choices of days, for the template.
-    pub fn days(&self) -> [i64; 4] {
-        DAYS
+    /// `expires`: the expiry that the key has, if there is a key.
+    pub fn expiry_field(&self, expires: Option<&str>) -> ExpiryField<'_> {
+        let keep = expires.map(|expires| format!("As it is: {expires}"));
+        ExpiryField {
+            label: "Expires",
+            date_label: "The last day on which the key works",
+            choices: expiry_choices(&self.expiry, keep),
+            date: &self.expires_on,
+            is_date: self.expiry == "date",
+            error: self.errors.expiry.as_deref(),
+        }
     }
 
     /// Whether something stands in the part of the form that is folded up.
@@ -184,6 +196,52 @@ impl KeyForm {
             || self.errors.senders.is_some()
             || self.errors.recipients.is_some()
             || self.errors.description.is_some()
+    }
+}
+
+/// When a key expires: a choice, and a day for one of the choices.
+pub struct ExpiryField<'a> {
+    pub label: &'static str,
+    pub date_label: &'static str,
+    pub choices: Vec<Choice>,
+    pub date: &'a str,
+    /// Whether a day is chosen.
+    pub is_date: bool,
+    pub error: Option<&'a str>,
+}
+
+impl ExpiryField<'_> {
+    /// The error, if it is about the choice.
+    pub fn choice_error(&self) -> Option<&str> {
+        self.error.filter(|_| !self.is_date)
+    }
+
+    /// The error, if it is about the day.
+    pub fn date_error(&self) -> Option<&str> {
+        self.error.filter(|_| self.is_date)
+    }
+}
+
+/// `keep`: the words for the expiry that a key has.
+pub fn expiry_choices(chosen: &str, keep: Option<String>) -> Vec<Choice> {
+    let days = DAYS.map(|days| (days.to_string(), format!("In {days} days")));
+    keep.map(|label| ("keep".to_owned(), label))
+        .into_iter()
+        .chain([("none".to_owned(), "Never".to_owned())])
+        .chain(days)
+        .chain([("date".to_owned(), ON_A_DAY.to_owned())])
+        .map(|(value, label)| {
+            let is_chosen = value == chosen;
+            Choice::new(value, label, is_chosen)
+        })
+        .collect()
+}
+
+/// The expiry of a key, as people read it.
+pub fn expires(key: &Key) -> String {
+    match &key.expires_at {
+        Some(at) => clock::day(at),
+        None => "never".to_owned(),
     }
 }
 

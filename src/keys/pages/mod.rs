@@ -6,24 +6,30 @@ mod find;
 mod form;
 mod new;
 mod rotate;
+mod rotation_note;
 mod show;
+mod shown_key;
 mod snippets;
 mod waiting;
 
 use std::collections::HashMap;
+use std::iter::once;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 
 use super::store::{self, Found, Key};
-use super::view::{Sort, View, Which};
+use super::view::{Column, DomainFilter, Sort, StatusFilter, View, Which};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
 use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
+use crate::http::choice::Choice;
 use crate::http::{Context, Error, page, preferences};
 use crate::outbox::{Volume, daily_label, store as outbox_store};
+
+use shown_key::ListedKey;
 
 pub use edit::{edit, save};
 pub use end::{
@@ -63,9 +69,99 @@ impl KeyList {
         self.view.which == Which::Ended
     }
 
+    fn title(&self) -> &'static str {
+        match self.view.which {
+            Which::Live => "API Keys",
+            Which::Ended => "Ended API Keys",
+        }
+    }
+
+    fn rows(&self) -> Vec<ListedKey<'_>> {
+        let keys = self.keys.iter();
+        keys.map(|key| ListedKey::new(key, &self.account_status, &self.emails))
+            .collect()
+    }
+
+    /// Whether there is anything to search.
+    fn has_toolbar(&self) -> bool {
+        self.total > 0 || self.view.is_filtered()
+    }
+
+    /// Why there are no keys, if there are none.
+    fn emptiness(&self) -> Option<Empty> {
+        let why = match self.view.which {
+            _ if self.view.is_filtered() => Empty::NoMatch,
+            Which::Ended => Empty::NoneEnded,
+            Which::Live => Empty::NoneYet,
+        };
+        (self.total == 0).then_some(why)
+    }
+
+    fn heads(&self) -> Vec<Head> {
+        let sorted = |label, id, column: Column| Head {
+            label,
+            sorter: Some(Sorter {
+                id,
+                path: self.view.sorted_by(&column).path(1),
+                aria_sort: self.view.aria_sort(&column),
+                icon: (self.view.sort.by == column).then_some(match self.view.sort.is_descending {
+                    true => "down",
+                    false => "up",
+                }),
+            }),
+        };
+        let plain = |label| Head {
+            label,
+            sorter: None,
+        };
+        vec![
+            sorted("Name", "name", Column::Name),
+            plain("Key"),
+            plain("Domain"),
+            match self.view.which {
+                Which::Live => plain("Status"),
+                Which::Ended => sorted("Status", "ended", Column::Ended),
+            },
+            sorted("Created", "created", Column::Created),
+            sorted("Last used", "used", Column::LastUsed),
+        ]
+    }
+
+    /// The statuses to filter by.
+    fn statuses(&self) -> Vec<Choice> {
+        let offered = StatusFilter::offered(&self.account_status);
+        let choices = offered.map(|status| {
+            let is_chosen = self.view.status == Some(status);
+            Choice::new(status.as_str(), status.label(), is_chosen)
+        });
+        once(Choice::new("", "Any status", false))
+            .chain(choices)
+            .collect()
+    }
+
+    /// The scopes to filter by.
+    fn scopes(&self) -> Vec<Choice> {
+        let choice = |filter: DomainFilter, label: &str| {
+            let is_chosen = self.view.domain == Some(filter);
+            Choice::new(filter.spelled(), label, is_chosen)
+        };
+        let domains = self.domains.iter();
+        let domains = domains.map(|domain| choice(DomainFilter::One(domain.id), &domain.name));
+        [
+            Choice::new("", "Any domain", false),
+            choice(DomainFilter::AllDomains, "All domains"),
+        ]
+        .into_iter()
+        .chain(domains)
+        .collect()
+    }
+
     /// The orders that it can have.
-    fn orders(&self) -> Vec<(Sort, &'static str)> {
-        Sort::all(self.view.which)
+    fn orders(&self) -> Vec<Choice> {
+        let orders = Sort::all(self.view.which).into_iter();
+        orders
+            .map(|(sort, label)| Choice::new(sort.spelled(), label, self.view.sort == sort))
+            .collect()
     }
 
     /// How many there are, as people read it.
@@ -76,6 +172,28 @@ impl KeyList {
             false => format!("{} {keys}", self.total),
         }
     }
+}
+
+/// Why a list has no keys.
+enum Empty {
+    NoMatch,
+    NoneEnded,
+    NoneYet,
+}
+
+/// The head of a column.
+struct Head {
+    label: &'static str,
+    sorter: Option<Sorter>,
+}
+
+/// The link that sorts by a column.
+struct Sorter {
+    id: &'static str,
+    path: String,
+    /// `None`: another column is sorted by.
+    aria_sort: Option<&'static str>,
+    icon: Option<&'static str>,
 }
 
 /// The list in the place of the one that is shown, and how many were found, to be read aloud.
@@ -273,13 +391,6 @@ struct Emails {
     of_keys: HashMap<i64, i64>,
     /// Of the whole account.
     of_account: Volume,
-}
-
-impl Emails {
-    /// Of a key, as people read it.
-    fn label(&self, id: &i64) -> String {
-        daily_label(self.of_keys.get(id).copied().unwrap_or_default())
-    }
 }
 
 async fn emails_of(context: &Context, user: &User, ids: Vec<i64>) -> Result<Emails, Error> {

@@ -9,7 +9,7 @@ use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Edit, Key, NewKey};
 use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
 use super::snippets::{Sample, Snippet};
-use super::{KeyList, Shown, fresh_list};
+use super::{Empty, KeyList, Shown, fresh_list};
 use crate::accounts::session::{Acting, ThisSession};
 use crate::accounts::store::User;
 use crate::db::{self, Connection};
@@ -26,8 +26,6 @@ struct NewPage {
     nonce: String,
     form: KeyForm,
     domains: Vec<Domain>,
-    /// What the key's expiry is now, when there is a key.
-    expires: Option<String>,
 }
 
 /// `GET /api-keys/new`
@@ -49,7 +47,6 @@ pub async fn new(
         nonce,
         form: KeyForm::new(),
         domains,
-        expires: None,
     };
     show_form(&page, HttpResponse::Ok())
 }
@@ -115,7 +112,7 @@ pub async fn create(
                 CreateError::LimitReached(limit) => form.errors.form = Some(limit_reached(limit)),
                 _ => {
                     form.errors.form = Some(
-                        "This form was too old. Nothing was created; press Create again.".into(),
+                        "This form had expired. Nothing was created: press Create again.".into(),
                     );
                 }
             }
@@ -133,7 +130,7 @@ pub(super) fn account_paused() -> Error {
 }
 
 pub(super) fn limit_reached(limit: i64) -> String {
-    format!("You have {limit} keys, which is the limit. Delete one that is not used any more.")
+    format!("You have {limit} keys, which is the limit. Delete one that you no longer use.")
 }
 
 impl From<Edit> for NewKey {
@@ -181,7 +178,6 @@ async fn form_again(
         nonce,
         form,
         domains,
-        expires: None,
     };
     show_form(&page, HttpResponse::UnprocessableEntity())
 }

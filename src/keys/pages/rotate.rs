@@ -7,12 +7,13 @@ use serde::Deserialize;
 
 use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Key, RotateError, Rotation};
-use super::form::parse_expiry;
+use super::form::{ExpiryField, expires, expiry_choices, parse_expiry};
 use super::new::{account_paused, limit_reached, show_created};
 use super::{find_key, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::clock;
+use crate::http::choice::Choice;
 use crate::http::{Context, Error, page};
 
 #[derive(Template)]
@@ -21,8 +22,6 @@ struct RotatePage {
     user: User,
     key: Key,
     form: RotateForm,
-    /// The expiry that the new key takes over.
-    expires: Option<String>,
     overlap_error: Option<String>,
     quiet_error: Option<String>,
     expiry_error: Option<String>,
@@ -44,10 +43,6 @@ pub struct RotateForm {
 impl RotatePage {
     fn new(user: User, key: Key, form: RotateForm) -> Self {
         Self {
-            expires: Some(match &key.expires_at {
-                Some(at) => clock::day(at),
-                None => "never".to_owned(),
-            }),
             user,
             key,
             form,
@@ -64,13 +59,37 @@ impl RotatePage {
             (
                 "now",
                 "Not at all",
-                "It stops at once. Choose this for a key that leaked.",
+                "It stops at once. Choose this for a key that has leaked.",
             ),
             ("1h", "1 hour", ""),
             ("24h", "24 hours", ""),
             ("7d", "7 days", ""),
             ("manual", "Until I stop it", ""),
         ]
+    }
+
+    fn quiet_choices(&self) -> Vec<Choice> {
+        let choices = [
+            ("", "Do not stop it earlier"),
+            ("1h", "1 hour"),
+            ("24h", "24 hours"),
+            ("7d", "7 days"),
+        ];
+        let choice = |(value, label)| Choice::new(value, label, self.form.quiet == value);
+        choices.map(choice).into()
+    }
+
+    fn expiry(&self) -> ExpiryField<'_> {
+        let form = &self.form;
+        let keep = format!("Same as the old key: {}", expires(&self.key));
+        ExpiryField {
+            label: "The new key expires",
+            date_label: "The last day on which the new key works",
+            choices: expiry_choices(&form.expiry, Some(keep)),
+            date: &form.expires_on,
+            is_date: form.expiry == "date",
+            error: self.expiry_error.as_deref(),
+        }
     }
 
     /// Whether the focus begins at a field: the first that is wrong, else the first.
@@ -114,7 +133,7 @@ impl RotatePage {
             .map_err(|why| self.expiry_error = Some(why))
             .ok();
         if overlap.is_none() {
-            self.overlap_error = Some("Choose how long the old key goes on.".to_owned());
+            self.overlap_error = Some("Choose how long the old key keeps working.".to_owned());
         }
         if quiet.is_none() {
             self.quiet_error = Some("Choose one of these times.".to_owned());
@@ -219,7 +238,7 @@ pub async fn rotate(
         Err(RotateError::Create(why)) => {
             page.form_error = Some(match why {
                 CreateError::LimitReached(limit) => limit_reached(limit),
-                _ => "A domain of this key was removed meanwhile. Try again.".to_owned(),
+                _ => "A domain of this key has been deleted in the meantime. Try again.".to_owned(),
             });
             page::unprocessable(&page)
         }

@@ -5,7 +5,12 @@ use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
-use super::super::store::{self, Found, Key, Standing};
+use super::super::rule::Allowed;
+use super::super::store::{self, Found, Key};
+use super::super::usage::chart::Usage;
+use super::path_of;
+use super::rotation_note::RotationNote;
+use super::shown_key::ShownKey;
 use crate::accounts::event::Filter;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
@@ -13,7 +18,6 @@ use crate::accounts::store::{User, find_user};
 use crate::clock;
 use crate::db;
 use crate::http::{Context, Error, page};
-use crate::keys::usage::chart::Usage;
 use crate::keys::usage::store as usage_store;
 use crate::outbox::{Volume, store as outbox_store};
 
@@ -22,7 +26,6 @@ const EVENTS: i64 = 10;
 #[derive(Template)]
 #[template(path = "keys/show.html")]
 struct ShowPage {
-    standing: Standing,
     ended_at: Option<NaiveDateTime>,
     /// Who made it.
     creator: String,
@@ -32,6 +35,35 @@ struct ShowPage {
     user: User,
     key: Key,
     notice: Option<&'static str>,
+}
+
+impl ShowPage {
+    fn shown(&self) -> ShownKey<'_> {
+        ShownKey::new(&self.key, &self.user.account_status)
+    }
+
+    fn path(&self) -> String {
+        path_of(self.key.id)
+    }
+
+    fn rotation_notes(&self) -> Vec<RotationNote<'_>> {
+        RotationNote::of(&self.key)
+    }
+
+    /// The name of a fact: `Sends from`, `Could send to`.
+    fn can(&self, way: &str) -> String {
+        match self.key.has_ended() {
+            true => format!("Could send {way}"),
+            false => format!("Sends {way}"),
+        }
+    }
+
+    fn recipients(&self) -> String {
+        match &self.key.rule.recipients {
+            Allowed::Any => "Anyone".to_owned(),
+            only => format!("Only {only}"),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -71,18 +103,17 @@ pub async fn show(
     let (key, creator, usage, volume, events) = found.ok_or(Error::NotFound)?;
     page::html(&ShowPage {
         ended_at: key.end_by(clock::now()).map(|end| end.at),
-        standing: key.standing(&user.account_status),
         creator: creator.unwrap_or_else(|| "the operator".to_owned()),
         usage,
         volume,
         events,
         notice: match query.notice.as_deref() {
-            Some("saved") => Some("The changes are saved. They hold from now on."),
+            Some("saved") => Some("The changes are saved. They take effect with the next request."),
             Some("same") => Some("Nothing was changed."),
             Some("paused") => Some("The key is paused."),
             Some("resumed") => Some("The key is resumed."),
             Some("stopped") => Some("The old key was stopped. It no longer works."),
-            Some("kept") => Some("It does not stop by itself any more."),
+            Some("kept") => Some("The key no longer stops automatically."),
             Some("not-replaced") => {
                 Some("Nothing was stopped: no other key replaces this one. To end it, delete it.")
             }

@@ -38,7 +38,7 @@ impl Sample<'_> {
             of(
                 "env",
                 ".env",
-                "A line of the file that your program reads its environment from.",
+                "A line for the file that your program reads its environment from.",
                 format!("TOSEND_API_KEY={key}"),
             ),
             of(
@@ -50,14 +50,14 @@ impl Sample<'_> {
             of(
                 "python",
                 "Python",
-                "With the package tosend, from PyPI.",
+                "With the tosend package from PyPI.",
                 self.python(key),
             ),
             of("php", "PHP", "With PHP’s own curl.", self.php(key)),
             of(
                 "wordpress",
                 "WordPress",
-                "A line of wp-config.php, for FluentSMTP.",
+                "A line for wp-config.php, for the FluentSMTP plugin.",
                 format!("define( 'FLUENTMAIL_TOSEND_API_KEY', '{key}' );"),
             ),
         ]

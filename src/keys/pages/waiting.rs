@@ -5,6 +5,7 @@ use askama::Template;
 use serde::Deserialize;
 
 use super::super::store::{self, Key};
+use super::shown_key::UseCell;
 use super::{Emails, PER_PAGE, emails_of};
 use crate::accounts::session::SignedIn;
 use crate::http::{Context, Error, page};
@@ -20,7 +21,7 @@ pub struct Asked {
 #[derive(Template)]
 #[template(path = "keys/_uses.html")]
 struct UsesFragment {
-    keys: Vec<Key>,
+    cells: Vec<UseCell>,
     emails: Emails,
     /// What is read aloud.
     said: Option<String>,
@@ -59,5 +60,10 @@ pub async fn first_uses(
         )),
         keys => Some(format!("{} keys were used for the first time.", keys.len())),
     };
-    page::html(&UsesFragment { keys, emails, said })
+    let cells = keys.iter().map(|key| UseCell::new(key, &emails));
+    page::html(&UsesFragment {
+        cells: cells.collect(),
+        emails,
+        said,
+    })
 }

@@ -11,7 +11,7 @@ const NO_PAGES: [&str; 9] = [
     "/info",
     "/openapi.json",
     "/readyz",
-    "/static/{version}/{name}",
+    "/static/{version}/{name:.*}",
     "/verify",
 ];
 

@@ -1,0 +1,245 @@
+//! What pages say about a key that replaces another or was replaced: which key is the other one, and
+//! how the old key ends by itself.
+
+use chrono::NaiveDateTime;
+
+use super::super::store::{Key, NextEnd, Peer};
+use crate::clock;
+
+/// A sentence with an instant in it, which pages show in the visitor's time zone.
+pub struct Sentence {
+    pub before: String,
+    pub at: Option<NaiveDateTime>,
+    pub after: String,
+}
+
+impl Sentence {
+    fn plain(text: String) -> Self {
+        Self {
+            before: text,
+            at: None,
+            after: String::new(),
+        }
+    }
+}
+
+impl NextEnd {
+    /// How the key ends. `verb`: what people do to it to end it.
+    pub fn sentences(&self, verb: &str) -> Vec<Sentence> {
+        let unused = |span| format!("it has not been used for {}", clock::hours(span));
+        let when_quiet = self.when_quiet.as_ref().map(unused);
+        let in_time = |how: &str, at: &NaiveDateTime, after: String| Sentence {
+            before: format!("It {how} in {}, on", clock::left(at)),
+            at: Some(*at),
+            after,
+        };
+        if self.goes_on {
+            let goes_on = Sentence::plain(match when_quiet {
+                Some(when_quiet) => format!("It stops once {when_quiet}."),
+                None => format!("It keeps working until you {verb} it."),
+            });
+            let expiry = self.at.as_ref();
+            let expiry = expiry.map(|at| in_time("expires", at, ".".to_owned()));
+            return [goes_on].into_iter().chain(expiry).collect();
+        }
+        let how = if self.is_expiry { "expires" } else { "stops" };
+        let after = match when_quiet {
+            Some(when_quiet) => format!(", or once {when_quiet}."),
+            None => ".".to_owned(),
+        };
+        let end = self.at.as_ref().map(|at| in_time(how, at, after));
+        end.into_iter().collect()
+    }
+}
+
+/// A note on a key's page.
+#[derive(Default)]
+pub struct RotationNote<'a> {
+    pub is_warning: bool,
+    pub begin: &'static str,
+    /// The other key.
+    pub peer: Option<&'a Peer>,
+    pub end: &'static str,
+    pub last_uses: Vec<LastUsed>,
+    pub next_end: Vec<Sentence>,
+    pub keep: Option<Button>,
+    pub stop: Option<Button>,
+}
+
+/// When a key was last used, if ever.
+pub struct LastUsed {
+    pub whose: &'static str,
+    pub at: Option<NaiveDateTime>,
+}
+
+pub struct Button {
+    pub id: &'static str,
+    pub path: String,
+    pub label: &'static str,
+}
+
+impl<'a> RotationNote<'a> {
+    /// For a key that replaces another one, that was replaced, or both.
+    pub fn of(key: &'a Key) -> Vec<Self> {
+        let replaces = key.predecessor.as_ref().map(|old| Self::replaces(key, old));
+        let replaced = key.successor.as_ref().map(|new| Self::replaced(key, new));
+        let is_alone = key.successor.is_none() && !key.has_ended() && stops(key);
+        let alone = is_alone.then(|| Self::without_successor(key));
+        let notes = [replaces, replaced, alone].into_iter();
+        notes.flatten().collect()
+    }
+
+    fn replaces(key: &Key, old: &'a Peer) -> Self {
+        let next = old.next_end(key);
+        let last_uses = vec![LastUsed {
+            whose: "Old key",
+            at: old.last_used_at,
+        }];
+        if key.has_ended() {
+            return Self {
+                begin: "This key replaced",
+                peer: Some(old),
+                end: ", which has not ended.",
+                last_uses,
+                next_end: next.sentences("delete"),
+                ..Self::default()
+            };
+        }
+        let path = |verb: &str| format!("/api-keys/{}/{verb}?from={}", old.id, key.id);
+        let stops = old.stops_at.is_some() || old.stops_when_quiet.is_some();
+        Self {
+            begin: "This key replaces",
+            peer: Some(old),
+            end: ".",
+            last_uses,
+            next_end: next.sentences("stop"),
+            keep: stops.then(|| Button {
+                id: "keep-old",
+                path: path("keep"),
+                label: "Do not stop the old key automatically",
+            }),
+            stop: Some(Button {
+                id: "stop-old",
+                path: path("stop"),
+                label: "Stop the old key now",
+            }),
+            ..Self::default()
+        }
+    }
+
+    fn replaced(key: &Key, new: &'a Peer) -> Self {
+        let last_uses = vec![
+            LastUsed {
+                whose: "New key",
+                at: new.last_used_at,
+            },
+            LastUsed {
+                whose: "This key",
+                at: key.last_used_at(),
+            },
+        ];
+        if key.has_ended() {
+            return Self {
+                begin: "This key was replaced by",
+                peer: Some(new),
+                end: ".",
+                last_uses,
+                ..Self::default()
+            };
+        }
+        Self {
+            begin: "This key is replaced by",
+            peer: Some(new),
+            end: ".",
+            last_uses,
+            next_end: key.next_end().sentences("stop"),
+            keep: stops(key).then(|| keep(key)),
+            stop: Some(Button {
+                id: "stop",
+                path: format!("/api-keys/{}/stop", key.id),
+                label: "Stop this key now",
+            }),
+            ..Self::default()
+        }
+    }
+
+    fn without_successor(key: &Key) -> Self {
+        Self {
+            is_warning: true,
+            begin: "This key was replaced, and its replacement has ended since.",
+            next_end: key.next_end().sentences("delete"),
+            keep: key.stops_at.map(|_| keep(key)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Whether the key stops by itself, after it was replaced.
+fn stops(key: &Key) -> bool {
+    key.stops_at.is_some() || key.stops_when_quiet.is_some()
+}
+
+fn keep(key: &Key) -> Button {
+    Button {
+        id: "keep",
+        path: format!("/api-keys/{}/keep", key.id),
+        label: "Do not stop this key automatically",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn each_way_to_end_has_its_sentences() {
+        let at = clock::now() + TimeDelta::days(7);
+        let quiet = Some(TimeDelta::hours(24));
+        for (at, is_expiry, goes_on, when_quiet, told) in [
+            (
+                None,
+                false,
+                true,
+                None,
+                "It keeps working until you stop it.",
+            ),
+            (
+                None,
+                false,
+                true,
+                quiet,
+                "It stops once it has not been used for 24 hours.",
+            ),
+            (
+                Some(at),
+                true,
+                true,
+                None,
+                "It keeps working until you stop it. It expires in 7 days, on *.",
+            ),
+            (Some(at), true, false, None, "It expires in 7 days, on *."),
+            (
+                Some(at),
+                false,
+                false,
+                quiet,
+                "It stops in 7 days, on *, or once it has not been used for 24 hours.",
+            ),
+        ] {
+            let next = NextEnd {
+                at,
+                is_expiry,
+                goes_on,
+                when_quiet,
+            };
+            let sentences = next.sentences("stop").into_iter();
+            let texts = sentences.map(|sentence| {
+                let at = if sentence.at.is_some() { " *" } else { "" };
+                format!("{}{at}{}", sentence.before, sentence.after)
+            });
+            assert_eq!(texts.collect::<Vec<_>>().join(" "), told);
+        }
+    }
+}
