@@ -260,15 +260,19 @@ mod tests {
     #[test]
     fn a_runtime_that_panics_waits_for_no_blocking_thread() {
         let (release, released) = mpsc::channel::<()>();
-        let panicked = catch_unwind(AssertUnwindSafe(|| {
-            let runtime = Runtime::new(None).unwrap();
-            runtime.block_on(async {
-                tokio::task::spawn_blocking(move || released.recv());
-                tokio::task::yield_now().await;
-                panic!("as the test wants");
-            });
-        }));
-        assert!(panicked.is_err());
+        let (end, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let runtime = Runtime::new(None).unwrap();
+                runtime.block_on(async {
+                    tokio::task::spawn_blocking(move || released.recv());
+                    tokio::task::yield_now().await;
+                    panic!("as the test wants");
+                });
+            }));
+            end.send(panicked.is_err()).unwrap();
+        });
+        assert_eq!(ended.recv_timeout(LIMIT), Ok(true));
         drop(release);
     }
 }

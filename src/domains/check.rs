@@ -382,6 +382,7 @@ mod tests {
             let waiting = under_way.waiting();
             let due = due.iter().map(|(account, id)| (AccountId(*account), *id));
             let due = due.filter(|(account, _)| !waiting.contains(account));
+            let due = due.take(DUE as usize);
             let started = under_way.start(due.collect());
             if started.is_empty() && under_way.had_turn.is_empty() {
                 return accounts;
@@ -416,5 +417,11 @@ mod tests {
         started.sort_unstable();
         assert_eq!(started, (0..AT_ONCE as i64).collect::<Vec<_>>());
         assert_eq!(under_way.free(), 0);
+
+        // The one that is first gets no second before the last has its first.
+        let mut under_way = UnderWay::default();
+        let all: Vec<_> = (0..400).map(|id| (id / 100, id)).collect();
+        let started = start_all(&mut under_way, &all);
+        assert_eq!(started, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0]);
     }
 }

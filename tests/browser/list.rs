@@ -98,6 +98,64 @@ fn the_list_follows_what_is_typed_and_chosen_and_its_address_too() {
     assert_eq!(address(&browser), "/api-keys?sort=-name");
 }
 
+/// What was done is said; what was said of the state before goes.
+#[test]
+fn the_list_says_what_was_done_last() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    furnish(&app);
+    // After some seconds it would go anyway.
+    let lasting = "const later = window.setTimeout;
+        window.setTimeout = (action, time, ...rest) => time === 8000 ? 0 : later(action, time, ...rest);";
+    browser.devtools(
+        "Page.addScriptToEvaluateOnNewDocument",
+        json!({"source": lasting}),
+    );
+    let keys = Keys::open(&browser);
+    let wait_for_toast = |wanted: &str| {
+        browser.wait(&format!("“{wanted}” is said"), || {
+            let region = "return document.getElementById('toast').textContent";
+            browser.script::<String>(region) == wanted
+        });
+    };
+    keys.pause("Production");
+    wait_for_toast("The key “Production” is paused.");
+    browser.press("Hide best practices");
+    wait_for_toast("");
+    keys.resume("Production");
+    wait_for_toast("The key “Production” is resumed.");
+}
+
+#[test]
+fn a_domains_page_changes_by_itself_when_the_domain_is_verified() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    let domain = Domains::open(&browser).add("acme.test");
+    let said = "return document.getElementById('status').textContent";
+    // Where nothing has the focus, nothing gets it.
+    for focused in ["body", "button#check-now"] {
+        assert_eq!(domain.status(), "Pending");
+        browser.script::<()>(&format!(
+            "document.querySelector('{focused}').focus();
+             document.addEventListener('htmx:afterSettle', () => (window.settled = true))"
+        ));
+        attest(&app.database, "acme.test");
+        browser.wait("the page says so", || domain.status() == "Verified");
+        browser.wait("it is read aloud", || {
+            browser.script::<String>(said) == "acme.test is verified."
+        });
+        browser.wait("it is still the same page", || {
+            browser.script("return window.settled === true")
+        });
+        browser.wait_for_focus(focused);
+        let unattest = ["domain", "unattest", "--account", EMAIL, "acme.test"];
+        cli(&app.database, &unattest, "").unwrap();
+        browser.reload();
+    }
+}
+
 #[test]
 fn a_pasted_key_stands_in_the_search_as_it_is_shown() {
     let app = App::start(Backend::Sqlite, |_| {});

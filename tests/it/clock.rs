@@ -231,12 +231,28 @@ fn eight_days_ahead_for_a_while_makes_no_email_uncounted() {
     until_in_doubt(&ahead);
     until_doubt_is_written(&database);
     send(&ahead);
+    ahead.visitor().sign_in(EMAIL);
+    let soon = ago(-TimeDelta::days(3));
+    let written_ahead = [
+        "api_key_uses WHERE used_at",
+        "sessions WHERE created_at",
+        "sessions WHERE last_seen_at",
+        "sending_domains WHERE next_check_at",
+        "emails WHERE next_attempt_at",
+    ];
+    let count_ahead = |of: &str| database.number(&format!("SELECT count(*) FROM {of} > '{soon}'"));
+    for of in written_ahead {
+        until(of, || count_ahead(of) > 0);
+    }
     assert!(ahead.terminate());
 
     let server = Dashboard::start(&database, &[]);
     until("the clock is trusted again", || {
         server.visitor().get("/readyz").body == "ready\n"
     });
+    for of in written_ahead {
+        until(&format!("no {of} is ahead"), || count_ahead(of) == 0);
+    }
     send(&server);
     let info = server.program(&key).info().json();
     assert_eq!(info["key"]["emails_sent_last_24hrs"], 3);

@@ -255,6 +255,9 @@ both! {
         assert!(content.lines().all(|line| line.len() <= 998));
         let is_of_reference = |line: &&str| line.starts_with(" <") && line.len() < 78;
         assert_eq!(content.lines().filter(is_of_reference).count(), 19, "{content}");
+        // As it is, and not in encoded words, which have no place in headers that programs read.
+        let lines_of_tabs = content.lines().filter(|line| line.starts_with("\tword\tword"));
+        assert_eq!(lines_of_tabs.count(), 66, "{content}");
         let mail = read_mail(&content, "tosend._domainkey.acme.test", &record);
         assert_eq!((&mail["defects"], &mail["signature_holds"]), (&json!([]), &json!(true)));
         for (name, value) in email["headers"].as_object().unwrap() {

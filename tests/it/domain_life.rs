@@ -247,6 +247,8 @@ both! {
         dns.trouble(None);
         check_until(&app, id, || !is_set(&app, id, "missing_since"));
         assert_eq!(status(&app, id), "verified");
+        let answered = owner.get(&format!("{path}?notice=silent")).body;
+        assert!(!answered.contains("DNS gave no answer"), "{answered}");
     }
 
     fn who_asks_sees_what_dns_says_now_but_not_all_the_time(app: App) {

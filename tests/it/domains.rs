@@ -122,6 +122,42 @@ both! {
         assert_eq!(domains(&app), 1);
     }
 
+    fn a_domain_that_is_added_many_times_at_once_costs_one_key(app: App) {
+        let owner = app.owner();
+        let cookie = owner.cookie();
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let posts: Vec<_> = (0..20).map(|_| {
+                let visitor = app.visitor();
+                visitor.set_cookie(cookie.clone());
+                scope.spawn(move || add(&visitor, "acme.test").status)
+            }).collect();
+            posts.into_iter().map(|post| post.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|status| **status == 303).count(), 1, "{statuses:?}");
+        assert_eq!(app.checker.keys_made(), 1);
+    }
+
+    fn a_domain_without_a_key_gets_one_however_many_look_at_it(app: App) {
+        let owner = app.owner();
+        let path = format!("/domains/{}", owner.add_domain("acme.test"));
+        let made = app.checker.keys_made();
+        // As an older version left it; and the server itself does not look at it now.
+        app.database.execute(
+            "UPDATE sending_domains SET dkim_public = NULL, dkim_private = NULL,
+                next_check_at = '9000-01-01 00:00:00'"
+        );
+        let cookie = owner.cookie();
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                let visitor = app.visitor();
+                visitor.set_cookie(cookie.clone());
+                let path = &path;
+                scope.spawn(move || assert_eq!(visitor.get(path).status, 200));
+            }
+        });
+        assert_eq!(app.checker.keys_made(), made + 1);
+    }
+
     fn an_account_has_no_more_domains_than_its_limit(
         app: App, with |settings| settings.domain_limit = "5".into()
     ) {
@@ -243,6 +279,8 @@ both! {
         assert_is_in_use(owner.post(&path, &[]), 422, &["Newsletter"]);
         owner.delete_key(second);
         assert!(owner.get(&path).body.contains("Delete acme.test?"));
+        let record = "Its DNS record <code>tosend._domainkey.acme.test</code> serves it no more";
+        assert!(owner.get(&path).body.contains(record));
         assert_eq!(owner.post(&path, &[]).status, 303);
         assert_eq!(domains(&app), 0);
     }
@@ -277,4 +315,33 @@ both! {
             assert_eq!(app.database.number(sql), count, "{sql}");
         }
     }
+}
+
+/// On SQLite there is one writer at a time.
+#[test]
+fn a_domain_that_another_node_adds_at_the_same_time_counts() {
+    let app = App::start(Backend::Postgres, |settings| {
+        settings.domain_limit = "1".into();
+    });
+    let owner = app.owner();
+    let mut other = app.database.lock("email_counts");
+    other
+        .batch_execute(
+            "UPDATE accounts SET key_count = key_count;
+             INSERT INTO sending_domains
+                (account_id, name, status, created_at, pending_since, dkim_public)
+             SELECT id, 'first.test', 'pending', now(), now(), 'none' FROM accounts",
+        )
+        .unwrap();
+    let waits = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| add(&owner, "second.test").status);
+        until("it waits, or is through", || {
+            second.is_finished() || app.database.number(waits) > 0
+        });
+        other.batch_execute("COMMIT").unwrap();
+        assert_eq!(second.join().unwrap(), 422);
+    });
+    assert_eq!(domains(&app), 1);
 }

@@ -161,6 +161,7 @@ both! {
             (format!("a{}", "🔑".repeat(500)).into(), format!("a{}", "🔑".repeat(49))),
             (format!("aa{}", "🔑".repeat(500)).into(), format!("aa{}", "🔑".repeat(49))),
             (format!("aaa{}", "🔑".repeat(500)).into(), format!("aaa{}", "🔑".repeat(49))),
+            ("\u{202e}moc\u{200b}".into(), "\\u{202e}moc\\u{200b}".into()),
             (vec![0x80], replaced(1)),
             (vec![0xFF; 2_000], replaced(66)),
             (high, replaced(66)),

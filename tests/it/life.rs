@@ -214,6 +214,7 @@ both! {
         assert_eq!(app.program(&key).verdict(), 403);
         let resumed = owner.post(&format!("/api-keys/{id}/resume"), &[]);
         assert_eq!(resumed.location(), Some(&*format!("/api-keys/{id}?notice=resumed")));
+        assert!(owner.get(resumed.location().unwrap()).body.contains("role=\"status\">The key is resumed.</p>"));
         assert_eq!(app.program(&key).verdict(), 200);
     }
 
@@ -268,6 +269,7 @@ both! {
 
         let kept = owner.post(&format!("/api-keys/{id}/keep?from={new_id}"), &[]);
         assert_eq!(kept.location(), Some(&*format!("/api-keys/{new_id}?notice=kept")));
+        assert!(owner.get(kept.location().unwrap()).body.contains("It does not stop by itself any more."));
         assert!(owner.get(&format!("/api-keys/{new_id}")).body
             .contains("It keeps working until you stop it."));
 
@@ -461,6 +463,7 @@ both! {
 
         let stopped = owner.post(&from, &[]);
         assert_eq!(stopped.location(), Some(&*format!("/api-keys/{new_id}?notice=stopped")));
+        assert!(owner.get(stopped.location().unwrap()).body.contains("The old key was stopped."));
         assert_eq!(app.program(&old).verdict(), 403);
         assert_eq!(owner.get(&path).location(), Some(&*format!("/api-keys/{id}?notice=ended")));
         let alone = owner.get(&format!("/api-keys/{new_id}/stop"));

@@ -269,11 +269,17 @@ impl Visitor {
     /// Deletes a key as the page wants it: one that is in use by its name.
     pub fn delete_key(&self, id: impl Display) -> Answer {
         let path = format!("/api-keys/{id}/delete");
-        let asked = self.get(&path).body;
-        let name = asked.split_once("<bdi class=\"selectable\">");
-        match name.and_then(|(_, rest)| rest.split_once("</bdi>")) {
-            Some((name, _)) => self.post(&path, &[("name", name)]),
-            None => self.post(&path, &[]),
+        let asked_for = |page: &str| {
+            let (_, rest) = page.split_once("<bdi class=\"selectable\">")?;
+            let (name, _) = rest.split_once("</bdi>")?;
+            Some(name.replace("&#60;", "<").replace("&#62;", ">"))
+        };
+        let name = asked_for(&self.get(&path).body);
+        let answer = self.post(&path, &[("name", name.as_deref().unwrap_or_default())]);
+        // Its first use may have been written down in between.
+        match asked_for(&answer.body).filter(|_| name.is_none()) {
+            Some(name) => self.post(&path, &[("name", &name)]),
+            None => answer,
         }
     }
 
