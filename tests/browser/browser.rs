@@ -22,6 +22,8 @@ use crate::support::{App, Proxy};
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For one step of a browser, such as to load a page or to run axe over a long one.
+const LONG_PATIENCE: Duration = Duration::from_secs(300);
 
 /// With the pipe Chromium ends when its driver does, however that happens.
 const ARGUMENTS: [&str; 11] = [
@@ -89,17 +91,27 @@ impl Browser {
             .unwrap();
 
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let chromedriver = ChromeDriver::start();
-        let driver = runtime
-            .block_on(WebDriver::new(chromedriver.url.clone(), wishes))
-            .unwrap_or_else(|e| panic!("{CHROMIUM} does not start: {e}"));
-        Self {
+        // ChromeDriver gives Chromium a minute to start, which is short on a busy machine.
+        let mut tries = 0..5;
+        let (chromedriver, driver) = loop {
+            let chromedriver = ChromeDriver::start();
+            let driver = WebDriver::builder(chromedriver.url.clone(), wishes.clone())
+                .request_timeout(LONG_PATIENCE);
+            match runtime.block_on(driver.connect()) {
+                Ok(driver) => break (chromedriver, driver),
+                Err(_) if tries.next().is_some() => {}
+                Err(error) => panic!("{CHROMIUM} does not start: {error}"),
+            }
+        };
+        let browser = Self {
             base,
             driver,
             runtime,
             _chromedriver: chromedriver,
             profile: Rc::new(profile),
-        }
+        };
+        browser.run(browser.driver.set_script_timeout(LONG_PATIENCE));
+        browser
     }
 
     /// Chromium's folder, which outlives the browser as long as it is held.

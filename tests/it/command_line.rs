@@ -959,7 +959,8 @@ fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile() {
     // The migration cannot be written down, while it can be read which have run.
     lock.batch_execute("BEGIN; LOCK TABLE __diesel_schema_migrations IN SHARE MODE")
         .unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
+    let port = Port::reserve();
+    let address = port.address().to_string();
     let log = || std::fs::read_to_string(database.folder.path().join("log")).unwrap();
     let lines = |of: &str| log().matches(of).count();
     let during = "bringing the database up to date: migration 1 of 1, “";
@@ -968,7 +969,7 @@ fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile() {
         until("it is told, and told again", || {
             lines(during) >= 2 && lines(" s so far") >= 2
         });
-        let refused = TcpStream::connect(&address).unwrap_err();
+        let refused = TcpStream::connect(port.address()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         lock.batch_execute("COMMIT").unwrap();
         let server = server.join().unwrap();

@@ -124,7 +124,7 @@ impl Work {
             ledger.either.push(key.clone());
         });
         let path = format!("/api-keys/{id}/delete");
-        let answer = self.owner.try_post(&path, &[("name", &name)], LIMIT);
+        let answer = self.owner.try_post(&path, &[("name", &name)]);
         let deleted = acknowledged(answer, 303)?;
         assert_eq!(deleted.location(), Some("/api-keys?notice=deleted"));
         self.note(|ledger| {
@@ -146,15 +146,6 @@ fn acknowledged(answer: Option<Answer>, status: u16) -> Option<Answer> {
     let answer = answer.filter(|answer| answer.status != 503)?;
     assert_eq!(answer.status, status, "{}", answer.body);
     Some(answer)
-}
-
-/// Also when a test fails, so that its threads end.
-struct SetWhenDropped<'a>(&'a AtomicBool);
-
-impl Drop for SetWhenDropped<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 impl Ledger {
@@ -275,14 +266,14 @@ const LOOKS: [(&str, Look); 5] = [
     }),
     ("Python: backup", |file, copy| {
         python(
-            "sqlite3.connect(here).backup(sqlite3.connect(copy))",
+            "sqlite3.connect(here, 60).backup(sqlite3.connect(copy))",
             file,
             copy,
         )
     }),
     ("Python: a count", |file, copy| {
         python(
-            "sqlite3.connect(here).execute('SELECT count(*) FROM emails').fetchall()",
+            "sqlite3.connect(here, 60).execute('SELECT count(*) FROM emails').fetchall()",
             file,
             copy,
         )

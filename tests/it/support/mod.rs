@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 mod cluster;
@@ -11,6 +12,7 @@ mod http;
 mod key_store;
 mod logs;
 mod nginx;
+mod port;
 mod probers;
 mod process;
 mod proxy;
@@ -18,18 +20,19 @@ mod relay;
 mod server;
 mod wire;
 
-pub use cluster::{Cluster, Stop, free_port};
+pub use cluster::{Cluster, Stop};
 pub use database::Database;
 pub use dns::{Dns, Trouble};
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
 pub use key_store::{Change, KeyStore, Made, NAME};
 pub use nginx::{Nginx, Seen, Upstream};
+pub use port::Port;
 pub use probers::{Key, Probers};
-pub use process::{Dashboard, attest, cli, command, create_account, without_stderr};
+pub use process::{Dashboard, attest, cli, command, create_account, is_late, without_stderr};
 pub use proxy::Proxy;
 pub use relay::{Got, Relay, read_mail};
 pub use server::{App, Backend};
-pub use wire::{Answered, Wire};
+pub use wire::{Answered, Wire, known};
 
 pub const EMAIL: &str = "ada@acme.test";
 pub const TITLE: &str = "Acme Inc";
@@ -41,6 +44,41 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     while !is_so() {
         assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Asks again and again how many are left until there are none, however many and however slow the
+/// machine: it fails when there are no fewer after a minute.
+pub fn until_none_is_left(what: &str, mut left: impl FnMut() -> i64) {
+    let mut now = left();
+    while now > 0 {
+        let before = now;
+        until(&format!("{what}: {before} are left"), || {
+            now = left();
+            now < before
+        });
+    }
+}
+
+/// Does something that means what it should only if it takes less than so long: again where the
+/// machine took longer. Gives what the last time gave.
+pub fn within<T>(limit: Duration, mut act: impl FnMut() -> T) -> T {
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let done = act();
+        if begun.elapsed() < limit {
+            return done;
+        }
+    }
+    panic!("never done within {limit:?}");
+}
+
+/// Tells threads that they are to end, also when the test fails.
+pub struct SetWhenDropped<'a>(pub &'a AtomicBool);
+
+impl Drop for SetWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
