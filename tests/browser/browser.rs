@@ -350,7 +350,9 @@ impl Browser {
     /// Runs the body of a function; if that gives a promise, it is waited for.
     #[track_caller]
     pub fn script<T: DeserializeOwned>(&self, source: &str) -> T {
-        self.run(async { self.driver.execute(source, []).await?.convert() })
+        self.until("a script runs", async |driver| {
+            driver.execute(source, []).await?.convert().map(Some)
+        })
     }
 
     #[track_caller]
@@ -505,9 +507,15 @@ fn is_passing(error: &WebDriverError) -> bool {
             | E::NoSuchElement(_)
     );
     let text = error.to_string();
-    // How ChromeDriver calls a stale element, as long as it does not know yet that the page has gone.
-    let is_of_other_page = text.contains("does not belong to the document");
-    is_of_change || is_of_other_page || text.contains("aborted by navigation")
+    // How ChromeDriver calls it, as long as it does not know yet that the page has gone.
+    let of_other_page = [
+        "does not belong to the document",
+        "aborted by navigation",
+        "document unloaded while waiting",
+        "Cannot find context",
+        "navigated or closed",
+    ];
+    is_of_change || of_other_page.iter().any(|words| text.contains(words))
 }
 
 fn pause() {

@@ -371,7 +371,7 @@ both! {
         ] {
             let guess = |address| log_in_from(&app, address, "nobody", WRONG);
             assert!(guesses_until_stopped(|_| guess(address)) >= 20, "{address}");
-            assert_is_shut(&within(ONE_MORE, || {
+            assert_is_shut(&within(ONE_MORE, |_| {
                 guesses_until_stopped(|_| guess(address));
                 guess(neighbour)
             }));
@@ -385,7 +385,7 @@ both! {
         app.owner();
         let guess = |i| log_in_from(&app, &format!("203.0.113.{i}"), "nobody", WRONG);
         assert!(guesses_until_stopped(guess) >= 19);
-        let refused = within(ONE_MORE, || {
+        let refused = within(ONE_MORE, |_| {
             guesses_until_stopped(guess);
             [guess(200), sign_up(&app.visitor(), OTHER, PASSWORD)]
         });

@@ -298,7 +298,7 @@ both! {
         assert_eq!(events(&app, "domain.verified", EMAIL), 1);
 
         let wait = format!("{path}?notice=wait");
-        let (again, questions) = within(Duration::from_secs(5), || {
+        let (again, questions) = within(Duration::from_secs(5), |_| {
             owner.post(&ask, &[]);
             let questions = dns.asked();
             (owner.post(&ask, &[]), (questions, dns.asked()))

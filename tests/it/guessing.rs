@@ -215,7 +215,7 @@ both! {
             (b"[2001:db8:1:2::1]:443", b"\"[2001:db8:1:2::9]\"", b"[2001:db8:1:3::1]:443"),
         ] {
             // What is stopped has one guess more after six seconds.
-            let refused = within(Duration::from_secs(5), || {
+            let refused = within(Duration::from_secs(5), |_| {
                 let is_shut = std::iter::repeat_with(|| guess(address)).take(100).any(|s| s == 429);
                 assert!(is_shut);
                 guess(again)
@@ -267,7 +267,7 @@ both! {
 
 #[test]
 fn what_failed_is_told_when_the_server_ends_too() {
-    for backend in [Backend::Sqlite, Backend::Postgres] {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         let app = App::on(database.again(), |_| {});
         app.owner();

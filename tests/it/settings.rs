@@ -403,7 +403,7 @@ both! {
         let tries = (0..100).take_while(|_| change(&owner, "wrong", "short").status == 422).count();
         assert!((15..40).contains(&tries), "{tries}");
         // A session that was stopped has one try more after six seconds.
-        let refused = within(Duration::from_secs(5), || {
+        let refused = within(Duration::from_secs(5), |_| {
             let mut tries = (0..100).map(|_| change(&owner, "wrong", "short").status);
             assert!(tries.any(|status| status == 429));
             change(&owner, PASSWORD, NEW).status

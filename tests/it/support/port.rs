@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
+};
 
 /// A port that no other program gets as long as this is held, whether the test's own server listens
 /// there or not. That server takes the address although it is in use (`SO_REUSEADDR`), as servers
