@@ -746,7 +746,7 @@ fn memory(server: &Dashboard) -> i64 {
 #[test]
 fn downloads_that_nobody_reads_hold_little() {
     use std::io::{Read, Write};
-    for backend in [Backend::Sqlite, Backend::Postgres] {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         let server = Dashboard::start(&database, &[]);
         let owner = server.visitor();

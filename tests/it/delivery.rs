@@ -43,9 +43,7 @@ pub fn count(database: &Database, condition: &str) -> i64 {
 
 /// Waits until the only email, or all of them, are so.
 pub fn until_all(database: &Database, condition: &str) {
-    until_none_is_left(condition, || {
-        count(database, &format!("NOT ({condition})"))
-    });
+    until_none_is_left(condition, || count(database, &format!("NOT ({condition})")));
 }
 
 /// As if the time for the next attempt had come. Those under way are left alone.
@@ -739,7 +737,7 @@ fn a_node_that_is_killed_loses_no_email_on_postgres() {
 }
 
 #[test]
-fn two_nodes_deliver_each_email_once() {
+fn two_nodes_deliver_each_email_once_on_postgres() {
     let relay = Relay::start();
     let app = App::start(Backend::Postgres, |_| {});
     let (_, program) = sender(&app);

@@ -208,7 +208,7 @@ fn survives_kills(backend: Backend) {
     let mut dashboard = start();
     let work = Work::new(&dashboard, &database);
     let mut ledgers = Vec::new();
-    for _ in 0..rounds("TOSEND_TEST_KILLS", 20) {
+    for _ in 0..rounds("TOSEND_TEST_KILLS", 5, 20) {
         ledgers.push(work.until_struck(|| dashboard.kill()));
         wait_for_orphans(&database);
         dashboard = start();
@@ -240,7 +240,7 @@ fn what_was_answered_holds_after_kill_9_of_postgres_itself() {
     let dashboard = Dashboard::start(&database, &["--key-limit", "1000000"]);
     let work = Work::new(&dashboard, &database);
     let mut ledgers = Vec::new();
-    for _ in 0..rounds("TOSEND_TEST_KILLS", 20).div_ceil(4) {
+    for _ in 0..rounds("TOSEND_TEST_KILLS", 5, 20).div_ceil(4) {
         ledgers.push(work.until_struck(|| {
             cluster.kill();
             cluster.start();
@@ -324,7 +324,7 @@ fn a_look_by_another_program_loses_nothing() {
     let mut dashboard = start();
     let work = Work::new(&dashboard, &database);
     let mut ledgers = Vec::new();
-    for round in 0..rounds("TOSEND_TEST_LOOKS", 3) {
+    for round in 0..rounds("TOSEND_TEST_LOOKS", 2, 5) {
         ledgers.push(work.until_struck(|| {
             for (number, (name, look)) in LOOKS.iter().enumerate() {
                 let copy = format!("copy {round} {number}");
@@ -351,7 +351,7 @@ fn a_look_by_another_program_loses_nothing() {
 }
 
 #[test]
-fn a_key_deleted_on_one_node_is_refused_by_another() {
+fn a_key_deleted_on_one_node_is_refused_by_another_on_postgres() {
     let database = Database::new(Backend::Postgres);
     let here = Dashboard::start(&database, &[]);
     let there = Dashboard::start(&database, &[]);

@@ -125,7 +125,7 @@ fn postgres_is_frozen_with_its_connections_open() {
 
 /// With a use that is still to be written, a page that waits and a deletion that waits.
 #[test]
-fn a_server_ends_when_told_to_though_its_database_is_frozen() {
+fn a_server_ends_when_told_to_though_its_database_is_frozen_on_postgres() {
     let cluster = Cluster::new();
     let database = Database::on(&cluster);
     let mut scene = Scene::on(&database);
@@ -153,7 +153,7 @@ fn behind_a_proxy(database: &mut Database) -> Proxy {
 }
 
 #[test]
-fn the_network_swallows_everything() {
+fn the_network_swallows_everything_on_postgres() {
     let mut database = Database::new(Backend::Postgres);
     let proxy = behind_a_proxy(&mut database);
     let scene = Scene::on(&database);
@@ -173,7 +173,7 @@ fn the_network_swallows_everything() {
 }
 
 #[test]
-fn the_network_forgets_the_connections_of_verification() {
+fn the_network_forgets_the_connections_of_verification_on_postgres() {
     let mut database = Database::new(Backend::Postgres);
     let proxy = behind_a_proxy(&mut database);
     let scene = Scene::on(&database);
@@ -184,7 +184,7 @@ fn the_network_forgets_the_connections_of_verification() {
 }
 
 #[test]
-fn the_network_refuses_everything() {
+fn the_network_refuses_everything_on_postgres() {
     let mut database = Database::new(Backend::Postgres);
     let proxy = behind_a_proxy(&mut database);
     let scene = Scene::on(&database);
@@ -197,7 +197,7 @@ fn the_network_refuses_everything() {
 }
 
 #[test]
-fn connections_are_cut_in_the_middle_of_an_answer() {
+fn connections_are_cut_in_the_middle_of_an_answer_on_postgres() {
     let mut database = Database::new(Backend::Postgres);
     let proxy = behind_a_proxy(&mut database);
     let scene = Scene::on(&database);
@@ -258,7 +258,7 @@ fn see_pages_unbroken(visitor: &Visitor, path: &str) {
 }
 
 #[test]
-fn pages_that_hang_do_not_starve_verification() {
+fn pages_that_hang_do_not_starve_verification_on_postgres() {
     let database = Database::new(Backend::Postgres);
     let scene = Scene::on(&database);
     let probers = scene.probers(2);
@@ -285,7 +285,7 @@ fn pages_that_hang_do_not_starve_verification() {
 }
 
 #[test]
-fn verification_that_hangs_does_not_starve_pages() {
+fn verification_that_hangs_does_not_starve_pages_on_postgres() {
     let database = Database::new(Backend::Postgres);
     let scene = Scene::on(&database);
     let lock = lock(&database, "api_keys");
@@ -308,7 +308,7 @@ fn verification_that_hangs_does_not_starve_pages() {
 }
 
 #[test]
-fn a_flood_of_verification_does_not_starve_pages() {
+fn a_flood_of_verification_does_not_starve_pages_on_postgres() {
     let database = Database::new(Backend::Postgres);
     let scene = Scene::on(&database);
     let probers = scene.probers(10);

@@ -76,7 +76,6 @@ impl Scene {
         assert_eq!(seen.len(), 1, "{seen:?}");
         seen.into_iter().next().unwrap()
     }
-
 }
 
 #[test]
@@ -274,7 +273,7 @@ fn without_a_dashboard_nobody_is_refused() {
 }
 
 #[test]
-fn without_a_database_nobody_is_refused() {
+fn without_a_database_nobody_is_refused_on_postgres() {
     let mut cluster = Cluster::new();
     let database = Database::on(&cluster);
     let scene = Scene::on(&database);

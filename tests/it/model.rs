@@ -351,9 +351,8 @@ impl Node {
     /// What each of these keys is answered, asked about one after another.
     fn verdicts(&self, questions: &[Question]) -> Vec<String> {
         let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ask = |question: &Question| {
-            known(|| wire.get(&question.path, &question.key)).verdict()
-        };
+        let mut ask =
+            |question: &Question| known(|| wire.get(&question.path, &question.key)).verdict();
         questions.iter().map(&mut ask).collect()
     }
 }
@@ -520,7 +519,6 @@ impl<'a> Life<'a> {
         self.database.execute(&sql);
     }
 
-
     /// Asks both nodes about every key there ever was, alone and with every domain.
     fn ask(&self, model: &Model, turn: usize) -> TestCaseResult {
         // Whatever was to last a moment is over then.
@@ -646,7 +644,7 @@ both! {
         same_owner.set_cookie(owner.cookie());
         let nodes = [Node::new(&app, owner), Node::new(&other, same_owner)];
         let config = Config {
-            cases: rounds("TOSEND_TEST_LIVES", 12) as u32,
+            cases: rounds("TOSEND_TEST_LIVES", 6, 12) as u32,
             max_shrink_iters: 500,
             failure_persistence: None,
             ..Config::default()

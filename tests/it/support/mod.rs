@@ -61,11 +61,12 @@ pub fn until_none_is_left(what: &str, mut left: impl FnMut() -> i64) {
 }
 
 /// Does something that means what it should only if it takes less than so long: again where the
-/// machine took longer. Gives what the last time gave.
-pub fn within<T>(limit: Duration, mut act: impl FnMut() -> T) -> T {
+/// machine took longer. It is told when it is late, and may end early then. Gives what the last time
+/// gave.
+pub fn within<T>(limit: Duration, mut act: impl FnMut(&dyn Fn() -> bool) -> T) -> T {
     for _ in 0..10 {
         let begun = Instant::now();
-        let done = act();
+        let done = act(&|| begun.elapsed() >= limit);
         if begun.elapsed() < limit {
             return done;
         }
@@ -82,12 +83,22 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// How often a test repeats itself: a few times, unless a variable asks for more.
-pub fn rounds(variable: &str, few: usize) -> usize {
-    std::env::var(variable).map_or(few, |text| text.parse().expect("a number"))
+/// How often a test repeats itself: a few times, or many in a whole run, or as its own variable says.
+pub fn rounds(variable: &str, few: usize, many: usize) -> usize {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().expect("a number"),
+        Err(_) if is_whole_run() => many,
+        Err(_) => few,
+    }
 }
 
-/// Writes a test once and runs it on both databases.
+/// Whether long tests run at full length: `tests/run --whole`.
+pub fn is_whole_run() -> bool {
+    std::env::var_os("TOSEND_TEST_WHOLE").is_some()
+}
+
+/// Writes a test once and runs it on both databases. Whatever needs PostgreSQL has its name in its own:
+/// `tests/run --sqlite` leaves that out.
 ///
 /// `both! { fn a_sentence(app: App) { … } }`, or with settings of its own:
 /// `both! { fn a_sentence(app: App, with |settings| settings.key_limit = "3".into()) { … } }`
