@@ -855,7 +855,7 @@ mod tests {
                 send.send((begin, html.len(), length)).unwrap();
             }
         });
-        while let Ok((begin, html, text)) = receive.recv_timeout(Duration::from_secs(120)) {
+        while let Ok((begin, html, text)) = receive.recv_timeout(Duration::from_secs(20 * 60)) {
             assert!(text <= html.max(SHORT_BYTES), "{begin}: {text} of {html}");
             if begin.starts_with("<x0>") {
                 return;

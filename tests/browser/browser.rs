@@ -22,6 +22,8 @@ use crate::support::{App, Proxy};
 const CHROMIUM: &str = "/usr/bin/chromium";
 const CHROMEDRIVER: &str = "/usr/bin/chromedriver";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For one step of a browser, such as to load a page or to run axe over a long one.
+const LONG_PATIENCE: Duration = Duration::from_secs(300);
 
 /// With the pipe Chromium ends when its driver does, however that happens.
 const ARGUMENTS: [&str; 11] = [
@@ -89,17 +91,27 @@ impl Browser {
             .unwrap();
 
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let chromedriver = ChromeDriver::start();
-        let driver = runtime
-            .block_on(WebDriver::new(chromedriver.url.clone(), wishes))
-            .unwrap_or_else(|e| panic!("{CHROMIUM} does not start: {e}"));
-        Self {
+        // ChromeDriver gives Chromium a minute to start, which is short on a busy machine.
+        let mut tries = 0..5;
+        let (chromedriver, driver) = loop {
+            let chromedriver = ChromeDriver::start();
+            let driver = WebDriver::builder(chromedriver.url.clone(), wishes.clone())
+                .request_timeout(LONG_PATIENCE);
+            match runtime.block_on(driver.connect()) {
+                Ok(driver) => break (chromedriver, driver),
+                Err(_) if tries.next().is_some() => {}
+                Err(error) => panic!("{CHROMIUM} does not start: {error}"),
+            }
+        };
+        let browser = Self {
             base,
             driver,
             runtime,
             _chromedriver: chromedriver,
             profile: Rc::new(profile),
-        }
+        };
+        browser.run(browser.driver.set_script_timeout(LONG_PATIENCE));
+        browser
     }
 
     /// Chromium's folder, which outlives the browser as long as it is held.
@@ -338,7 +350,9 @@ impl Browser {
     /// Runs the body of a function; if that gives a promise, it is waited for.
     #[track_caller]
     pub fn script<T: DeserializeOwned>(&self, source: &str) -> T {
-        self.run(async { self.driver.execute(source, []).await?.convert() })
+        self.until("a script runs", async |driver| {
+            driver.execute(source, []).await?.convert().map(Some)
+        })
     }
 
     #[track_caller]
@@ -493,9 +507,15 @@ fn is_passing(error: &WebDriverError) -> bool {
             | E::NoSuchElement(_)
     );
     let text = error.to_string();
-    // How ChromeDriver calls a stale element, as long as it does not know yet that the page has gone.
-    let is_of_other_page = text.contains("does not belong to the document");
-    is_of_change || is_of_other_page || text.contains("aborted by navigation")
+    // How ChromeDriver calls it, as long as it does not know yet that the page has gone.
+    let of_other_page = [
+        "does not belong to the document",
+        "aborted by navigation",
+        "document unloaded while waiting",
+        "Cannot find context",
+        "navigated or closed",
+    ];
+    is_of_change || of_other_page.iter().any(|words| text.contains(words))
 }
 
 fn pause() {

@@ -6,9 +6,10 @@ use crate::browser::Browser;
 use crate::screens::*;
 use crate::support::*;
 
-/// Runs a line that the dashboard shows: the status and the body of the answer.
+/// Runs a line that the dashboard shows: the status and the body of the answer. Where the server could
+/// not answer in time, curl asks again.
 fn shell(line: &str) -> (u16, String) {
-    let line = format!("{line} --silent --show-error --write-out '\n%{{http_code}}'");
+    let line = format!("{line} --retry 9 --silent --show-error --write-out '\n%{{http_code}}'");
     let run = Command::new("bash").args(["-c", &line]).output().unwrap();
     let output = String::from_utf8(run.stdout).unwrap();
     let (body, status) = output.rsplit_once('\n').expect(&line);

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-const BACKENDS: [Backend; 2] = [Backend::Sqlite, Backend::Postgres];
 const SECRET: &str = "hunter2";
 
 /// Runs a command that must work. Gives its stdout.
@@ -503,7 +502,7 @@ both! {
 
 #[test]
 fn it_greets_serves_and_ends_when_told_to() {
-    for backend in BACKENDS {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         let mut server = Dashboard::start(&database, &[]);
         let base = server.base.clone();
@@ -684,16 +683,16 @@ fn a_database_that_cannot_be_used_is_told_in_one_sentence() {
     let folder = database.folder.path();
     let garbage = folder.join("garbage");
     std::fs::write(&garbage, "This is no database.\n".repeat(100)).unwrap();
-    let postgres = Database::new(Backend::Postgres).url.clone();
-    for url in [
+    let mut urls = vec![
         format!("sqlite://{}", folder.display()),
         format!("sqlite://{}", garbage.display()),
         format!("sqlite://{}/tosend.db", garbage.display()),
         "sqlite:///proc/tosend.db".to_owned(),
         "sqlite:///proc/tosend/tosend.db".to_owned(),
-        // Its database is gone already.
-        postgres,
-    ] {
+    ];
+    // Of databases that are gone already.
+    urls.extend(Backend::all().map(|backend| Database::new(backend).url.clone()));
+    for url in urls {
         for args in [&[][..], &["migrate"], &["key", "list", "--account", EMAIL]] {
             let sentence = refused(command(&database).args(["--database-url", &url]).args(args));
             assert!(sentence.contains("cannot be"), "{url}: {sentence}");
@@ -705,7 +704,7 @@ fn a_database_that_cannot_be_used_is_told_in_one_sentence() {
 
 #[test]
 fn a_database_of_a_newer_version_is_left_alone() {
-    for backend in BACKENDS {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         assert_eq!(ok(&database, &["migrate"]), "The database is up to date.\n");
         assert_eq!(ok(&database, &["migrate"]), "The database is up to date.\n");
@@ -744,7 +743,7 @@ fn commands_that_run_at_once_do_not_disturb_each_other() {
 }
 
 #[test]
-fn nodes_of_one_database_share_one_secret() {
+fn nodes_of_one_database_share_one_secret_on_postgres() {
     let database = Database::new(Backend::Postgres);
     let first = Dashboard::start(&database, &[]);
     let owner = first.visitor();
@@ -810,7 +809,7 @@ fn assert_refused_for(database: &Database, args: &[&str], why: &str) {
 
 #[test]
 fn a_lost_secret_is_noticed_and_another_one_adopted() {
-    for backend in BACKENDS {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         let secret = secret_of(&database);
         let aside = database.folder.path().join("aside");
@@ -862,7 +861,7 @@ fn a_lost_secret_is_noticed_and_another_one_adopted() {
 /// On SQLite none was written down in former versions.
 #[test]
 fn a_database_that_knows_no_secret_takes_the_one_that_opens_its_keys() {
-    for backend in BACKENDS {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         let secret = secret_of(&database);
         let aside = database.folder.path().join("aside");
@@ -928,7 +927,7 @@ fn undo_last_migration(database: &Database) -> impl Fn() -> bool {
 
 #[test]
 fn nothing_is_migrated_before_the_address_and_the_secret_are_right() {
-    for backend in BACKENDS {
+    for backend in Backend::all() {
         let database = Database::new(backend);
         drop(Dashboard::start(&database, &[]));
         let is_migrated = undo_last_migration(&database);
@@ -951,7 +950,7 @@ fn nothing_is_migrated_before_the_address_and_the_secret_are_right() {
 
 /// As a table of millions of rows does.
 #[test]
-fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile() {
+fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile_on_postgres() {
     let database = Database::new(Backend::Postgres);
     drop(Dashboard::start(&database, &[]));
     let is_migrated = undo_last_migration(&database);
@@ -959,7 +958,8 @@ fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile() {
     // The migration cannot be written down, while it can be read which have run.
     lock.batch_execute("BEGIN; LOCK TABLE __diesel_schema_migrations IN SHARE MODE")
         .unwrap();
-    let address = format!("127.0.0.1:{}", free_port());
+    let port = Port::reserve();
+    let address = port.address().to_string();
     let log = || std::fs::read_to_string(database.folder.path().join("log")).unwrap();
     let lines = |of: &str| log().matches(of).count();
     let during = "bringing the database up to date: migration 1 of 1, “";
@@ -970,7 +970,7 @@ fn a_migration_that_takes_long_says_so_and_clients_are_refused_meanwhile() {
         until("it is told, and told again", || {
             lines(during) >= 2 && lines(" s so far") >= 2
         });
-        let refused = TcpStream::connect(&address).unwrap_err();
+        let refused = TcpStream::connect(port.address()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         lock.batch_execute("COMMIT").unwrap();
         let server = server.join().unwrap();

@@ -1,5 +1,7 @@
 //! What DNS says of a domain, and what becomes of the domain and its keys by that.
 
+use std::time::Duration;
+
 use chrono::{TimeDelta, Utc};
 use tosend_dashboard::accounts::event::Actor;
 use tosend_dashboard::accounts::store::AccountId;
@@ -72,6 +74,17 @@ fn add(visitor: &Visitor, name: &str) -> (i64, String) {
     (id.parse().unwrap(), path)
 }
 
+/// Presses "Check now", again where DNS did not answer in time. Gives where that leads.
+fn check_now(visitor: &Visitor, path: &str) -> String {
+    let mut to = String::new();
+    until("DNS answers in time", || {
+        let asked = visitor.post(&format!("{path}/check"), &[]);
+        asked.location().unwrap().clone_into(&mut to);
+        !["silent", "wait"].iter().any(|notice| to.ends_with(notice))
+    });
+    to
+}
+
 /// What the page says of a record.
 fn state(page: &str, record: &str) -> String {
     let heading = page.split(&format!("id=\"{record}-title\">")).nth(1);
@@ -84,6 +97,18 @@ fn copied(page: &str, what: &str) -> String {
     let block = page.split(&format!("id=\"{what}\"><code>")).nth(1).unwrap();
     assert!(page.contains(&format!("data-copy=\"{what}\"")));
     block.split("</code>").next().unwrap().to_owned()
+}
+
+/// What DNS says, asked again where it did not say all in time.
+async fn look(resolver: &Resolver) -> Findings {
+    let mut tries = 0..30;
+    loop {
+        let found = resolver.look("acme.test", "QUJD").await;
+        let is_answered = found.dkim.is_some() && found.spf.is_some();
+        if is_answered || tries.next().is_none() {
+            return found;
+        }
+    }
 }
 
 #[tokio::test]
@@ -99,7 +124,7 @@ async fn a_server_that_does_not_answer_is_followed_by_the_next_one() {
         Trouble::Silence,
     ] {
         first.trouble(Some(trouble));
-        let found = both.look("acme.test", "QUJD").await;
+        let found = look(&both).await;
         assert_eq!(found.dkim, Some(RecordState::Found), "{trouble:?}");
         assert_eq!(found.spf, Some(RecordState::Missing), "{trouble:?}");
         let alone = Resolver::new(&[first.address]);
@@ -112,7 +137,7 @@ async fn a_server_that_does_not_answer_is_followed_by_the_next_one() {
     // What the first one denies the second one is not asked for.
     first.trouble(None);
     let asked = second.asked();
-    let found = both.look("acme.test", "QUJD").await;
+    let found = look(&both).await;
     assert_eq!(found.dkim, Some(RecordState::Missing));
     assert_eq!(second.asked(), asked);
 }
@@ -126,7 +151,7 @@ async fn a_server_that_does_not_know_edns_is_asked_without_it() {
     let resolver = Resolver::new(&[dns.address]);
     for trouble in [Trouble::NoEdns, Trouble::SilenceToEdns] {
         dns.trouble(Some(trouble));
-        let found = resolver.look("acme.test", "QUJD").await;
+        let found = look(&resolver).await;
         assert_eq!(found.dkim, Some(RecordState::Found), "{trouble:?}");
         assert!(found.dkim_seen.unwrap().ends_with("x…"));
     }
@@ -267,26 +292,21 @@ both! {
         dns.publish(&app, "acme.test");
         dns.trouble(None);
 
-        let asked = owner.post(&ask, &[]);
-        assert_eq!((asked.status, asked.location()), (303, Some(&*format!("{path}?notice=checked"))));
-        let page = owner.get(asked.location().unwrap()).body;
+        let asked = check_now(&owner, &path);
+        assert_eq!(asked, format!("{path}?notice=checked"));
+        let page = owner.get(&asked).body;
         assert!(page.contains("acme.test was checked just now: it is verified."));
         assert!(page.contains("Last answered by DNS"));
         assert_eq!(events(&app, "domain.verified", EMAIL), 1);
 
         let wait = format!("{path}?notice=wait");
-        until("two questions within five seconds", || {
-            let began = std::time::Instant::now();
+        let (again, questions) = within(Duration::from_secs(5), |_| {
             owner.post(&ask, &[]);
             let questions = dns.asked();
-            let again = owner.post(&ask, &[]);
-            let is_soon = began.elapsed().as_secs() < 5;
-            if is_soon {
-                assert_eq!(again.location(), Some(&*wait));
-                assert_eq!(dns.asked(), questions);
-            }
-            is_soon
+            (owner.post(&ask, &[]), (questions, dns.asked()))
         });
+        assert_eq!(again.location(), Some(&*wait));
+        assert_eq!(questions.0, questions.1);
         assert!(owner.get(&wait).body.contains("Wait 5 seconds, then check again."));
         assert_eq!(app.visitor().post(&ask, &[]).location(), Some("/login?unsent=yes"));
         assert_eq!(app.stranger().post(&ask, &[]).status, 404);
@@ -465,42 +485,47 @@ both! {
         assert_eq!(status(&app, id), "verified");
     }
 
-    fn many_silent_domains_of_one_account_delay_no_other_account(app: App) {
+    fn many_silent_domains_of_one_account_delay_no_other_account(
+        app: App, with |settings| settings.domain_limit = "2000".into()
+    ) {
         let (owner, stranger, dns) = (app.owner(), app.stranger(), app.dns());
         dns.silence("silent.test");
         let theirs = app.database.number("SELECT MAX(account_id) FROM users");
-        for n in 0..60 {
-            app.database.execute(&format!(
-                "INSERT INTO sending_domains (account_id, name, status, created_at, pending_since, dkim_public)
-                 VALUES ({theirs}, 'a{n}.silent.test', 'pending', '{0}', '{0}', 'none')",
-                hours_ago(0),
-            ));
-        }
+        // More than are looked up until the end of this, however long that takes.
+        let silent = 1_000;
+        app.database.execute(&format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {silent})
+             INSERT INTO sending_domains (account_id, name, status, created_at, pending_since, dkim_public)
+             SELECT {theirs}, 'a' || i || '.silent.test', 'pending', '{0}', '{0}', 'none' FROM n",
+            hours_ago(0),
+        ));
         let looked_up = || {
             let names = dns.names().into_iter().filter(|name| name.starts_with("tosend."));
             names.collect::<std::collections::BTreeSet<_>>()
         };
         until("the silent ones are looked up", || looked_up().len() >= 8);
-        let before = looked_up();
 
         // Who asks waits for none of them, not even for those of the same account.
         let (id, path) = add(&stranger, "good.test");
         dns.publish(&app, "good.test");
-        let asked = stranger.post(&format!("{path}/check"), &[]);
-        assert_eq!(asked.location(), Some(&*format!("{path}?notice=checked")));
+        assert_eq!(check_now(&stranger, &path), format!("{path}?notice=checked"));
         assert_eq!(status(&app, id), "verified");
 
         let (id, _) = add(&owner, "acme.test");
+        // From now on it is due.
+        let before = looked_up();
         dns.verify(&app, "acme.test");
         assert_eq!(status(&app, id), "verified");
         let names = dns.names();
         let ours = names.iter().position(|name| *name == dkim_name("acme.test")).unwrap();
-        let of_others: std::collections::BTreeSet<_> = names[..ours]
+        let meanwhile: std::collections::BTreeSet<_> = names[..ours]
             .iter()
             .filter(|name| name.starts_with("tosend.") && name.ends_with(".silent.test"))
+            .filter(|name| !before.contains(*name))
             .collect();
-        // Of all 60, those that were under way, and a few that were begun in the meantime.
-        assert!(before.len() <= 16 && of_others.len() <= 40, "{} {}", before.len(), of_others.len());
+        // Of all that wait, those that were under way, and a few that were begun in the meantime.
+        assert!(meanwhile.len() <= 40, "{meanwhile:?}");
+        assert!(looked_up().len() < silent, "none waits any more");
     }
 
     fn texts_from_dns_are_shown_escaped(app: App) {

@@ -74,8 +74,21 @@ impl Scene {
         self.owner.send(request)
     }
 
+    /// There is no verdict: the client is told to ask again, and nothing came through.
+    fn assert_unknown(&self, request: RequestBuilder) {
+        let answer = Answer::once(request).expect("an answer");
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        assert_eq!(answer.header("www-authenticate"), None);
+        assert_eq!(self.upstream.take().len(), 0);
+    }
+
+    fn orders(&self, key: &str) -> RequestBuilder {
+        self.request("GET", "/orders").bearer_auth(key)
+    }
+
     fn get(&self, key: &str) -> Answer {
-        self.send(self.request("GET", "/orders").bearer_auth(key))
+        self.send(self.orders(key))
     }
 
     /// The one request that came through.
@@ -83,14 +96,6 @@ impl Scene {
         let seen = self.upstream.take();
         assert_eq!(seen.len(), 1, "{seen:?}");
         seen.into_iter().next().unwrap()
-    }
-
-    /// There is no verdict: the client is told to ask again, and nothing came through.
-    fn assert_unknown(&self, answer: &Answer) {
-        assert_eq!(answer.status, 503, "{answer:?}");
-        assert_eq!(answer.header("retry-after"), Some("1"));
-        assert_eq!(answer.header("www-authenticate"), None);
-        assert_eq!(self.upstream.take().len(), 0);
     }
 }
 
@@ -142,9 +147,10 @@ fn a_connection_is_there_for_the_next_request_after_a_while() {
     owner.sign_up();
     let (_, key) = owner.create_key("Key", "");
     let mut wire = Wire::to(&dashboard.base);
-    assert_eq!(wire.get("/v2/verify", &key).status, 200);
+    let mut is_accepted = || known(|| wire.get("/v2/verify", &key)).status == 200;
+    assert!(is_accepted());
     std::thread::sleep(Duration::from_secs(10));
-    assert_eq!(wire.get("/v2/verify", &key).status, 200);
+    assert!(is_accepted());
     // It keeps no server from ending.
     assert!(dashboard.terminate());
 }
@@ -260,15 +266,15 @@ fn without_a_dashboard_nobody_is_refused() {
     let (_, key) = scene.owner.create_key("Key", "");
     let everybody = |scene: &Scene| {
         for request in [
-            scene.request("GET", "/orders").bearer_auth(&key),
+            scene.orders(&key),
             scene
                 .request("POST", "/orders")
                 .bearer_auth(&key)
                 .body("{}"),
-            scene.request("GET", "/orders").bearer_auth("garbage"),
+            scene.orders("garbage"),
             scene.request("GET", "/orders"),
         ] {
-            scene.assert_unknown(&scene.send(request));
+            scene.assert_unknown(request);
         }
     };
     scene.network.refuse();
@@ -278,7 +284,7 @@ fn without_a_dashboard_nobody_is_refused() {
     scene.seen();
     // It hangs.
     scene.network.swallow();
-    scene.assert_unknown(&scene.get(&key));
+    scene.assert_unknown(scene.orders(&key));
     scene.network.cut();
     scene.network.restore();
     assert_eq!(scene.get(&key).status, 200);
@@ -288,7 +294,7 @@ fn without_a_dashboard_nobody_is_refused() {
 }
 
 #[test]
-fn without_a_database_nobody_is_refused() {
+fn without_a_database_nobody_is_refused_on_postgres() {
     let mut cluster = Cluster::new();
     let database = Database::on(&cluster);
     let scene = Scene::on(&database);
@@ -297,7 +303,7 @@ fn without_a_database_nobody_is_refused() {
     scene.seen();
     cluster.stop(Stop::Immediate);
     for _ in 0..3 {
-        scene.assert_unknown(&scene.get(&key));
+        scene.assert_unknown(scene.orders(&key));
     }
     cluster.start();
     until("verdicts again", || scene.get(&key).status == 200);

@@ -35,8 +35,13 @@ const BEFORE: usize = 2;
 const AFTER: usize = 4;
 /// For what never comes, not for what is slow.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long the wrong verifiers keep an answer, at least.
-const KEPT: Duration = Duration::from_millis(5);
+/// How long the wrong verifiers keep an answer, at least. Where the machine is so busy that nobody
+/// asks again in this time, no request can find it out, and the next one is tried.
+const KEPT: [Duration; 3] = [
+    Duration::from_millis(5),
+    Duration::from_millis(100),
+    Duration::from_millis(1_000),
+];
 
 /// Two nodes on one database, or twice the same one, and the owner of an account with keys.
 struct Scene<'a> {
@@ -134,17 +139,6 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Asks again while the server could not say in time, which is neither an accept nor a refusal.
-fn known(mut ask: impl FnMut() -> Answered) -> Answered {
-    let started = Instant::now();
-    loop {
-        let answer = ask();
-        if answer.status != 503 || started.elapsed() > LIMIT {
-            return answer;
-        }
-    }
-}
-
 /// A prober and one who revokes, with their connections.
 struct Crew {
     prober: Wire,
@@ -202,7 +196,7 @@ impl Crew {
 
 /// Deleted keys, in each database.
 fn deletions() -> usize {
-    rounds("TOSEND_TEST_REVOCATIONS", 10_000)
+    rounds("TOSEND_TEST_REVOCATIONS", 1_000, 10_000)
 }
 
 /// Two servers on PostgreSQL, each a process of its own.
@@ -477,26 +471,27 @@ fn accepts_with<L: Lookup + 'static>(
 }
 
 /// Enough to find out a verifier that is wrong.
-const ENOUGH: usize = 2_000;
+const ENOUGH: usize = 1_000;
 
 fn a_cache_is_found_out(backend: Backend) {
-    // Who narrows or replaces a key looks at it before they acknowledge it.
-    let long = Duration::from_millis(100);
     let kinds = [
-        (KEPT, accepts_after_delete as fn(&Scene, usize) -> usize),
-        (long, accepts_after_narrowing),
-        (long, accepts_after_expiry),
-        (long, accepts_after_rotation),
+        (0, accepts_after_delete as fn(&Scene, usize) -> usize),
+        // Who narrows or replaces a key looks at it before they acknowledge it.
+        (1, accepts_after_narrowing),
+        (1, accepts_after_expiry),
+        (1, accepts_after_rotation),
     ];
-    for (number, (kept, kind)) in kinds.into_iter().enumerate() {
-        let caching = move |lookup| Caching {
-            lookup,
-            kept,
-            known: HashMap::new(),
-        };
-        let accepts = |scene: &Scene| kind(scene, ENOUGH);
-        let accepts = accepts_with(backend, caching, Duration::ZERO, accepts);
-        assert!(accepts > 0, "{number}: answers were kept for {kept:?}");
+    for (number, (shortest, kind)) in kinds.into_iter().enumerate() {
+        let is_found_out = KEPT[shortest..].iter().any(|&kept| {
+            let caching = move |lookup| Caching {
+                lookup,
+                kept,
+                known: HashMap::new(),
+            };
+            let accepts = |scene: &Scene| kind(scene, ENOUGH);
+            accepts_with(backend, caching, Duration::ZERO, accepts) > 0
+        });
+        assert!(is_found_out, "{number}: answers were kept");
     }
 }
 
@@ -511,14 +506,16 @@ fn a_cache_is_found_out_on_sqlite() {
 }
 
 fn joining_lookups_in_flight_is_found_out(backend: Backend) {
-    let flights = Flights::default();
-    let joining = move |lookup| Joining {
-        lookup,
-        flights: flights.clone(),
-    };
-    let accepts = |scene: &Scene| accepts_after_delete(scene, ENOUGH);
-    let accepts = accepts_with(backend, joining, KEPT, accepts);
-    assert!(accepts > 0, "lookups in flight were joined");
+    let is_found_out = KEPT.iter().any(|&kept| {
+        let flights = Flights::default();
+        let joining = move |lookup| Joining {
+            lookup,
+            flights: flights.clone(),
+        };
+        let accepts = |scene: &Scene| accepts_after_delete(scene, ENOUGH);
+        accepts_with(backend, joining, kept, accepts) > 0
+    });
+    assert!(is_found_out, "lookups in flight were joined");
 }
 
 #[test]
@@ -533,8 +530,8 @@ fn joining_lookups_in_flight_is_found_out_on_sqlite() {
 
 #[test]
 fn a_lookup_that_is_only_slow_is_not_blamed() {
-    for backend in [Backend::Postgres, Backend::Sqlite] {
+    for backend in Backend::all() {
         let accepts = |scene: &Scene| accepts_after_delete(scene, ENOUGH / 8);
-        assert_eq!(accepts_with(backend, |slow| slow, KEPT, accepts), 0);
+        assert_eq!(accepts_with(backend, |slow| slow, KEPT[0], accepts), 0);
     }
 }

@@ -7,9 +7,8 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::cluster::free_port;
 use super::nginx::documented;
-use super::until;
+use super::{Port, until};
 
 const CADDY: &str = "/usr/bin/caddy";
 
@@ -17,13 +16,15 @@ const CADDY: &str = "/usr/bin/caddy";
 pub struct Caddy {
     pub address: SocketAddr,
     process: Child,
+    _port: Port,
     _folder: TempDir,
 }
 
 impl Caddy {
     pub fn start(dashboard: &str, upstream: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port() as u16));
+        let port = Port::reserve();
+        let address = port.address();
         let mut lines = documented("caddyfile");
         for (from, to) in [
             ("api.acme.com {", format!("http://{address} {{")),
@@ -62,6 +63,7 @@ impl Caddy {
         Self {
             address,
             process,
+            _port: port,
             _folder: folder,
         }
     }

@@ -4,12 +4,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use diesel::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::{Database, until};
+use super::{Database, Port, until};
 
 /// How PostgreSQL is told to end.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +21,7 @@ pub enum Stop {
 
 pub struct Cluster {
     folder: TempDir,
-    port: u32,
+    port: Port,
     postmaster: Option<Child>,
 }
 
@@ -59,7 +58,7 @@ impl Cluster {
     fn started(folder: TempDir) -> Self {
         let mut cluster = Self {
             folder,
-            port: free_port(),
+            port: Port::reserve(),
             postmaster: None,
         };
         cluster.start();
@@ -72,7 +71,7 @@ impl Cluster {
         let log = self.folder.path().join("log");
         let file = fs::File::options().create(true).append(true).open(&log);
         let postmaster = program("postgres", self.folder.path())
-            .args(["-D", "data", "-p", &self.port.to_string()])
+            .args(["-D", "data", "-p", &self.port.number.to_string()])
             .args([
                 "-c",
                 "listen_addresses=127.0.0.1",
@@ -148,7 +147,7 @@ impl Cluster {
     }
 
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.port.address().to_string()
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -195,19 +194,6 @@ fn programs() -> PathBuf {
         name.parse().unwrap_or(0)
     };
     paths.max_by_key(number).unwrap().join("bin")
-}
-
-/// Below the ports that Linux gives to outgoing connections: one of those could take the port of
-/// a server that is down for a while.
-pub fn free_port() -> u32 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let count = COUNT.fetch_add(1, Ordering::SeqCst);
-        let port = 12_000 + (std::process::id() * 61 + count) % 20_000;
-        if std::net::TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn run(command: &mut Command) {

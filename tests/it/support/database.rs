@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use chrono::TimeDelta;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
@@ -125,6 +126,22 @@ impl Database {
                  CREATE TRIGGER also AFTER INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION also()"
             ),
         });
+    }
+
+    /// As if so much time had passed for all keys that have not ended.
+    pub fn age_keys(&self, time: TimeDelta) {
+        let seconds = time.num_seconds();
+        let earlier = |column: &str| match self.backend {
+            Backend::Sqlite => {
+                format!("strftime('%Y-%m-%d %H:%M:%f', {column}, '-{seconds} seconds')")
+            }
+            Backend::Postgres => format!("{column} - interval '{seconds} seconds'"),
+        };
+        self.execute(&format!(
+            "UPDATE api_keys SET expires_at = {}, stops_at = {} WHERE ended_at IS NULL",
+            earlier("expires_at"),
+            earlier("stops_at")
+        ));
     }
 
     /// The SQLite file.

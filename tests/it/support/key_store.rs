@@ -63,19 +63,15 @@ impl KeyStore {
 
     /// Where the machine is busy, a connection or a lock may be longer in coming than the product
     /// waits for it. Nothing is done then, and it is tried again.
-    fn write<T, E: From<db::Error> + Debug>(
+    pub fn write<T, E: From<db::Error> + Debug>(
         &self,
         work: impl Fn(&mut Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut done = None;
-        until("a database that answers", || {
-            let result = self.db.write_blocking(&work);
-            let is_late = |error: &E| format!("{error:?}").contains("Unavailable(");
-            let is_done = !result.as_ref().err().is_some_and(is_late);
-            done = Some(result);
-            is_done
-        });
-        done.expect("it was tried")
+        in_time(|| self.db.write_blocking(&work))
+    }
+
+    fn read<T>(&self, work: impl Fn(&mut Connection) -> db::Result<T>) -> T {
+        in_time(|| self.db.read_blocking(&work)).unwrap()
     }
 
     fn insert(
@@ -135,18 +131,28 @@ impl KeyStore {
     /// Writes down which keys have ended by themselves, and ends those that were quiet, as a server
     /// does that has run for long. Gives how many.
     pub fn end_due(&self) -> usize {
-        let mut keys = self
-            .db
-            .read_blocking(|conn| store::find_due_of_any_account(conn, 1_000));
-        let quiet = self.db.read_blocking(store::find_quiet_of_any_account);
-        keys.as_mut().unwrap().extend(quiet.unwrap());
+        let mut keys = self.read(|conn| store::find_due_of_any_account(conn, 1_000));
+        keys.extend(self.read(store::find_quiet_of_any_account));
         let long_ago = DateTime::UNIX_EPOCH.naive_utc();
         let end = |(account, id)| {
             let ended = self.write(|conn| store::end_if_due(conn, account, id, long_ago));
             usize::from(ended.unwrap())
         };
-        keys.unwrap().into_iter().map(end).sum()
+        keys.into_iter().map(end).sum()
     }
+}
+
+/// Works on the database, again while that is not there in time.
+fn in_time<T, E: Debug>(work: impl Fn() -> Result<T, E>) -> Result<T, E> {
+    let mut done = None;
+    until("a database that answers", || {
+        let result = work();
+        let is_late = |error: &E| format!("{error:?}").contains("Unavailable(");
+        let is_done = !result.as_ref().err().is_some_and(is_late);
+        done = Some(result);
+        is_done
+    });
+    done.expect("it was tried")
 }
 
 fn name() -> KeyName {

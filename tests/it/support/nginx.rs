@@ -11,8 +11,7 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
-use super::cluster::free_port;
-use super::until;
+use super::{Port, until};
 
 const NGINX: &str = "/usr/sbin/nginx";
 
@@ -20,13 +19,15 @@ const NGINX: &str = "/usr/sbin/nginx";
 pub struct Nginx {
     pub address: SocketAddr,
     process: Child,
+    _port: Port,
     _folder: TempDir,
 }
 
 impl Nginx {
     pub fn start(dashboard: &str, upstream: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port() as u16));
+        let port = Port::reserve();
+        let address = port.address();
         let mut lines = documented("nginx");
         for (from, to) in [
             ("listen 80;", format!("listen {address};")),
@@ -59,6 +60,7 @@ impl Nginx {
         Self {
             address,
             process,
+            _port: port,
             _folder: folder,
         }
     }

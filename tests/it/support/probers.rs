@@ -7,6 +7,9 @@ use std::thread::JoinHandle;
 
 use super::{Answer, Program, until};
 
+/// Verdicts that show that nothing keeps verification waiting.
+const UNBROKEN: usize = 100;
+
 /// What a prober's key is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
@@ -32,6 +35,8 @@ pub struct Probers {
 struct Tally {
     is_over: AtomicBool,
     answers: Mutex<BTreeMap<(Key, u16), usize>>,
+    /// Verdicts since the server did not know one.
+    unbroken: Mutex<BTreeMap<Key, usize>>,
     /// What should not have happened.
     wrong: Mutex<Vec<String>>,
 }
@@ -65,6 +70,18 @@ impl Probers {
     /// Waits until verdicts are given, after now.
     pub fn see_verdicts(&self) {
         self.see(&[Key::Good, Key::Bad].map(|key| (key, key.verdict())));
+    }
+
+    /// Waits until very many verdicts have been given, after now, and all that were asked for between
+    /// the first and the last of them. On a busy machine single ones may be too late.
+    pub fn see_verdicts_unbroken(&self) {
+        self.tally.unbroken.lock().unwrap().clear();
+        until("verdicts keep coming", || {
+            self.tally.assert_all_right();
+            let unbroken = self.tally.unbroken.lock().unwrap();
+            let is_enough = |key| unbroken.get(key).is_some_and(|count| *count >= UNBROKEN);
+            [Key::Good, Key::Bad].iter().all(is_enough)
+        });
     }
 
     /// Waits until the server has said that it does not know, after now.
@@ -110,6 +127,11 @@ impl Tally {
             }
             let mut answers = self.answers.lock().unwrap();
             *answers.entry((key, answer.status)).or_default() += 1;
+            let mut unbroken = self.unbroken.lock().unwrap();
+            match answer.status {
+                503 => unbroken.clear(),
+                _ => *unbroken.entry(key).or_default() += 1,
+            }
         }
     }
 

@@ -38,8 +38,26 @@ pub fn without_stderr(command: &Command) -> Command {
     shell
 }
 
-/// Runs a command with something on its standard input. `Err`: its stderr.
+/// Runs a command with something on its standard input, again where the database did not answer it
+/// in time. `Err`: its stderr.
 pub fn cli(database: &Database, args: &[&str], stdin: &str) -> Result<String, String> {
+    let mut ended = None;
+    until("a database that answers", || {
+        let result = cli_once(database, args, stdin);
+        let is_late = result.as_ref().is_err_and(|why| is_late(why));
+        ended = Some(result);
+        !is_late
+    });
+    ended.expect("it ran")
+}
+
+/// Whether an error says that the database did not answer in time.
+pub fn is_late(error: &str) -> bool {
+    let reasons = ["timed out", "is locked", "canceling statement due to"];
+    reasons.iter().any(|reason| error.contains(reason))
+}
+
+fn cli_once(database: &Database, args: &[&str], stdin: &str) -> Result<String, String> {
     let mut child = command(database)
         .args(args)
         .stdin(Stdio::piped())

@@ -16,11 +16,11 @@ use openssl::x509::{X509, X509NameBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::cluster::free_port;
+use super::Port;
 
 pub struct Relay {
     folder: TempDir,
-    port: u32,
+    port: Port,
     has_tls: bool,
     running: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
 }
@@ -66,7 +66,7 @@ impl Relay {
     pub fn stopped() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
-            port: free_port(),
+            port: Port::reserve(),
             has_tls: false,
             running: None,
         }
@@ -76,7 +76,7 @@ impl Relay {
         let mut command = Command::new(python());
         command
             .arg(script("smtp.py"))
-            .arg(self.port.to_string())
+            .arg(self.port.number.to_string())
             .arg(self.folder.path());
         if self.has_tls {
             command.arg(self.certificate());
@@ -147,7 +147,7 @@ impl Relay {
 
     pub fn url(&self) -> String {
         let tls = if self.has_tls { "?tls=required" } else { "" };
-        format!("smtp://127.0.0.1:{}{tls}", self.port)
+        format!("smtp://{}{tls}", self.port.address())
     }
 
     pub fn certificate(&self) -> PathBuf {

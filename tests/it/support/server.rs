@@ -19,6 +19,15 @@ pub enum Backend {
     Postgres,
 }
 
+impl Backend {
+    /// Both, or SQLite alone: `tests/run --sqlite`.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let is_alone = std::env::var_os("TOSEND_TEST_SQLITE_ALONE").is_some();
+        let postgres = Some(Self::Postgres).filter(|_| !is_alone);
+        [Self::Sqlite].into_iter().chain(postgres)
+    }
+}
+
 pub struct App {
     pub address: SocketAddr,
     pub database: Database,

@@ -9,6 +9,17 @@ use serde_json::Value;
 /// For what never comes, not for what is slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Asks again while the server could not say in time, which is neither an accept nor a refusal.
+pub fn known(mut ask: impl FnMut() -> Answered) -> Answered {
+    let started = Instant::now();
+    loop {
+        let answer = ask();
+        if answer.status != 503 || started.elapsed() > LIMIT {
+            return answer;
+        }
+    }
+}
+
 /// Made with the first request, since a server hangs up on who connects and says nothing.
 pub struct Wire {
     address: String,
