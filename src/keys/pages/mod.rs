@@ -27,7 +27,7 @@ use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::choice::Choice;
 use crate::http::{Context, Error, page, preferences};
-use crate::outbox::{Volume, daily_label, store as outbox_store};
+use crate::outbox::{Volume, store as outbox_store};
 
 use shown_key::ListedKey;
 
