@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// A lower-case A-label name (RFC 5890) without a final dot, at least two labels, below a public
 /// suffix. Names are equal only when they match exactly: a subdomain is another domain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DomainName(String);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

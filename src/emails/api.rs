@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::batch::{self, NoBatch};
-use super::message::{Mailbox, Message, Problems};
+use super::message::{Message, Problems};
 use super::store::{self, NewEmail};
-use crate::accounts::store::{self as accounts_store, AccountId};
+use crate::accounts::store as accounts_store;
 use crate::clock;
 use crate::db;
 use crate::domains::name::DomainName;
@@ -19,8 +19,10 @@ use crate::domains::store::{self as domains_store, Domain};
 use crate::http::api_error::FieldErrors;
 use crate::http::body::{Place, Room};
 use crate::http::{ApiError, Context, json};
-use crate::keys::rule::{self, Rule};
+use crate::keys::rule;
+use crate::keys::scope::ScopedDomain;
 use crate::keys::verification::bearer::{BearerOrQuery, BearerWithBody, Body};
+use crate::keys::verification::policy::{self, Refusal, Sending};
 use crate::keys::verification::store::LiveKey;
 use crate::outbox::{Arrivals, store as outbox_store};
 
@@ -179,6 +181,7 @@ async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<R
 
 type Messages = Vec<Result<Message, ApiError>>;
 type Results = Vec<Result<Accepted, ApiError>>;
+type Domains = HashMap<DomainName, ScopedDomain>;
 
 /// For what takes time and memory with the length of a body; for big ones, a few at a time.
 async fn off_the_async_threads<T: Send + 'static>(
@@ -208,12 +211,11 @@ async fn accept_all(
     place: Place,
     messages: Messages,
 ) -> Result<Results, ApiError> {
-    let domains = sending_domains(intake.context, key.account, &messages).await?;
+    let domains = sending_domains(intake.context, &key, &messages).await?;
     let mut allowed = Vec::new();
     let results = messages.into_iter().map(|message| {
         let message = message?;
-        let domain_id = sending_domain(&key, &domains, &message)?;
-        obey(&key.rule, &message)?;
+        let domain_id = policy::decide(&key, &sending(&message, &domains))?;
         let message_id = store::message_id(&message);
         allowed.push((domain_id, message_id.clone(), message));
         Ok(Accepted { message_id })
@@ -239,12 +241,12 @@ async fn accept_all(
     Ok(results)
 }
 
-/// The account's domains that these messages are sent from, by name; each is looked up once.
+/// The account's domains that these messages are sent from; each is looked up once.
 async fn sending_domains(
     context: &Context,
-    account: AccountId,
+    key: &LiveKey,
     messages: &Messages,
-) -> Result<HashMap<String, Domain>, ApiError> {
+) -> Result<Domains, ApiError> {
     let mut names: Vec<DomainName> = Vec::new();
     for message in messages.iter().flatten() {
         match DomainName::of_address(message.from_domain()) {
@@ -252,84 +254,66 @@ async fn sending_domains(
             _ => {}
         }
     }
-    if names.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let find = move |conn: &mut db::Connection| {
-        let mut found = HashMap::new();
-        for name in names {
-            if let Some(domain) = domains_store::find_by_name(conn, account, &name)? {
-                found.insert(name.to_string(), domain);
-            }
-        }
-        Ok::<_, db::Error>(found)
-    };
-    Ok(context.db.read(find).await?)
+    Ok(policy::find_domains(&context.db, key, names).await?)
 }
 
-/// The id of the domain that a message is sent from: found, then verified, then allowed for the key.
-fn sending_domain(
-    key: &LiveKey,
-    domains: &HashMap<String, Domain>,
-    message: &Message,
-) -> Result<i64, ApiError> {
-    let name = DomainName::of_address(message.from_domain());
-    let Some(domain) = name.and_then(|name| domains.get(name.as_ref())) else {
-        return Err(refused(
-            "The from email domain is not found.",
-            "domain_not_found",
-            "The from email domain is not found in your account.",
-        ));
-    };
-    if !domain.status.is_verified() {
-        let sentence = "The from email domain is not verified.";
-        return Err(refused(sentence, "domain_not_verified", sentence));
-    }
-    if !key.allows(domain.id) {
-        let sentence = "The from email domain is not allowed for this API key.";
-        return Err(refused(sentence, "domain_not_allowed", sentence));
-    }
-    Ok(domain.id)
-}
-
-/// Refuses what the key's rule does not allow: the sender first, then all that is wrong with the
-/// recipients.
-fn obey(rule: &Rule, message: &Message) -> Result<(), ApiError> {
-    if !rule.senders.allows(&message.from.email) {
-        let sentence = "The from email address is not allowed for this API key.";
-        return Err(refused(sentence, "address_not_allowed", sentence));
-    }
-    let mut errors = FieldErrors::new();
-    for (field, mailboxes) in [
+fn sending<'a>(message: &'a Message, domains: &'a Domains) -> Sending<'a> {
+    let fields = [
         ("to", &message.to),
         ("cc", &message.cc),
         ("bcc", &message.bcc),
-    ] {
-        let is_wrong = |mailbox: &&Mailbox| !rule.recipients.allows(&mailbox.email);
-        if let Some(wrong) = mailboxes.iter().find(is_wrong) {
-            let why = match rule::is_plain(&wrong.email) {
-                true => "",
-                false => {
-                    " Before the @, it may have only letters, digits and ._-+='~ because the key is for some recipients only."
-                }
-            };
-            let sentence = format!(
-                "The recipient {} is not allowed for this API key.{why}",
-                wrong.email
-            );
-            errors.insert(
-                field.to_owned(),
-                [("recipient_not_allowed", sentence.into())].into(),
-            );
+    ];
+    let recipients = fields.into_iter().flat_map(|(field, mailboxes)| {
+        let mailboxes = mailboxes.iter();
+        mailboxes.map(move |mailbox| (field, mailbox.email.as_str()))
+    });
+    Sending {
+        domain: DomainName::of_address(message.from_domain()).and_then(|name| domains.get(&name)),
+        sender: Some(&message.from.email),
+        recipients: recipients.collect(),
+    }
+}
+
+impl From<Refusal<'_>> for ApiError {
+    fn from(refusal: Refusal<'_>) -> Self {
+        match refusal {
+            Refusal::DomainNotFound => refused(
+                "The from email domain is not found.",
+                "domain_not_found",
+                "The from email domain is not found in your account.",
+            ),
+            Refusal::DomainNotVerified => {
+                let sentence = "The from email domain is not verified.";
+                refused(sentence, "domain_not_verified", sentence)
+            }
+            Refusal::DomainNotAllowed => {
+                let sentence = "The from email domain is not allowed for this API key.";
+                refused(sentence, "domain_not_allowed", sentence)
+            }
+            Refusal::SenderNotAllowed => {
+                let sentence = "The from email address is not allowed for this API key.";
+                refused(sentence, "address_not_allowed", sentence)
+            }
+            Refusal::RecipientsNotAllowed(wrong) => {
+                let error = |(field, recipient): (&str, &str)| {
+                    let codes = [("recipient_not_allowed", not_allowed(recipient).into())];
+                    (field.to_owned(), codes.into())
+                };
+                let errors: FieldErrors = wrong.into_iter().map(error).collect();
+                Self::unprocessable("A recipient is not allowed for this API key.", errors)
+            }
         }
     }
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(ApiError::unprocessable(
-            "A recipient is not allowed for this API key.",
-            errors,
-        )),
-    }
+}
+
+fn not_allowed(recipient: &str) -> String {
+    let why = match rule::is_plain(recipient) {
+        true => "",
+        false => {
+            " Before the @, it may have only letters, digits and ._-+='~ because the key is for some recipients only."
+        }
+    };
+    format!("The recipient {recipient} is not allowed for this API key.{why}")
 }
 
 fn refused(message: &'static str, code: &'static str, sentence: &'static str) -> ApiError {

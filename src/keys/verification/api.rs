@@ -6,9 +6,9 @@ use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::bearer::Bearer;
+use super::policy::{self, Sending};
 use super::store::LiveKey;
 use crate::domains::name::DomainName;
-use crate::domains::store as domains_store;
 use crate::http::{ApiError, Context};
 use crate::keys::scope::Scope;
 
@@ -88,16 +88,12 @@ async fn may_send_from(context: &Context, key: &LiveKey, domain: &str) -> Result
     let Ok(name) = DomainName::parse(domain) else {
         return Ok(false);
     };
-    if let Scope::Domains(domains) = &key.scope {
-        let mut domains = domains.iter();
-        return Ok(domains.any(|d| d.name == name.as_ref() && d.is_verified));
-    }
-    let account = key.account;
-    let found = context
-        .db
-        .read(move |conn| domains_store::find_by_name(conn, account, &name))
-        .await?;
-    Ok(found.is_some_and(|domain| domain.status.is_verified()))
+    let found = policy::find_domains(&context.db, key, vec![name]).await?;
+    let sending = Sending {
+        domain: found.values().next(),
+        ..Sending::default()
+    };
+    Ok(policy::decide(key, &sending).is_ok())
 }
 
 fn verdict(key: &LiveKey) -> HttpResponse {

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bearer;
+pub mod policy;
 pub mod store;
 mod verifier;
 

@@ -28,12 +28,6 @@ pub struct LiveKey {
     pub rule: Rule,
 }
 
-impl LiveKey {
-    pub fn allows(&self, domain_id: i64) -> bool {
-        self.scope.allows(domain_id)
-    }
-}
-
 type LiveRow = (
     (
         i64,
