@@ -82,7 +82,11 @@ fn look(browser: &Browser, screen: &str) {
     let both = &["light", "dark"][..];
     let pictured = match is_whole_run() {
         true => [(DESKTOP, both), (TABLET, both), (PHONE, both)],
-        false => [(DESKTOP, &both[..1]), (TABLET, &both[..0]), (PHONE, &both[1..])],
+        false => [
+            (DESKTOP, &both[..1]),
+            (TABLET, &both[..0]),
+            (PHONE, &both[1..]),
+        ],
     };
     for (width, themes) in pictured {
         spread(browser, width);
