@@ -52,8 +52,8 @@ const DRAIN_SECONDS: u64 = 8;
 /// How long the end may wait for what is still to be written then.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// The parts of a server. They are made and registered here, and nowhere are they together again: a
-/// handler names those that it works with, as `Data` of each.
+/// The parts of a server. They are made and registered here only. Nothing else sees all of them: a
+/// handler takes each part that it needs as an argument, `Data<Part>`.
 #[derive(Clone)]
 pub struct Components {
     pub context: Data<Context>,

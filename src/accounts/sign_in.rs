@@ -25,7 +25,8 @@ pub struct Place<'a> {
     pub devices: &'a str,
 }
 
-/// Every look at a password goes by way of this.
+/// What every check of a password uses: the limits, the known devices, the hasher, and the record of
+/// failures.
 pub struct SignInGuard {
     pub hasher: Hasher,
     pub known_devices: KnownDevices,
@@ -59,7 +60,7 @@ impl SignInGuard {
         admitted.map_err(|wait| self.too_many(address, wait))
     }
 
-    /// The same in a session, which counts for itself.
+    /// Limits how often a signed-in person may enter their password: each session counts for itself.
     pub fn admit_session(&self, session: Counter, from: IpAddr) -> Result<(), Error> {
         let admitted = self.per_device.admit(session);
         admitted.map_err(|wait| self.too_many(from, wait))

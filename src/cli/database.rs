@@ -1,4 +1,4 @@
-//! The database that commands work on.
+//! Opens the database for commands, and finds accounts in it.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;

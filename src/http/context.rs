@@ -1,4 +1,4 @@
-//! What nearly every handler needs, and how code that has only a request finds a part of the server.
+//! What nearly every handler needs, and how middleware and extractors find parts of the server.
 
 use actix_web::{HttpRequest, web};
 
@@ -17,10 +17,10 @@ impl Context {
     }
 }
 
-/// A part of the server that took a request. Handlers name it as an argument instead.
+/// A part of the server, for code that has only the request. Handlers take parts as arguments.
 ///
 /// # Panics
-/// If the server was built without it: `server.rs` registers every part.
+/// If the part was not registered, which `server.rs` does for all of them.
 pub fn part<T: 'static>(request: &HttpRequest) -> &T {
     match request.app_data::<web::Data<T>>() {
         Some(part) => part,

@@ -15,7 +15,7 @@ pub enum Error {
     /// The request may come from another site.
     #[error("cross-site request")]
     CrossSite,
-    /// Something else that is not allowed, in the words of whoever does not.
+    /// Refused for a reason that only the caller knows, which brings its own text.
     #[error("forbidden: {}", .0.title)]
     Forbidden(Explanation),
     #[error("too many attempts")]

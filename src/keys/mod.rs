@@ -1,5 +1,5 @@
-//! API keys: what a key is, and where it is kept. Its rooms: who holds one right now, what it is used
-//! for, and the pages about it.
+//! API keys. The files here say what a key is; `verification` finds who holds one right now, `usage`
+//! counts calls, and `pages` has the forms.
 
 pub mod advice;
 pub mod changes;

@@ -1,8 +1,8 @@
-//! The word from the email API to delivery that there is something to do.
+//! Tells delivery that the email API accepted emails.
 
 use tokio::sync::Notify;
 
-/// Emails that this node accepted. Delivery also looks by itself, for those of other nodes.
+/// Wakes delivery for emails that this node accepted. Emails of other nodes are found by polling.
 #[derive(Default)]
 pub struct Arrivals(Notify);
 
@@ -11,7 +11,7 @@ impl Arrivals {
         self.0.notify_one();
     }
 
-    /// Until emails were accepted since this was waited for last.
+    /// Waits until emails are accepted; returns at once if some were since the last wait.
     pub async fn wait(&self) {
         self.0.notified().await;
     }

@@ -1,4 +1,4 @@
-//! Accounts: each comes with its first user.
+//! Accounts. Each is created together with its first user.
 
 use diesel::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Looks at passwords, counted.
+//! Counts attempts to sign in, so that guessing gets slower.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;

@@ -1,4 +1,4 @@
-//! Which account, and whether it is paused.
+//! The id and the status of an account.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! New passwords, which end sessions.
+//! Sets new passwords, and ends the sessions that the old one started.
 
 use diesel::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The people of accounts, and what their passwords are compared with.
+//! The users of accounts, and the hashes of their passwords.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! What the commands on keys share: how their arguments are read, and what they refuse.
+//! What the commands on keys share: how arguments are read, and why they are refused.
 
 use crate::cli::outcome::{Failure, failure};
 use crate::clock;

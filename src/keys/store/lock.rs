@@ -1,4 +1,4 @@
-//! Keys are locked before they are changed, and a key whose time is over ends by that.
+//! Locks a key before it is changed. If its time is over, locking also ends it.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;

@@ -1,4 +1,4 @@
-//! What every change of a key works with: its row, its domains, and the record of what happened.
+//! What all changes of a key share: its row, its domains, and the entry in the activity.
 
 use diesel::prelude::*;
 

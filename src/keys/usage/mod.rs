@@ -1,4 +1,5 @@
-//! Who calls with keys: when last and from where, how often, and with what outcome.
+//! Records calls with keys: the last one and where it came from, how many there were, and how they
+//! ended.
 
 pub mod chart;
 pub mod history;

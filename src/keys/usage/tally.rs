@@ -1,4 +1,4 @@
-//! What is counted and remembered of calls.
+//! The rows that calls are recorded as.
 
 use std::net::IpAddr;
 

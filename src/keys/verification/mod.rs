@@ -1,4 +1,4 @@
-//! Who holds a key right now: asked by every request to the API, and by gateways.
+//! Finds who holds a key right now, for every request to the API and for gateways.
 
 pub mod api;
 pub mod bearer;

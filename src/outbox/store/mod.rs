@@ -1,4 +1,4 @@
-//! What others than delivery ask of emails.
+//! Totals of emails, and emails that are not delivered yet, in the database.
 
 mod totals;
 mod waiting;

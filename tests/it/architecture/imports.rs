@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::source::{Source, Token, paths_in_template};
 
-/// A path that one file names and another one defines.
+/// A path in one file that names something of another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Import {
     pub from: String,
@@ -16,7 +16,7 @@ pub struct Import {
 
 type Path = Vec<String>;
 
-/// A file, as the compiler sees it.
+/// A file as a module.
 struct Module {
     file: String,
     children: BTreeSet<String>,
@@ -33,10 +33,10 @@ struct Module {
 /// Every import of every file: by `use` in any of its forms, by a path in the code, or by one in a
 /// template that the file renders.
 ///
-/// A `mod` line is no import, and neither is a `pub use` of what stands below the file itself: those
-/// are signs on the door of a room, and what is named by way of them is followed to where it is
-/// defined. What the code of a `mod.rs` uses is an import as any other: so a file may use its room's
-/// `mod.rs`, or be used by it, but not both.
+/// A `mod` line is not an import, and neither is a `pub use` of the file's own children, which only
+/// makes a path shorter: whoever names that path imports from the file that defines the item. What
+/// the code of a `mod.rs` uses is an import like any other. So a file may use its room's `mod.rs`, or
+/// be used by its code, but not both.
 pub fn all(sources: &[Source]) -> BTreeSet<Import> {
     let modules: BTreeMap<Path, Module> = sources
         .iter()
@@ -65,7 +65,7 @@ pub fn all(sources: &[Source]) -> BTreeSet<Import> {
 pub fn tables_of(source: &Source) -> BTreeSet<String> {
     let of_path = |(path, _): (Path, usize)| match &path[..] {
         [first, second, table, ..] if first == "crate" && second == "schema" => Some(table.clone()),
-        // Which tables it names then, nobody can tell.
+        // A glob: the names of the tables do not show.
         [first, second] if first == "crate" && second == "schema" => Some("*".to_owned()),
         _ => None,
     };
@@ -222,14 +222,14 @@ fn read(source: &Source) -> Module {
             && !code
                 .iter()
                 .any(|(path, _)| path.len() == 1 && path[0] == name);
-        let is_sign = is_public && path.starts_with(&here) && !words.contains(name.as_str());
-        if !is_sign && !only_as_a_module {
+        let is_shortcut = is_public && path.starts_with(&here) && !words.contains(name.as_str());
+        if !is_shortcut && !only_as_a_module {
             module.paths.push((path, line));
         }
     }
     for template in templates(source) {
         for path in paths_in_template(&template) {
-            module.paths.push((path, 0));
+            module.paths.push((path, 1));
         }
     }
     module

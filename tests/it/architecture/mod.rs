@@ -1,8 +1,7 @@
-//! Which file may use which. The tables here are the order of the house; the tests refuse what looks
-//! up, runs in a circle, or names what belongs to another.
+//! Which file may use which. The tables below are the rules; the tests refuse an import that looks up,
+//! a circle of files, and a table or a library outside its place.
 //!
-//! A file is one thing, whatever stands in it, and unit tests are left out. How an import is found is
-//! told in `imports.rs`.
+//! Everything is checked by file, without unit tests. `imports.rs` says what counts as an import.
 
 mod imports;
 mod source;
@@ -16,8 +15,8 @@ use source::Source;
 static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(source::read_all);
 static IMPORTS: LazyLock<BTreeSet<Import>> = LazyLock::new(|| imports::all(&SOURCES));
 
-/// From the top down. A file uses its own room and what stands on the floors below it; rooms on one
-/// floor know nothing of each other. A room within a room is one of its own.
+/// From the top down. A file may use its own room and the floors below it. Rooms on the same floor may
+/// not use each other. A room inside another one counts as a room of its own.
 const FLOORS: &[&[&str]] = &[
     &["main.rs", "lib.rs"],
     &["cli/"],
@@ -46,7 +45,7 @@ const FLOORS: &[&[&str]] = &[
     ],
 ];
 
-/// The store that each table belongs to. Only its files name the table.
+/// The store that owns each table: only its files may name the table.
 const OWNERS: &[(&str, &[&str])] = &[
     (
         "accounts/store/",
@@ -63,7 +62,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("db/", &["clock_seen", "nodes_secret"]),
 ];
 
-/// Which other files name a table, and why.
+/// Other files that may name a table, and why.
 const GUESTS: &[(&str, &[&str], &str)] = &[
     (
         "keys/verification/store.rs",
@@ -107,8 +106,8 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
     ),
 ];
 
-/// Libraries that stand in some places only: files or folders of these names (without `.rs`), and
-/// files or rooms from the root.
+/// Libraries, and where they may be used: in files or folders with these names (without `.rs`), and in
+/// these files and rooms.
 const LIBRARIES: &[(&[&str], &[&str], &[&str])] = &[
     (
         &["diesel", "diesel_migrations"],
@@ -141,7 +140,7 @@ fn is_in(file: &str, place: &str) -> bool {
     file == place || place.ends_with('/') && file.starts_with(place)
 }
 
-/// Whether a file or a folder on its way has this name.
+/// Whether the file or a folder above it has this name.
 fn is_called(file: &str, name: &str) -> bool {
     let path = file.strip_suffix(".rs").unwrap_or(file);
     path.split('/').any(|part| part == name)
@@ -156,21 +155,22 @@ fn refuse(found: &[String]) {
     );
 }
 
-/// The imports of each file from each other, with what they name.
+/// The imports of each file from each other: where the first one stands, and what they name.
 fn ties(imports: &BTreeSet<Import>) -> BTreeMap<(&str, &str), String> {
-    let mut ties: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
+    let mut ties: BTreeMap<(&str, &str), (usize, BTreeSet<&str>)> = BTreeMap::new();
     for import in imports {
-        let names = ties.entry((&import.from, &import.to)).or_default();
+        let tie = ties.entry((&import.from, &import.to));
+        let (line, names) = tie.or_insert((import.line, BTreeSet::new()));
+        *line = import.line.min(*line);
         names.insert(&import.path);
     }
-    let told = |((from, to), names): ((_, _), BTreeSet<&str>)| {
+    let mut told = BTreeMap::new();
+    for ((from, to), (line, names)) in ties {
         let names: Vec<&str> = names.into_iter().collect();
-        (
-            (from, to),
-            format!("{from} uses {to}: {}", names.join(", ")),
-        )
-    };
-    ties.into_iter().map(told).collect()
+        let names = names.join(", ");
+        told.insert((from, to), format!("{from}:{line} uses {to}: {names}"));
+    }
+    told
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn pages_of(file: &str) -> Option<Vec<&str>> {
     Some(parts[..end].to_vec())
 }
 
-/// A page is reached by its route, and nothing else is built on it.
+/// Pages are reached through their routes: no other code builds on them.
 #[test]
 fn pages_are_used_by_routes_and_each_other_only() {
     let ties = ties(&IMPORTS);
