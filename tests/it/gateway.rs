@@ -395,9 +395,9 @@ fn behind_caddy_nobody_is_refused_without_a_dashboard() {
     let mut scene = Scene::behind_caddy(&database);
     let (_, key) = scene.owner.create_key("Key", "");
     let everybody = |scene: &Scene| {
-        scene.assert_unknown(&scene.get(&key));
-        scene.assert_unknown(&scene.get("garbage"));
-        scene.assert_unknown(&scene.send(scene.request("POST", "/orders").body("{}")));
+        scene.assert_unknown(scene.orders(&key));
+        scene.assert_unknown(scene.orders("garbage"));
+        scene.assert_unknown(scene.request("POST", "/orders").body("{}"));
     };
     scene.network.refuse();
     everybody(&scene);
@@ -406,7 +406,7 @@ fn behind_caddy_nobody_is_refused_without_a_dashboard() {
     scene.seen();
     // It hangs.
     scene.network.swallow();
-    scene.assert_unknown(&scene.get(&key));
+    scene.assert_unknown(scene.orders(&key));
     scene.network.cut();
     scene.network.restore();
     assert_eq!(scene.get(&key).status, 200);
