@@ -104,7 +104,7 @@ fn unzipped(bytes: &[u8]) -> String {
 both! {
     fn static_files_are_compressed_for_those_who_take_that(app: App) {
         let visitor = app.visitor();
-        let page = visitor.get("/login").body;
+        let page = visitor.get("/signup").body;
         for tag in ["<link rel=\"stylesheet\" ", "<script type=\"module\" "] {
             let [file] = linked(&page, tag)[..] else {
                 panic!("{tag} is there once");
