@@ -113,6 +113,11 @@ impl Allowed {
 }
 
 impl Rule {
+    /// Each part by its name.
+    pub fn parts(&self) -> [(&'static str, &Allowed); 2] {
+        [("senders", &self.senders), ("recipients", &self.recipients)]
+    }
+
     /// The first sender that the scope does not open, in an account that has these domains.
     pub fn sender_outside(&self, scope: &NewScope, domains: &[Domain]) -> Option<&str> {
         self.senders.iter().find(|sender| {

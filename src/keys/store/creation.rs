@@ -4,6 +4,7 @@ use diesel::prelude::*;
 
 use super::lock::lock;
 use super::row::{describe, record, restrict};
+use super::rule_row::RuleColumns;
 use super::{Found, Key, find, nonces};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
@@ -155,8 +156,7 @@ pub(super) fn insert(
             api_keys::first8.eq(&truncated.first8),
             api_keys::last4.eq(&truncated.last4),
             api_keys::all_domains.eq(new.scope == NewScope::AllDomains),
-            api_keys::senders.eq(new.rule.senders.as_column()),
-            api_keys::recipients.eq(new.rule.recipients.as_column()),
+            RuleColumns::from(&new.rule),
             api_keys::status.eq(ACTIVE),
             api_keys::created_by.eq(actor.user_id),
             api_keys::created_at.eq(created_at),

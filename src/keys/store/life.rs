@@ -6,6 +6,7 @@ use diesel::prelude::*;
 
 use super::lock::{change_live, lock};
 use super::row::{record, restrict, row, unrestrict};
+use super::rule_row::RuleColumns;
 use super::{Found, Key, find};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::AccountId;
@@ -73,8 +74,7 @@ pub fn edit(
             api_keys::name.eq(edit.name.as_ref()),
             api_keys::description.eq(edit.description.as_ref()),
             api_keys::all_domains.eq(edit.scope == NewScope::AllDomains),
-            api_keys::senders.eq(edit.rule.senders.as_column()),
-            api_keys::recipients.eq(edit.rule.recipients.as_column()),
+            RuleColumns::from(&edit.rule),
             api_keys::expires_at.eq(match edit.expiry {
                 Some(expiry) => expiry.instant(),
                 None => before.expires_at,
@@ -148,6 +148,8 @@ pub fn changes(before: &Key, after: &Key) -> String {
             .map_or("never".into(), clock::rfc3339)
     };
     let quoted = |text: &str| format!("“{text}”");
+    let parts = before.rule.parts().into_iter().zip(after.rule.parts());
+    let rule = parts.map(|((what, old), (_, new))| (what, old.to_string(), new.to_string()));
     [
         ("name", quoted(&before.name), quoted(&after.name)),
         (
@@ -157,18 +159,9 @@ pub fn changes(before: &Key, after: &Key) -> String {
         ),
         ("scope", before.scope.to_string(), after.scope.to_string()),
         ("expires", expiry(before), expiry(after)),
-        (
-            "senders",
-            before.rule.senders.to_string(),
-            after.rule.senders.to_string(),
-        ),
-        (
-            "recipients",
-            before.rule.recipients.to_string(),
-            after.rule.recipients.to_string(),
-        ),
     ]
     .into_iter()
+    .chain(rule)
     .filter(|(_, before, after)| before != after)
     .map(|(what, before, after)| format!("{what}: {before} → {after}"))
     .collect::<Vec<_>>()

@@ -8,13 +8,14 @@ mod lock;
 mod nonces;
 mod rotation;
 mod row;
+mod rule_row;
 
 use std::collections::HashMap;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
-use super::rule::{Allowed, Rule};
+use super::rule::Rule;
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
 use super::standing::ACTIVE;
@@ -34,6 +35,7 @@ pub use life::{Edit, EditError, changes, edit, pause, resume};
 pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
+pub(in crate::keys) use rule_row::{RuleColumns, rule_columns};
 
 /// How many keys are found by the truncated forms in one text.
 const MOST_ALIKE: usize = 200;
@@ -217,8 +219,7 @@ struct KeyRow {
     first8: String,
     last4: String,
     all_domains: bool,
-    senders: Option<String>,
-    recipients: Option<String>,
+    rule: RuleColumns,
     status: String,
     paused_at: Option<NaiveDateTime>,
     paused_by: Option<String>,
@@ -248,8 +249,7 @@ fn key_columns() -> _ {
         api_keys::first8,
         api_keys::last4,
         api_keys::all_domains,
-        api_keys::senders,
-        api_keys::recipients,
+        rule_columns(),
         api_keys::status,
         api_keys::paused_at,
         api_keys::paused_by,
@@ -410,10 +410,7 @@ impl Key {
                 last4: row.last4,
             },
             scope: Scope::from_rows(row.all_domains, names.map(ScopedDomain::former).collect()),
-            rule: Rule {
-                senders: Allowed::from_column(row.senders),
-                recipients: Allowed::from_column(row.recipients),
-            },
+            rule: row.rule.into(),
             paused: (row.status != ACTIVE).then_some(Paused {
                 at: row.paused_at,
                 by: row.paused_by,

@@ -50,12 +50,9 @@ pub(super) fn describe(key: &Key) -> String {
     if let Some(at) = &key.expires_at {
         parts.push(format!("expires {}", clock::rfc3339(at)));
     }
-    if !key.rule.senders.is_any() {
-        parts.push(format!("senders: {}", key.rule.senders));
-    }
-    if !key.rule.recipients.is_any() {
-        parts.push(format!("recipients: {}", key.rule.recipients));
-    }
+    let restricted = key.rule.parts().into_iter();
+    let restricted = restricted.filter(|(_, allowed)| !allowed.is_any());
+    parts.extend(restricted.map(|(what, allowed)| format!("{what}: {allowed}")));
     parts.join("; ")
 }
 

@@ -10,11 +10,13 @@ use diesel::prelude::*;
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection, timezone};
-use crate::keys::rule::{Allowed, Rule};
+use crate::keys::rule::Rule;
 use crate::keys::scope::{Scope, ScopedDomain};
 use crate::keys::secret::{KeyHash, Truncated};
 use crate::keys::standing::ACTIVE;
-use crate::keys::store::{DomainRow, domain_columns, keys_with_domains, scoped_domain};
+use crate::keys::store::{
+    DomainRow, RuleColumns, domain_columns, keys_with_domains, rule_columns, scoped_domain,
+};
 use crate::schema::{accounts, api_keys};
 
 /// A key that works right now, with all that a verdict needs.
@@ -29,16 +31,7 @@ pub struct LiveKey {
 }
 
 type LiveRow = (
-    (
-        i64,
-        i64,
-        String,
-        String,
-        String,
-        bool,
-        Option<String>,
-        Option<String>,
-    ),
+    (i64, i64, String, String, String, bool, RuleColumns),
     DomainRow,
 );
 
@@ -64,8 +57,7 @@ fn live_columns() -> _ {
             api_keys::first8,
             api_keys::last4,
             api_keys::all_domains,
-            api_keys::senders,
-            api_keys::recipients,
+            rule_columns(),
         ),
         domain_columns(),
     )
@@ -146,8 +138,7 @@ fn find_live_by_hash_of_any_account(
 /// Puts the rows of one key together: one for each of its domains, or one without.
 fn live_key(rows: Vec<LiveRow>) -> Option<LiveKey> {
     let (keys, domains): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-    let (id, account_id, name, first8, last4, all_domains, senders, recipients) =
-        keys.into_iter().next()?;
+    let (id, account_id, name, first8, last4, all_domains, rule) = keys.into_iter().next()?;
     let mut domains: Vec<ScopedDomain> = domains.into_iter().filter_map(scoped_domain).collect();
     domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Some(LiveKey {
@@ -156,9 +147,6 @@ fn live_key(rows: Vec<LiveRow>) -> Option<LiveKey> {
         name,
         truncated: Truncated { first8, last4 },
         scope: Scope::from_rows(all_domains, domains),
-        rule: Rule {
-            senders: Allowed::from_column(senders),
-            recipients: Allowed::from_column(recipients),
-        },
+        rule: rule.into(),
     })
 }

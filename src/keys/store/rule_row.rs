@@ -1,0 +1,37 @@
+//! The rule of a key as columns of its row. They are listed here and nowhere else.
+
+use diesel::prelude::*;
+
+use crate::keys::rule::{Allowed, Rule};
+use crate::schema::api_keys;
+
+#[derive(Debug, Queryable, Insertable, AsChangeset)]
+#[diesel(table_name = api_keys, treat_none_as_null = true, treat_none_as_default_value = false)]
+pub struct RuleColumns {
+    senders: Option<String>,
+    recipients: Option<String>,
+}
+
+#[diesel::dsl::auto_type]
+pub fn rule_columns() -> _ {
+    (api_keys::senders, api_keys::recipients)
+}
+
+impl From<&Rule> for RuleColumns {
+    fn from(rule: &Rule) -> Self {
+        let column = |allowed: &Allowed| allowed.as_column().map(str::to_owned);
+        Self {
+            senders: column(&rule.senders),
+            recipients: column(&rule.recipients),
+        }
+    }
+}
+
+impl From<RuleColumns> for Rule {
+    fn from(columns: RuleColumns) -> Self {
+        Self {
+            senders: Allowed::from_column(columns.senders),
+            recipients: Allowed::from_column(columns.recipients),
+        }
+    }
+}
