@@ -837,7 +837,6 @@ both! {
         let (big, body) = big_email(None);
         let (first, rest) = body.split_at(BIG);
         let program = app.program(&key);
-        let end = |slow: &mut Slow, end: &str| slow.end(end).split("\r\n").next().unwrap().to_owned();
         // A body has so long to come.
         let (refused, ended) = within(BODY_DEADLINE, |is_late| {
             let mut held: Vec<Slow> = (0..5).map(|_| begin(&app, &key, &body)).collect();
@@ -854,11 +853,16 @@ both! {
             assert_eq!(told(&program.email_from(FROM)), "200");
             assert_eq!(told(&program.info()), "200");
 
-            let mut ended = vec![end(&mut last, &format!("{:x}\r\n{rest}\r\n0\r\n\r\n", rest.len()))];
-            until("a place is free again", || program.try_post(&big).unwrap().status == 200);
-            ended.extend(held.iter_mut().map(|slow| end(slow, rest)));
-            (refused, ended)
+            let end = last.end(&format!("{:x}\r\n{rest}\r\n0\r\n\r\n", rest.len()));
+            until("a place is free again", || {
+                is_late() || program.try_post(&big).unwrap().status == 200
+            });
+            held.iter_mut().for_each(|slow| slow.try_send(rest));
+            (refused, (end, held))
         });
+        let (last, mut held) = ended;
+        let ends = std::iter::once(last).chain(held.iter_mut().map(|slow| slow.end("")));
+        let ended: Vec<String> = ends.map(|end| end.split("\r\n").next().unwrap().to_owned()).collect();
         assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
         assert_eq!(refused.json()["error_type"], "service_unavailable");
         assert_eq!(ended, ["HTTP/1.1 200 OK"; 6]);

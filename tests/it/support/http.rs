@@ -16,9 +16,9 @@ use super::{EMAIL, PASSWORD, TITLE, until};
 /// Where a program asks whether its key works.
 const VERIFY: &str = "/v2/verify";
 /// How long a test waits for an answer: for what never comes, not for what is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// How long it asks again for one.
-const LONG_PATIENCE: Duration = Duration::from_secs(300);
+const LONG_PATIENCE: Duration = Duration::from_secs(1_200);
 /// A server that says 503 because the time ran out has waited for longer than this: it waits two
 /// seconds for its database, or more. A server that says 503 sooner has another reason.
 const LATE: Duration = Duration::from_millis(1_500);
@@ -434,9 +434,14 @@ impl Slow {
         self.0.write_all(part.as_bytes()).unwrap();
     }
 
+    /// The same to a server that may have closed.
+    pub fn try_send(&mut self, part: &str) {
+        let _ = self.0.write_all(part.as_bytes());
+    }
+
     /// Sends the body and reads until the server closes, which may have been before.
     pub fn end(&mut self, body: &str) -> String {
-        let _ = self.0.write_all(body.as_bytes());
+        self.try_send(body);
         let mut answer = Vec::new();
         let _ = self.0.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
