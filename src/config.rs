@@ -159,125 +159,54 @@ impl Config {
     /// # Errors
     /// Every problem, a sentence each.
     pub fn parse(settings: &Settings) -> Result<Self, Vec<String>> {
-        let mut problems = Vec::new();
-        let mut told = |name: &str, why: String| problems.push(format!("{name}: {why}"));
+        let mut problems = Problems::default();
+        let database = given(&settings.database_url).map_or(
+            Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE)),
+            DatabaseUrl::parse,
+        );
+        let database = problems.kept_from("TOSEND_DATABASE_URL", database);
+        let listen = problems.kept_from("TOSEND_LISTEN", parse_listen(&settings.listen));
+        let public_url = given(&settings.public_url).map(PublicUrl::parse);
+        let public_url = problems.kept_from("TOSEND_PUBLIC_URL", public_url.transpose());
+        let signup = problems.kept_from("TOSEND_SIGNUP", Signup::parse(&settings.signup));
+        let trusted_proxies = parse_networks(&settings.trusted_proxies);
+        let trusted_proxies = problems.kept_from("TOSEND_TRUSTED_PROXIES", trusted_proxies);
+        let dns_servers = parse_dns_servers(&settings.dns_servers);
+        let dns_servers = problems.kept_from("TOSEND_DNS_SERVERS", dns_servers);
+        let key_limit = problems.kept_from("TOSEND_KEY_LIMIT", parse_number(&settings.key_limit));
+        let domain_limit = parse_number(&settings.domain_limit);
+        let domain_limit = problems.kept_from("TOSEND_DOMAIN_LIMIT", domain_limit);
+        let activity_days = parse_days(&settings.activity_days);
+        let activity_days = problems.kept_from("TOSEND_ACTIVITY_DAYS", activity_days);
+        let relay = parse_relay(settings, public_url.as_ref(), &mut problems);
+        let retention_days = parse_days(&settings.retention_days);
+        let retention_days = problems.kept_from("TOSEND_RETENTION_DAYS", retention_days);
+        let secret_file = database.as_ref().map(|database| {
+            let file = secret_file(given(&settings.secret_file), database);
+            problems.kept_from("TOSEND_SECRET_FILE", file)
+        });
+        let log = tracing_subscriber::EnvFilter::try_new(&settings.log)
+            .map_err(|why| format!("not a level or filter: {why}"));
+        problems.kept_from("TOSEND_LOG", log);
 
-        let database = given(&settings.database_url)
-            .map_or(
-                Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE)),
-                DatabaseUrl::parse,
-            )
-            .map_err(|why| told("TOSEND_DATABASE_URL", why))
-            .ok();
-        let listen = parse_listen(&settings.listen)
-            .map_err(|why| told("TOSEND_LISTEN", why))
-            .ok();
-        let public_url = given(&settings.public_url)
-            .map(PublicUrl::parse)
-            .transpose()
-            .map_err(|why| told("TOSEND_PUBLIC_URL", why))
-            .ok();
-        let signup = Signup::parse(&settings.signup)
-            .map_err(|why| told("TOSEND_SIGNUP", why))
-            .ok();
-        let trusted_proxies = parse_networks(&settings.trusted_proxies)
-            .map_err(|why| told("TOSEND_TRUSTED_PROXIES", why))
-            .ok();
-        let dns_servers = parse_dns_servers(&settings.dns_servers)
-            .map_err(|why| told("TOSEND_DNS_SERVERS", why))
-            .ok();
-        let key_limit = parse_number(&settings.key_limit)
-            .map_err(|why| told("TOSEND_KEY_LIMIT", why))
-            .ok();
-        let domain_limit = parse_number(&settings.domain_limit)
-            .map_err(|why| told("TOSEND_DOMAIN_LIMIT", why))
-            .ok();
-        let activity_days = parse_days(&settings.activity_days)
-            .map_err(|why| told("TOSEND_ACTIVITY_DAYS", why))
-            .ok();
-        let login = given(&settings.smtp_credentials_file)
-            .map(Login::read)
-            .transpose()
-            .map_err(|why| told("TOSEND_SMTP_CREDENTIALS_FILE", why))
-            .ok();
-        let hello = given(&settings.smtp_helo)
-            .map(parse_hello)
-            .transpose()
-            .map_err(|why| told("TOSEND_SMTP_HELO", why))
-            .ok()
-            .flatten()
-            .or_else(|| {
-                let host = public_url.as_ref()?.as_ref()?.0.host_str()?;
-                is_whole_name(host).then(|| host.to_owned())
-            });
-        let relay = match (given(&settings.smtp_url), login) {
-            (Some(url), login) => RelayUrl::parse(url, login.flatten())
-                .map_err(|why| told("TOSEND_SMTP_URL", why))
-                .ok()
-                .map(|relay| Some(RelayUrl { hello, ..relay })),
-            (None, Some(Some(_))) => {
-                let why = "has no effect without TOSEND_SMTP_URL".to_owned();
-                told("TOSEND_SMTP_CREDENTIALS_FILE", why);
-                None
-            }
-            (None, _) => Some(None),
-        };
-        let retention_days = parse_days(&settings.retention_days)
-            .map_err(|why| told("TOSEND_RETENTION_DAYS", why))
-            .ok();
-        if let (Some(DatabaseUrl::Sqlite(file)), Some(secret)) =
-            (&database, given(&settings.secret_file))
-            && file.is(Path::new(secret))
-        {
-            let why = format!("{file} is the database: name another file");
-            told("TOSEND_SECRET_FILE", why);
-        }
-        if let Err(why) = tracing_subscriber::EnvFilter::try_new(&settings.log) {
-            told("TOSEND_LOG", format!("not a level or filter: {why}"));
-        }
-
-        match (
-            database,
-            listen,
-            public_url,
-            signup,
-            trusted_proxies,
-            dns_servers,
-            key_limit,
-            domain_limit,
-            activity_days,
-            relay,
-            retention_days,
-        ) {
-            (
-                Some(database),
-                Some(listen),
-                Some(public_url),
-                Some(signup),
-                Some(trusted_proxies),
-                Some(dns_servers),
-                Some(key_limit),
-                Some(domain_limit),
-                Some(activity_days),
-                Some(relay),
-                Some(retention_days),
-            ) if problems.is_empty() => Ok(Self {
-                secret_file: secret_file(given(&settings.secret_file), &database),
-                database,
-                listen,
-                public_url,
-                signup,
-                trusted_proxies,
-                dns_servers,
-                key_limit,
-                domain_limit,
-                activity_days,
-                relay,
-                retention_days,
+        let whole = || {
+            Some(Self {
+                database: database?,
+                listen: listen?,
+                public_url: public_url?,
+                signup: signup?,
+                trusted_proxies: trusted_proxies?,
+                secret_file: secret_file??,
+                dns_servers: dns_servers?,
+                key_limit: key_limit?,
+                domain_limit: domain_limit?,
+                activity_days: activity_days?,
+                relay: relay?,
+                retention_days: retention_days?,
                 log: settings.log.clone(),
-            }),
-            _ => Err(problems),
-        }
+            })
+        };
+        whole().filter(|_| problems.0.is_empty()).ok_or(problems.0)
     }
 
     /// Whether cookies may be `Secure` and HSTS is sent: browsers reach this server by https.
@@ -289,6 +218,18 @@ impl Config {
     pub fn is_loopback(&self) -> bool {
         self.listen.ip().is_loopback()
             && self.public_url.as_ref().is_none_or(PublicUrl::is_loopback)
+    }
+}
+
+/// A sentence for each setting that is wrong.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    /// What was read of a setting, if nothing was wrong with it.
+    fn kept_from<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
+        read.map_err(|why| self.0.push(format!("{name}: {why}")))
+            .ok()
     }
 }
 
@@ -406,11 +347,40 @@ fn parse_days(text: &str) -> Result<i64, String> {
     }
 }
 
-fn secret_file(given: Option<&str>, database: &DatabaseUrl) -> PathBuf {
+/// `Some(None)`: emails are held. `None`: something is wrong.
+fn parse_relay(
+    settings: &Settings,
+    public_url: Option<&Option<PublicUrl>>,
+    problems: &mut Problems,
+) -> Option<Option<RelayUrl>> {
+    let login = given(&settings.smtp_credentials_file).map(Login::read);
+    let login = problems.kept_from("TOSEND_SMTP_CREDENTIALS_FILE", login.transpose());
+    let hello = given(&settings.smtp_helo).map(parse_hello);
+    let hello = problems.kept_from("TOSEND_SMTP_HELO", hello.transpose());
+    let Some(url) = given(&settings.smtp_url) else {
+        if let Some(Some(_)) = login {
+            let useless = Err::<(), _>("has no effect without TOSEND_SMTP_URL".to_owned());
+            problems.kept_from("TOSEND_SMTP_CREDENTIALS_FILE", useless);
+        }
+        return Some(None);
+    };
+    let relay = RelayUrl::parse(url, login.flatten());
+    let relay = problems.kept_from("TOSEND_SMTP_URL", relay)?;
+    let hello = hello?.or_else(|| {
+        let host = public_url?.as_ref()?.0.host_str()?;
+        is_whole_name(host).then(|| host.to_owned())
+    });
+    Some(Some(RelayUrl { hello, ..relay }))
+}
+
+fn secret_file(given: Option<&str>, database: &DatabaseUrl) -> Result<PathBuf, String> {
     match (given, database) {
-        (Some(file), _) => file.into(),
-        (None, DatabaseUrl::Sqlite(file)) => file.folder().join(SECRET_FILE),
-        (None, DatabaseUrl::Postgres(_)) => Path::new(DEFAULT_FOLDER).join(SECRET_FILE),
+        (Some(secret), DatabaseUrl::Sqlite(file)) if file.is(Path::new(secret)) => {
+            Err(format!("{file} is the database: name another file"))
+        }
+        (Some(secret), _) => Ok(secret.into()),
+        (None, DatabaseUrl::Sqlite(file)) => Ok(file.folder().join(SECRET_FILE)),
+        (None, DatabaseUrl::Postgres(_)) => Ok(Path::new(DEFAULT_FOLDER).join(SECRET_FILE)),
     }
 }
 
