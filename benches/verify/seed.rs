@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use chrono::{TimeDelta, Utc};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection, SqliteConnection};
 use tosend_dashboard::keys::secret::PlainKey;
@@ -207,6 +208,8 @@ impl Database {
         let few_step = keys / FEW_KEYS;
         let many = self.many_keys();
         let many_step = keys / many;
+        // No domain is looked at meanwhile; what is later still would be taken for a wrong clock's.
+        let tomorrow = (Utc::now() + TimeDelta::days(1)).format("%Y-%m-%d %H:%M:%S");
         format!(
             "
             WITH RECURSIVE numbers (i) AS (
@@ -216,7 +219,7 @@ impl Database {
             SELECT 'Account ' || i, 'active', '2026-01-15 10:30:00' FROM numbers;
 
             INSERT INTO sending_domains (account_id, name, status, created_at, next_check_at)
-            SELECT id, 'mail' || id || '.example.org', 'verified', '2026-01-15 10:30:00', '9999-12-31 00:00:00'
+            SELECT id, 'mail' || id || '.example.org', 'verified', '2026-01-15 10:30:00', '{tomorrow}'
             FROM accounts;
 
             WITH RECURSIVE numbers (i) AS (
