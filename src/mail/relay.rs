@@ -265,18 +265,19 @@ async fn transact(
     recipients: &[Address],
 ) -> Result<(Vec<Fate>, bool), Trouble> {
     let all = |fate: Fate| vec![fate; recipients.len()];
-    let mut parameters = Vec::new();
-    if mail.needs_utf8 {
-        if !connection
-            .server_info()
-            .supports_feature(Extension::SmtpUtfEight)
-        {
+    let takes_utf8 = connection.server_info();
+    let takes_utf8 = takes_utf8.supports_feature(Extension::SmtpUtfEight);
+    let parameters = match mail.needs_utf8 {
+        true if !takes_utf8 => {
             let words = "The relay takes only addresses in ASCII (it has no SMTPUTF8, RFC 6531).";
             return Ok((all(Fate::Refused(words.to_owned())), true));
         }
-        parameters.push(MailParameter::SmtpUtfEight);
-        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
-    }
+        true => vec![
+            MailParameter::SmtpUtfEight,
+            MailParameter::Body(MailBodyParameter::EightBitMime),
+        ],
+        false => Vec::new(),
+    };
     let from = MailFrom::new(Some(mail.sender.clone()), parameters);
     if let Err(failure) = step(COMMAND, connection.command(from)).await {
         return match failure.is_the_end() {

@@ -145,12 +145,7 @@ pub fn find_claimed_of_any_account(
     id: i64,
     claim: &str,
 ) -> db::Result<Option<Outgoing>> {
-    #[rustfmt::skip]
-    type Row = (
-        Option<i64>, Option<String>, String, NaiveDateTime, i64, Option<NaiveDateTime>,
-        Option<String>, Option<String>,
-    );
-    let row: Option<Row> = claimed(id, claim)
+    let row: Option<OutgoingRow> = claimed(id, claim)
         .select((
             emails::domain_id,
             emails::message,
@@ -163,20 +158,36 @@ pub fn find_claimed_of_any_account(
         ))
         .first(conn)
         .optional()?;
-    Ok(row.map(
-        |(domain_id, message, internet_id, created_at, attempts, first, remaining, refused)| {
-            Outgoing {
-                domain_id,
-                message: message.unwrap_or_default(),
-                internet_id,
-                created_at,
-                attempts,
-                first_attempt_at: first,
-                remaining: remaining.and_then(|json| serde_json::from_str(&json).ok()),
-                refused: refused_of(refused),
-            }
-        },
-    ))
+    Ok(row.map(Outgoing::from))
+}
+
+#[derive(Queryable)]
+struct OutgoingRow {
+    domain_id: Option<i64>,
+    message: Option<String>,
+    internet_id: String,
+    created_at: NaiveDateTime,
+    attempts: i64,
+    first_attempt_at: Option<NaiveDateTime>,
+    remaining: Option<String>,
+    refused: Option<String>,
+}
+
+impl From<OutgoingRow> for Outgoing {
+    fn from(row: OutgoingRow) -> Self {
+        Self {
+            domain_id: row.domain_id,
+            message: row.message.unwrap_or_default(),
+            internet_id: row.internet_id,
+            created_at: row.created_at,
+            attempts: row.attempts,
+            first_attempt_at: row.first_attempt_at,
+            remaining: row
+                .remaining
+                .and_then(|json| serde_json::from_str(&json).ok()),
+            refused: refused_of(row.refused),
+        }
+    }
 }
 
 /// Writes down what an attempt came to. Returns whether the claim still stood.
@@ -324,38 +335,41 @@ pub fn list(
             .filter(emails::created_at.le(at))
             .filter(emails::created_at.lt(at).or(emails::id.lt(id)));
     }
-    #[rustfmt::skip]
-    type Row = (
-        i64, String, NaiveDateTime, NaiveDateTime, Option<String>, Option<String>, Option<i64>, i64,
-        String, Option<String>, Option<String>,
-    );
-    let rows: Vec<Row> = query.load(conn)?;
-    let sent = |(
-        id,
-        status,
-        created_at,
-        next,
-        sender,
-        recipient,
-        recipients,
-        key_id,
-        key_name,
-        refused,
-        reply,
-    ): Row| Sent {
-        id,
-        status: Status::parse(&status).unwrap_or(Status::Held),
-        created_at,
-        next_attempt_at: next,
-        sender,
-        recipient,
-        recipients,
-        key_id,
-        key_name,
-        refused: refused_of(refused),
-        reply,
-    };
-    Ok(rows.into_iter().map(sent).collect())
+    let rows: Vec<SentRow> = query.load(conn)?;
+    Ok(rows.into_iter().map(Sent::from).collect())
+}
+
+#[derive(Queryable)]
+struct SentRow {
+    id: i64,
+    status: String,
+    created_at: NaiveDateTime,
+    next_attempt_at: NaiveDateTime,
+    sender: Option<String>,
+    recipient: Option<String>,
+    recipients: Option<i64>,
+    key_id: i64,
+    key_name: String,
+    refused: Option<String>,
+    reply: Option<String>,
+}
+
+impl From<SentRow> for Sent {
+    fn from(row: SentRow) -> Self {
+        Self {
+            id: row.id,
+            status: Status::parse(&row.status).unwrap_or(Status::Held),
+            created_at: row.created_at,
+            next_attempt_at: row.next_attempt_at,
+            sender: row.sender,
+            recipient: row.recipient,
+            recipients: row.recipients,
+            key_id: row.key_id,
+            key_name: row.key_name,
+            refused: refused_of(row.refused),
+            reply: row.reply,
+        }
+    }
 }
 
 #[diesel::dsl::auto_type]

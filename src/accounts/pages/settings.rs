@@ -144,13 +144,11 @@ pub async fn change_password(
     guard: web::Data<SignInGuard>,
     request: HttpRequest,
     cookie: Cookie,
-    Acting {
-        user,
-        actor,
-        session,
-    }: Acting,
+    acting: Acting,
     web::Form(form): web::Form<PasswordForm>,
 ) -> Result<HttpResponse, Error> {
+    #[rustfmt::skip]
+    let Acting { user, actor, session } = acting;
     let counter = Counter::of_session(&session.id);
     let from = address(&context, &request);
     guard.admit_session(counter, from)?;

@@ -1,7 +1,7 @@
 //! Changing what a key is, without a new secret. What changes for the programs that use it is told
 //! before it is done.
 
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 
 use super::super::changes::{Change, changes};
@@ -13,6 +13,8 @@ use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::domains::store::Domain;
 use crate::http::{Context, Error, page};
+
+const CHANGED: &str = "Someone has changed this key since you opened the form. What you entered is kept below: compare it with the key, then save again.";
 
 #[derive(Template)]
 #[template(path = "keys/edit.html")]
@@ -70,14 +72,12 @@ pub async fn edit(
 pub async fn save(
     context: web::Data<Context>,
     request: HttpRequest,
-    Acting {
-        user,
-        actor,
-        session,
-    }: Acting,
+    acting: Acting,
     id: web::Path<i64>,
     web::Form(pairs): web::Form<Pairs>,
 ) -> Result<HttpResponse, Error> {
+    #[rustfmt::skip]
+    let Acting { user, actor, session } = acting;
     let (account, id) = (user.account, *id);
     let Some(key) = find_live(&context, &user, id).await? else {
         return Ok(to_ended(&request, id));
@@ -109,11 +109,8 @@ pub async fn save(
         .await?;
     match saved {
         Ok(now) => {
-            let notice = if now.version() == version {
-                "same"
-            } else {
-                "saved"
-            };
+            let is_same = now.version() == version;
+            let notice = if is_same { "same" } else { "saved" };
             let to = format!("{}?notice={notice}", path_of(id));
             Ok(page::redirect(&request, &to))
         }
@@ -126,17 +123,10 @@ pub async fn save(
             page::unprocessable(&page)
         }
         Err(EditError::Changed) => {
-            form.errors.form = Some(
-                "Someone has changed this key since you opened the form. What you entered is kept \
-                 below: compare it with the key, then save again."
-                    .to_owned(),
-            );
+            form.errors.form = Some(CHANGED.to_owned());
             let version = key.version();
             let page = EditPage::new(user, key, version, form, domains);
-            page::answer(
-                HttpResponseBuilder::new(actix_web::http::StatusCode::CONFLICT),
-                &page,
-            )
+            page::answer(HttpResponse::Conflict(), &page)
         }
     }
 }

@@ -5,11 +5,10 @@ use askama::Template;
 use serde::Deserialize;
 
 use super::super::store::{self, Found, Key, Peer};
+use super::emails::{Emails, emails_of};
 use super::rotation_note::Sentence;
 use super::shown_key::ListedKey;
-use super::{
-    Emails, Empty, KeyList, emails_of, find_live, fresh_list, live, path_of, shown_list, to_ended,
-};
+use super::{Empty, KeyList, find_live, fresh_list, live, path_of, shown_list, to_ended};
 use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn, ThisSession};
 use crate::accounts::store::{AccountId, AccountStatus, User};

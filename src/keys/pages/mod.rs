@@ -1,6 +1,7 @@
 //! The API Keys pages: the list, a key's own page, and what can be done with a key.
 
 mod edit;
+mod emails;
 mod end;
 mod find;
 mod form;
@@ -12,7 +13,6 @@ mod shown_key;
 mod snippets;
 mod waiting;
 
-use std::collections::HashMap;
 use std::iter::once;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -27,8 +27,9 @@ use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::choice::Choice;
 use crate::http::{Context, Error, page, preferences};
-use crate::outbox::{Volume, store as outbox_store};
+use crate::outbox::store as outbox_store;
 
+use emails::Emails;
 use shown_key::ListedKey;
 
 pub use edit::{edit, save};
@@ -383,27 +384,6 @@ async fn find_key(context: &Context, user: &User, id: i64) -> Result<Key, Error>
         Found::Live(key) | Found::Ended(key) => Ok(key),
         Found::Nothing => Err(Error::NotFound),
     }
-}
-
-/// How many emails there were in the last 24 hours.
-struct Emails {
-    /// Of each of some keys, if it had any.
-    of_keys: HashMap<i64, i64>,
-    /// Of the whole account.
-    of_account: Volume,
-}
-
-async fn emails_of(context: &Context, user: &User, ids: Vec<i64>) -> Result<Emails, Error> {
-    let account = user.account;
-    Ok(context
-        .db
-        .read(move |conn| {
-            Ok::<_, db::Error>(Emails {
-                of_keys: outbox_store::count_emails_of_keys(conn, account, &ids)?,
-                of_account: outbox_store::volume_of_account(conn, account)?,
-            })
-        })
-        .await?)
 }
 
 /// One key, if it has not ended.

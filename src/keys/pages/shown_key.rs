@@ -5,7 +5,7 @@ use chrono::NaiveDateTime;
 use super::super::advice::Advice;
 use super::super::scope::ScopedDomain;
 use super::super::store::{Key, Peer, Standing};
-use super::Emails;
+use super::emails::Emails;
 use crate::accounts::store::AccountStatus;
 use crate::clock;
 use crate::outbox::daily_label;

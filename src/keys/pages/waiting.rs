@@ -5,8 +5,9 @@ use askama::Template;
 use serde::Deserialize;
 
 use super::super::store::{self, Key};
+use super::PER_PAGE;
+use super::emails::{Emails, emails_of};
 use super::shown_key::UseCell;
-use super::{Emails, PER_PAGE, emails_of};
 use crate::accounts::session::SignedIn;
 use crate::http::{Context, Error, page};
 

@@ -132,29 +132,7 @@ pub fn search(
     view: &View,
 ) -> db::Result<Vec<i64>> {
     let now = clock::now();
-    let all = api_keys::table
-        .left_join(api_key_uses::table)
-        .filter(api_keys::account_id.eq(account.0))
-        .select((
-            api_keys::id,
-            api_keys::name,
-            api_keys::description,
-            api_keys::first8,
-            api_keys::last4,
-            api_keys::all_domains,
-            api_keys::status,
-            api_keys::created_at,
-            api_keys::expires_at,
-            api_keys::stops_at,
-            api_keys::ended_at,
-            api_key_uses::used_at.nullable(),
-        ));
-    let mut found: Vec<Candidate> = match view.which {
-        Which::Live => all.filter(api_keys::ended_at.is_null()).load(conn)?,
-        Which::Ended => all
-            .filter(api_keys::ended_at.gt(now - SHOWN_AFTER_END))
-            .load(conn)?,
-    };
+    let mut found = candidates(conn, account, view.which, now)?;
     if !view.search.is_empty() {
         found.retain(|key| {
             let truncated = Truncated {
@@ -196,6 +174,37 @@ pub fn search(
         found.reverse();
     }
     Ok(found.into_iter().map(|key| key.id).collect())
+}
+
+fn candidates(
+    conn: &mut Connection,
+    account: AccountId,
+    which: Which,
+    now: NaiveDateTime,
+) -> db::Result<Vec<Candidate>> {
+    let all = api_keys::table
+        .left_join(api_key_uses::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .select((
+            api_keys::id,
+            api_keys::name,
+            api_keys::description,
+            api_keys::first8,
+            api_keys::last4,
+            api_keys::all_domains,
+            api_keys::status,
+            api_keys::created_at,
+            api_keys::expires_at,
+            api_keys::stops_at,
+            api_keys::ended_at,
+            api_key_uses::used_at.nullable(),
+        ));
+    Ok(match which {
+        Which::Live => all.filter(api_keys::ended_at.is_null()).load(conn)?,
+        Which::Ended => all
+            .filter(api_keys::ended_at.gt(now - SHOWN_AFTER_END))
+            .load(conn)?,
+    })
 }
 
 /// The domains of all keys of an account that are restricted to some.
