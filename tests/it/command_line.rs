@@ -554,9 +554,13 @@ fn it_tells_the_first_visitor_what_the_server_is_set_up_for() {
         .and_then(|rest| rest.strip_suffix(")\n"))
         .unwrap();
     assert_eq!(code.split('-').map(str::len).collect::<Vec<_>>(), [4; 4]);
-    assert_eq!(greeting(&public), asked);
-    assert!(read_log().contains("served without https"));
-    assert!(read_log().contains("nothing is delivered until"));
+    let server = Dashboard::start(&database, &public);
+    assert_eq!(server.greeting, asked);
+    // The log is written by a thread of its own.
+    until("both are logged", || {
+        ["served without https", "nothing is delivered until"].map(|line| read_log().contains(line))
+            == [true; 2]
+    });
     assert!(!read_log().contains(code));
 }
 
@@ -690,8 +694,9 @@ fn a_database_that_cannot_be_used_is_told_in_one_sentence() {
         "sqlite:///proc/tosend.db".to_owned(),
         "sqlite:///proc/tosend/tosend.db".to_owned(),
     ];
-    // Of databases that are gone already.
-    urls.extend(Backend::all().map(|backend| Database::new(backend).url.clone()));
+    // Its database is gone already; SQLite would make another one.
+    let away = Backend::all().filter(|backend| *backend == Backend::Postgres);
+    urls.extend(away.map(|backend| Database::new(backend).url.clone()));
     for url in urls {
         for args in [&[][..], &["migrate"], &["key", "list", "--account", EMAIL]] {
             let sentence = refused(command(&database).args(["--database-url", &url]).args(args));

@@ -269,7 +269,7 @@ both! {
 
         let kept = owner.post(&format!("/api-keys/{id}/keep?from={new_id}"), &[]);
         assert_eq!(kept.location(), Some(&*format!("/api-keys/{new_id}?notice=kept")));
-        assert!(owner.get(kept.location().unwrap()).body.contains("It does not stop by itself any more."));
+        assert!(owner.get(kept.location().unwrap()).body.contains("The key no longer stops automatically."));
         assert!(owner.get(&format!("/api-keys/{new_id}")).body
             .contains("It keeps working until you stop it."));
 
