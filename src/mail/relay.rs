@@ -265,18 +265,9 @@ async fn transact(
     recipients: &[Address],
 ) -> Result<(Vec<Fate>, bool), Trouble> {
     let all = |fate: Fate| vec![fate; recipients.len()];
-    let takes_utf8 = connection.server_info();
-    let takes_utf8 = takes_utf8.supports_feature(Extension::SmtpUtfEight);
-    let parameters = match mail.needs_utf8 {
-        true if !takes_utf8 => {
-            let words = "The relay takes only addresses in ASCII (it has no SMTPUTF8, RFC 6531).";
-            return Ok((all(Fate::Refused(words.to_owned())), true));
-        }
-        true => vec![
-            MailParameter::SmtpUtfEight,
-            MailParameter::Body(MailBodyParameter::EightBitMime),
-        ],
-        false => Vec::new(),
+    let Some(parameters) = parameters(connection, mail) else {
+        let words = "The relay takes only addresses in ASCII (it has no SMTPUTF8, RFC 6531).";
+        return Ok((all(Fate::Refused(words.to_owned())), true));
     };
     let from = MailFrom::new(Some(mail.sender.clone()), parameters);
     if let Err(failure) = step(COMMAND, connection.command(from)).await {
@@ -321,6 +312,20 @@ async fn transact(
             let fate = failure.fate(Step::Content)?;
             (settle(fates, &fate), !failure.is_the_end())
         }
+    })
+}
+
+/// What MAIL says besides the sender; `None`: the relay cannot take the email.
+fn parameters(connection: &AsyncSmtpConnection, mail: &Mail) -> Option<Vec<MailParameter>> {
+    if !mail.needs_utf8 {
+        return Some(Vec::new());
+    }
+    let server = connection.server_info();
+    server.supports_feature(Extension::SmtpUtfEight).then(|| {
+        vec![
+            MailParameter::SmtpUtfEight,
+            MailParameter::Body(MailBodyParameter::EightBitMime),
+        ]
     })
 }
 

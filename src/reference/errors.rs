@@ -234,6 +234,7 @@ pub const BATCH: Fields = &[(
 
 const NONE: Fields = &[];
 
+/// Long because it is a table: a status after the other.
 pub fn statuses() -> Vec<Status> {
     let status = |name, code, error_type, when: &str, what_to_do, fields| Status {
         name,

@@ -43,6 +43,7 @@ pub fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     ]
 }
 
+/// Long because it is a table: a field after the other.
 fn email() -> AllOfBuilder {
     let recipients = |name: &str| {
         ArrayBuilder::new()

@@ -172,6 +172,7 @@ fn id(title: &str) -> String {
         .join("-")
 }
 
+/// Long because it puts one page together: a part after the other.
 fn endpoint(
     method: &'static str,
     path: &str,

@@ -139,6 +139,8 @@ enum Problem {
 
 /// `POST /settings/password`: the person stays signed in here, under a new session id, and nowhere
 /// else (ASVS 5.0, 7.2.4 and 7.4.3).
+///
+/// Long because each step needs what the step before it has proven.
 pub async fn change_password(
     context: web::Data<Context>,
     guard: web::Data<SignInGuard>,

@@ -86,8 +86,7 @@ pub async fn save(
     let mut form = KeyForm::read(&pairs);
     let version = value(&pairs, "version").to_owned();
     let Some(edit) = form.parse(&domains) else {
-        let page = EditPage::new(user, key, version, form, domains);
-        return page::unprocessable(&page);
+        return page::unprocessable(&EditPage::new(user, key, version, form, domains));
     };
     if value(&pairs, "back") == "yes" {
         return page::html(&EditPage::new(user, key, version, form, domains));
