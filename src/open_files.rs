@@ -11,8 +11,8 @@ const RESERVE: u64 = 128;
 /// Files that each serving thread opens for itself, with a margin.
 const PER_WORKER: u64 = 8;
 
-/// A maximum regardless of the limit, because each connection costs memory. actix's default is
-/// lower.
+/// A maximum whatever the limit allows, because each connection costs memory. It is also actix's
+/// own default.
 const MOST_PER_WORKER: u64 = 25_000;
 
 /// Raises the limit as far as the system allows. The usual limit of 1,024 exists for programs that
