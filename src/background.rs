@@ -1,5 +1,5 @@
-//! Threads that work beside the server. One that panics, or ends without being told to, is logged and
-//! started again after a pause that grows; meanwhile `/readyz` names the part that is down.
+//! Threads that run beside the server. A thread that panics, or ends without having been told to,
+//! is logged and restarted after a growing pause; meanwhile `/readyz` names the part that is down.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A thread that ran for so long before it failed begins with the first pause again.
+/// After running this long before it failed, a thread is restarted with the first, shortest pause
+/// again.
 const RAN_WELL: Duration = Duration::from_secs(60);
-/// A part that was started again counts as down until it ran for so long.
+/// A restarted part counts as down until it has run this long.
 const SETTLES: Duration = Duration::from_secs(2);
 
 /// Which parts of the server are down. Clones share it.
@@ -25,7 +26,7 @@ struct Down {
 }
 
 impl Parts {
-    /// A sentence for each part that is down.
+    /// One sentence for each part that is down.
     pub fn list_down(&self) -> Vec<String> {
         self.list_down_at(Instant::now())
     }
@@ -55,18 +56,18 @@ impl Parts {
     }
 }
 
-/// A plain thread, not one of Tokio's: at shutdown the runtime waits for its blocking threads, and one
-/// stuck on a hung database would delay everything. Told to stop when this is dropped.
+/// A plain thread, not one of Tokio's: at shutdown the runtime waits for its blocking threads, and
+/// one stuck on a hung database would delay everything. Dropping this tells the thread to stop.
 pub struct BackgroundThread {
     stop: Stop,
     finished: Receiver<()>,
 }
 
 impl BackgroundThread {
-    /// Runs `work`, which goes on until the sender of what it is given is dropped.
+    /// Runs `work`, which continues until the sender of the receiver it is given is dropped.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the operating system cannot start a thread.
     pub fn start(
         part: &'static str,
         parts: &Parts,
@@ -84,12 +85,12 @@ impl BackgroundThread {
         Ok(Self { stop, finished })
     }
 
-    /// Tells it to stop.
+    /// Tells the thread to stop.
     pub fn tell(&self) {
         self.stop.tell();
     }
 
-    /// Tells it to stop. Returns whether it did within `limit`.
+    /// Tells the thread to stop, and returns whether it stopped within `limit`.
     pub fn end(self, limit: Duration) -> bool {
         self.tell();
         self.finished.recv_timeout(limit).is_ok()
@@ -114,7 +115,7 @@ fn supervise(part: &'static str, parts: &Parts, stop: &Stop, work: impl Fn(Recei
             pause = FIRST_PAUSE;
         }
         let seconds = pause.as_secs();
-        // Where it panicked is logged by then.
+        // By now the log already has the place of the panic.
         match outcome {
             Ok(()) => tracing::error!(part, seconds, "a part ended; it is started again"),
             Err(_) => tracing::error!(part, seconds, "a part panicked; it is started again"),
@@ -127,7 +128,7 @@ fn supervise(part: &'static str, parts: &Parts, stop: &Stop, work: impl Fn(Recei
     }
 }
 
-/// Tells whoever listens to stop: now, and whoever begins to later.
+/// Tells the listener to stop, whether it is listening already or begins to later.
 #[derive(Clone, Default)]
 struct Stop(Arc<Mutex<Told>>);
 
@@ -144,7 +145,7 @@ impl Stop {
         told.listener = None;
     }
 
-    /// In place of who listened before. `None`: it was told already.
+    /// Replaces the previous listener. `None`: the order to stop has already been given.
     fn listen(&self) -> Option<Receiver<()>> {
         let mut told = self.lock();
         if told.is_told {
@@ -160,13 +161,13 @@ impl Stop {
     }
 }
 
-/// A runtime for the thread that makes it. Dropped, also by a panic, it waits for no blocking thread:
-/// one may hang with the database.
+/// A runtime owned by the thread that makes it. When dropped, even by a panic, it does not wait for
+/// its blocking threads: one of them may be hung on the database.
 pub struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
     /// # Errors
-    /// If the system lacks what it needs.
+    /// If the system lacks the resources.
     pub fn new(stack_bytes: Option<usize>) -> std::io::Result<Self> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_all();
@@ -196,7 +197,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// A part whose every start is sent, with what it is to do then.
+    /// A part that reports each of its starts and then waits for an order.
     fn start(parts: &Parts) -> (BackgroundThread, Receiver<Sender<Order>>) {
         let (begin, begun) = mpsc::channel();
         let work = move |stopped: Receiver<()>| {

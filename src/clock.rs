@@ -1,4 +1,4 @@
-//! The one clock. Every instant the program stores is made here.
+//! The only clock: every instant the program stores is made here.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ pub fn now() -> NaiveDateTime {
     to_microseconds(Utc::now().naive_utc())
 }
 
-/// An instant as it can be stored.
+/// Cuts an instant to what the database can store.
 pub fn to_microseconds(instant: NaiveDateTime) -> NaiveDateTime {
     instant.trunc_subsecs(6)
 }
 
-/// For how long the machine has run, times of sleep included, which `Instant` leaves out.
+/// How long the machine has been up, including time asleep, which `Instant` leaves out.
 pub fn since_boot() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let uptime = std::fs::read_to_string("/proc/uptime").ok();
@@ -29,8 +29,8 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-// A list tells a hundred instants: a pattern would be read anew for each, which takes as long as all
-// the rest of a row.
+// Written by hand, because a list formats a hundred instants: a format string would be parsed again
+// for each, which takes as long as the rest of the row.
 
 /// RFC 3339 in UTC with seconds, as in `2026-01-15T10:30:00Z`.
 pub fn rfc3339(instant: &NaiveDateTime) -> String {
@@ -46,7 +46,7 @@ pub fn rfc3339(instant: &NaiveDateTime) -> String {
     )
 }
 
-/// What people read on a page: `15 Jan 2026, 10:30 UTC`.
+/// The format for people, on pages: `15 Jan 2026, 10:30 UTC`.
 pub fn for_people(instant: &NaiveDateTime) -> String {
     let time = instant.time();
     format!(
@@ -57,13 +57,13 @@ pub fn for_people(instant: &NaiveDateTime) -> String {
     )
 }
 
-/// The day alone: `15 Jan 2026`.
+/// Only the day: `15 Jan 2026`.
 pub fn day(instant: &NaiveDateTime) -> String {
     let month = MONTHS[instant.month0() as usize];
     format!("{} {month} {}", instant.day(), instant.year())
 }
 
-/// What people read of an instant that is past: `5 minutes ago`; the day, after a month.
+/// A past instant, for people: `5 minutes ago`, or the day after a month.
 pub fn ago(instant: &NaiveDateTime) -> String {
     ago_at(instant, now())
 }
@@ -71,7 +71,7 @@ pub fn ago(instant: &NaiveDateTime) -> String {
 fn ago_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
     let past = now - *instant;
     let (count, unit) = match (past.num_minutes(), past.num_hours(), past.num_days()) {
-        // Clocks of several nodes may differ by a little.
+        // The clocks of several nodes may differ a little.
         (..1, _, _) => return "just now".to_owned(),
         (minutes, 0, _) => (minutes, "minute"),
         (_, hours, 0) => (hours, "hour"),
@@ -82,7 +82,7 @@ fn ago_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
     format!("{count} {unit}{plural} ago")
 }
 
-/// How long it is until an instant ahead, as people read it: `3 days`.
+/// The time left until a future instant, for people: `3 days`.
 pub fn left(instant: &NaiveDateTime) -> String {
     left_at(instant, now())
 }
@@ -99,7 +99,7 @@ fn left_at(instant: &NaiveDateTime, now: NaiveDateTime) -> String {
     format!("{count} {unit}{plural}")
 }
 
-/// How long something takes, in whole hours: `an hour`, `24 hours`.
+/// A duration in whole hours: `an hour`, `24 hours`.
 pub fn hours(span: &TimeDelta) -> String {
     match span.num_hours() {
         1 => "an hour".to_owned(),
@@ -111,7 +111,7 @@ fn rounded(seconds: i64, unit: i64) -> i64 {
     (seconds + unit / 2) / unit
 }
 
-/// The form of instants in the email API: `2026-01-15 10:30:00`.
+/// The format of instants in the email API: `2026-01-15 10:30:00`.
 pub fn for_api(instant: &NaiveDateTime) -> String {
     utc(instant).format("%Y-%m-%d %H:%M:%S").to_string()
 }

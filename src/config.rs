@@ -1,4 +1,4 @@
-//! `Config`: what flags and `TOSEND_*` variables say, parsed and typed once, at start.
+//! `Config`: the flags and `TOSEND_*` variables, parsed once at start and typed.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const DNS_PORT: u16 = 53;
 /// A hundred years.
 const MOST_DAYS: i64 = 36_500;
 
-/// The settings as clap reads them: strings, so that every problem can be told at once.
+/// The settings as clap reads them: as strings, so that all errors can be reported together.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
     /// sqlite://FILE or postgres://USER:PASSWORD@HOST/NAME [default: sqlite://data/tosend.db]
@@ -127,12 +127,12 @@ pub struct Config {
     pub signup: Signup,
     pub trusted_proxies: Vec<IpNet>,
     pub secret_file: PathBuf,
-    /// None: the system's.
+    /// None: the system's DNS servers.
     pub dns_servers: Vec<SocketAddr>,
     pub key_limit: i64,
     pub domain_limit: i64,
     pub activity_days: i64,
-    /// `None`: emails are held.
+    /// `None`: emails are held, not delivered.
     pub relay: Option<RelayUrl>,
     pub retention_days: i64,
     pub log: String,
@@ -151,13 +151,13 @@ pub enum Signup {
 pub struct PublicUrl(Url);
 
 impl Settings {
-    /// What every command uses, and its help lists.
+    /// The settings that every command uses and lists in its help.
     pub const USED_BY_ALL: [&str; 2] = ["database_url", "log"];
 }
 
 impl Config {
     /// # Errors
-    /// Every problem, a sentence each.
+    /// One sentence for each problem.
     pub fn parse(settings: &Settings) -> Result<Self, Vec<String>> {
         let mut problems = Problems::default();
         let database = given(&settings.database_url).map_or(
@@ -209,12 +209,13 @@ impl Config {
         whole().filter(|_| problems.0.is_empty()).ok_or(problems.0)
     }
 
-    /// Whether cookies may be `Secure` and HSTS is sent: browsers reach this server by https.
+    /// Whether cookies may be `Secure` and HSTS is sent, because browsers reach this server by
+    /// https.
     pub fn is_https(&self) -> bool {
         self.public_url.as_ref().is_some_and(PublicUrl::is_https)
     }
 
-    /// Whether only this machine can reach the server, as far as the configuration tells.
+    /// Whether the configuration lets only this machine reach the server.
     pub fn is_loopback(&self) -> bool {
         self.listen.ip().is_loopback()
             && self.public_url.as_ref().is_none_or(PublicUrl::is_loopback)
@@ -226,7 +227,7 @@ impl Config {
 struct Problems(Vec<String>);
 
 impl Problems {
-    /// What was read of a setting, if nothing was wrong with it.
+    /// Returns the value of a setting if it is valid, and notes the problem otherwise.
     fn kept_from<T>(&mut self, name: &str, read: Result<T, String>) -> Option<T> {
         read.map_err(|why| self.0.push(format!("{name}: {why}")))
             .ok()
@@ -263,7 +264,7 @@ impl PublicUrl {
         }
     }
 
-    /// As browsers send it in `Origin`: no final slash, no default port.
+    /// As browsers send it in `Origin`: without a trailing slash or a default port.
     pub fn origin(&self) -> String {
         self.0.origin().ascii_serialization()
     }
@@ -277,7 +278,7 @@ impl PublicUrl {
     }
 }
 
-/// Whether a `Host` header (with or without a port) names this machine itself.
+/// Whether a `Host` header (with or without a port) names this machine.
 pub fn is_loopback_authority(authority: &str) -> bool {
     Url::parse(&format!("http://{authority}/"))
         .is_ok_and(|url| url.host().is_some_and(|host| is_loopback_host(&host)))
@@ -292,7 +293,7 @@ fn is_loopback_host(host: &Host<&str>) -> bool {
     }
 }
 
-/// An empty variable is as good as none.
+/// An empty variable counts as not set.
 fn given(setting: &Option<String>) -> Option<&str> {
     setting.as_deref().filter(|text| !text.is_empty())
 }
@@ -347,7 +348,7 @@ fn parse_days(text: &str) -> Result<i64, String> {
     }
 }
 
-/// `Some(None)`: emails are held. `None`: something is wrong.
+/// `Some(None)`: emails are held. `None`: the setting is invalid.
 fn parse_relay(
     settings: &Settings,
     public_url: Option<&Option<PublicUrl>>,

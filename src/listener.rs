@@ -1,4 +1,4 @@
-//! An address that is taken before it is listened on.
+//! An address that is reserved before the server listens on it.
 
 use std::io::Result;
 use std::net::{SocketAddr, TcpListener};
@@ -6,29 +6,29 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-/// Connections that wait to be accepted; the system may allow fewer.
+/// Connections waiting to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 2048;
 
-/// Nobody else can listen there, and clients are refused.
+/// While it is reserved, no other program can listen there, and clients are refused.
 pub struct ReservedAddress(OwnedFd);
 
 impl ReservedAddress {
     /// # Errors
-    /// If somebody listens there, or the address is not this machine's.
+    /// If another program listens there, or the address does not belong to this machine.
     pub fn reserve(address: SocketAddr) -> Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::INET,
             SocketAddr::V6(_) => AddressFamily::INET6,
         };
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        // Connections of an earlier process that are still closing do not matter.
+        // Connections of an earlier process that are still closing must not be in the way.
         sockopt::set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &address)?;
         Ok(Self(socket))
     }
 
     /// # Errors
-    /// If somebody who took the address at the same moment was faster.
+    /// If another program reserved the address at the same time and listened first.
     pub fn listen(self) -> Result<TcpListener> {
         listen(&self.0, BACKLOG)?;
         Ok(self.0.into())

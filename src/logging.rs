@@ -1,6 +1,7 @@
-//! Log lines on their way to stderr. Logging never fails and never waits: the reader of stderr may be
-//! gone or stuck, and its disk may be full. One thread writes; lines that do not fit into its buffer
-//! meanwhile, or cannot be written, are lost, counted, and reported once a line can be written again.
+//! Writes log lines to stderr. Logging never fails and never waits, because the reader of stderr
+//! may be gone or stuck, or its disk full. One thread writes; lines that do not fit into its buffer
+//! meanwhile, or cannot be written, are dropped, counted, and reported once a line can be written
+//! again.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -13,14 +14,14 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for the thread that writes.
+/// Size of the buffer for lines that wait to be written.
 const BUFFER_BYTES: usize = 1024 * 1024;
-/// How long the end of the process, or a panic, waits for lines that are not written yet.
+/// How long a panic or the end of the process waits for unwritten lines.
 const FLUSH: Duration = Duration::from_secs(1);
-/// A stderr that somebody made non-blocking is asked this often whether it takes more.
+/// How often a stderr that another program made non-blocking is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// The way to stderr; clones share it.
+/// The log's way to stderr; clones share it.
 #[derive(Clone)]
 pub struct Log(Arc<Shared>);
 
@@ -34,13 +35,14 @@ struct Shared {
 struct Buffer {
     lines: Vec<u8>,
     is_writing: bool,
-    /// Lines that were lost and not reported yet.
+    /// Lines that were dropped and not reported yet.
     lost: usize,
 }
 
 impl Log {
     pub fn to_stderr() -> Self {
-        // Not std's own handle: its lock would be held while a write blocks, and block others.
+        // Not std's own handle: its lock would be held while a write blocks, and so block other
+        // threads.
         match stderr().as_fd().try_clone_to_owned() {
             Ok(fd) => Self::to(File::from(fd)),
             Err(_) => Self::to(stderr()),
@@ -50,14 +52,14 @@ impl Log {
     fn to(out: impl Write + Send + 'static) -> Self {
         let shared = Arc::<Shared>::default();
         let ours = shared.clone();
-        // Without it, all lines are lost, which is no reason not to serve.
+        // If the thread cannot start, all lines are lost, but the server can still serve.
         let _ = std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || ours.keep_writing(out));
         Self(shared)
     }
 
-    /// Logs what this process traces, and panics.
+    /// Makes this the log of everything the process traces, and of panics.
     pub fn take_all(&self, filter: &str) {
         tracing_subscriber::fmt()
             .with_writer(self.clone())
@@ -68,17 +70,17 @@ impl Log {
         let log = self.clone();
         std::panic::set_hook(Box::new(move |panic| {
             log_panic(panic);
-            // It may be the end of the process.
+            // The process may be about to end.
             log.flush();
         }));
     }
 
-    /// A line as it is, whatever the filter.
+    /// Writes a line as it is, regardless of the filter.
     pub fn line(&self, line: impl Display) {
         self.0.push(format!("{line}\n").as_bytes());
     }
 
-    /// Waits until everything is written, for a limited time.
+    /// Waits, for a limited time, until everything is written.
     pub fn flush(&self) {
         let buffer = self.0.lock();
         let is_busy = |buffer: &mut Buffer| buffer.is_writing || !buffer.lines.is_empty();
@@ -86,7 +88,7 @@ impl Log {
     }
 }
 
-/// Never the message of a panic that was put together: it may quote what was worked on, such as a key.
+/// Never logs a formatted panic message: it may quote the data being processed, such as a key.
 fn log_panic(panic: &PanicHookInfo) {
     let thread = std::thread::current();
     let location = panic.location().map(ToString::to_string);
@@ -137,7 +139,7 @@ impl Shared {
         }
     }
 
-    /// Waits for lines and takes them all.
+    /// Waits for lines and takes all of them.
     fn next(&self) -> Vec<u8> {
         let buffer = self.lock();
         let is_empty = |buffer: &mut Buffer| buffer.lines.is_empty();
@@ -150,7 +152,8 @@ impl Shared {
     }
 }
 
-/// Returns how many bytes of the lines were written. `is_torn`: what was written last ended within a line.
+/// Returns how many bytes of the lines were written. `is_torn`: the previous write ended in the
+/// middle of a line.
 fn write(out: &mut impl Write, lines: &[u8], is_torn: bool) -> usize {
     if is_torn && write_whole(out, b"\n") == 0 {
         return 0;
@@ -201,7 +204,7 @@ mod tests {
 
     use super::*;
 
-    /// What a write comes to, as the test decides, and what was written.
+    /// A writer whose results the test decides, and what was written to it.
     struct Played {
         answers: Receiver<std::io::Result<usize>>,
         written: Sender<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! Parses the arguments and hands over to a command.
+//! Parses the arguments and runs the command.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -1,21 +1,22 @@
-//! How many files, and so connections, this process may have open.
+//! How many files, and therefore connections, this process may have open.
 
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Open files that are kept for all that is not a connection of a client: the database, the relay,
-/// DNS, the log. SQLite takes up to 3 for each of 11 connections, PostgreSQL one for each of 24.
+/// Open files reserved for everything other than client connections: the database, the relay, DNS,
+/// the log. SQLite needs up to 3 for each of 11 connections, PostgreSQL one for each of 24.
 const RESERVE: u64 = 128;
 
-/// What each thread that serves opens for itself, with a margin.
+/// Files that each serving thread opens for itself, with a margin.
 const PER_WORKER: u64 = 8;
 
-/// More than actix takes by itself, whatever is allowed: each costs memory.
+/// A maximum whatever the limit allows, because each connection costs memory. It is also actix's
+/// own default.
 const MOST_PER_WORKER: u64 = 25_000;
 
-/// Raises the limit as far as the system allows: 1,024, the usual one, is there for programs that use
-/// `select(2)`.
+/// Raises the limit as far as the system allows. The usual limit of 1,024 exists for programs that
+/// use `select(2)`.
 pub fn raise_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -27,7 +28,7 @@ pub fn raise_limit() {
     }
 }
 
-/// How many connections one of so many workers may have.
+/// How many connections each of this many workers may have.
 pub fn connections_per_worker(workers: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current;
     share(limit.unwrap_or(u64::MAX), workers as u64) as usize
@@ -35,20 +36,20 @@ pub fn connections_per_worker(workers: usize) -> usize {
 
 fn share(limit: u64, workers: u64) -> u64 {
     let reserve = RESERVE + PER_WORKER * workers;
-    // Where so little is allowed, half has to do for the rest.
+    // With a limit this low, half of it must do for everything else.
     let connections = limit.saturating_sub(reserve).max(limit / 2);
     (connections / workers).clamp(1, MOST_PER_WORKER)
 }
 
-/// The connections of clients that are open, and how many may be.
+/// Counts open client connections and knows the maximum.
 #[derive(Clone)]
 pub struct Connections {
-    /// One for this, and one for each open connection.
+    /// One reference for this value, and one for each open connection.
     open: Arc<()>,
     most: usize,
 }
 
-/// Held as long as a connection is open.
+/// Held while a connection is open.
 pub struct OpenConnection {
     _open: Arc<()>,
 }
@@ -67,8 +68,9 @@ impl Connections {
         }
     }
 
-    /// Whether another idle one would be too many. Only a connection that was answered while at most
-    /// half of all were open is kept when idle, so idle ones never take the other half.
+    /// Whether another idle connection would be too many. A connection is kept idle only if at most
+    /// half of the maximum were open when it was answered, so idle ones never occupy the other
+    /// half.
     pub fn are_scarce(&self) -> bool {
         Arc::strong_count(&self.open) - 1 > self.most / 2
     }

@@ -1,4 +1,4 @@
-//! Where emails go: the relay's URL and the login for it, as the settings have them.
+//! Where emails go: the URL of the relay and the login for it, as configured.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -7,17 +7,17 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-/// A relay, in the URL syntax of lettre's `from_url`, but for what would let a login be read on the
-/// way: `smtp://HOST[:25]` without encryption and without a login,
-/// `smtp://HOST[:587]?tls=required` with STARTTLS (RFC 3207), `smtps://HOST[:465]` with TLS from the
-/// beginning (RFC 8314).
+/// A relay, in the URL syntax of lettre's `from_url`, without the forms that would expose a login
+/// on the network: `smtp://HOST[:25]` without encryption and without a login,
+/// `smtp://HOST[:587]?tls=required` with STARTTLS (RFC 3207), `smtps://HOST[:465]` with TLS from
+/// the beginning (RFC 8314).
 #[derive(Debug, Clone)]
 pub struct RelayUrl {
     pub host: String,
     pub port: u16,
     pub security: Security,
     pub login: Option<Login>,
-    /// How this server greets it; `None`: by the machine's name or address.
+    /// The name with which this server greets the relay; `None`: the machine's name or address.
     pub hello: Option<String>,
 }
 
@@ -37,7 +37,7 @@ pub struct Login {
 
 impl RelayUrl {
     /// # Errors
-    /// One sentence, which repeats nothing that may be secret.
+    /// One sentence that quotes nothing that may be secret.
     pub fn parse(text: &str, login: Option<Login>) -> Result<Self, String> {
         let wrong = || {
             "not of the form smtp://relay.acme.com:25, smtp://relay.acme.com:587?tls=required or smtps://relay.acme.com:465".to_owned()
@@ -70,7 +70,7 @@ impl RelayUrl {
     }
 }
 
-/// The name for the greeting: of a host, or an address in brackets (RFC 5321, 4.1.3).
+/// Parses the name for the greeting: a host name, or an address in brackets (RFC 5321, 4.1.3).
 ///
 /// # Errors
 /// One sentence.
@@ -90,7 +90,7 @@ pub fn parse_hello(text: &str) -> Result<String, String> {
     })
 }
 
-/// Whether it is a host's name with its domain, which others may know.
+/// Whether it is a full host name with a domain, which other servers may know.
 pub fn is_whole_name(name: &str) -> bool {
     is_host_name(name)
         && name.contains('.')
@@ -111,7 +111,7 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
-/// Host and port alone.
+/// Only host and port.
 impl fmt::Display for RelayUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
@@ -122,7 +122,7 @@ impl Login {
     /// A file with the user on its first line and the password on its second.
     ///
     /// # Errors
-    /// One sentence on what is wrong with the file.
+    /// One sentence on the problem with the file.
     pub fn read(file: &str) -> Result<Self, String> {
         let text = std::fs::read_to_string(Path::new(file))
             .map_err(|e| format!("{file} cannot be read: {e}"))?;

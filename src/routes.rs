@@ -1,4 +1,4 @@
-//! The whole route table.
+//! All routes of the server.
 
 use actix_session::SessionMiddleware;
 use actix_session::config::{CookieContentSecurity, PersistentSession, TtlExtensionPolicy};
@@ -24,12 +24,12 @@ pub fn configure(
     context: &Context,
     secret: &ServerSecret,
 ) -> impl FnOnce(&mut ServiceConfig) + use<> {
-    // Asked by pages on their own, which is no sign of a person.
+    // Polled by pages in the background: it must not extend the session.
     let silent = session(context, secret, false);
     let session = session(context, secret, true);
     move |config| {
         config
-            // First, since it is asked most.
+            // First, because it gets the most requests.
             .service(
                 scope("/v2")
                     .wrap(from_fn(api_error::shape_errors))
@@ -61,7 +61,7 @@ pub fn configure(
                     .app_data(web::FormConfig::default().limit(FORM_BYTES))
                     .app_data(PayloadConfig::new(FORM_BYTES))
                     .configure(pages)
-                    // Looked up when the body is there: it may be long in coming.
+                    // The session is looked up after the body has arrived, which may take long.
                     .wrap(session)
                     .wrap(from_fn(remember_device))
                     .wrap(from_fn(body::read_first))

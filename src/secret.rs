@@ -1,4 +1,6 @@
-//! The server's secret: 64 random bytes in a file, from which cookies are signed.
+//! The server's secret: 64 random bytes in a file. The keys that sign cookies and encrypt DKIM keys
+//! are derived from it.
+//! derived.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -12,15 +14,15 @@ use sha2::{Digest, Sha256};
 
 const BYTES: usize = 64;
 
-/// Debug does not show it. It belongs to one database, whose nodes share it.
+/// Debug does not print it. It belongs to one database, and all nodes of that database share it.
 #[derive(Clone)]
 pub struct ServerSecret([u8; BYTES]);
 
 impl ServerSecret {
-    /// Reads the file, or makes it, readable for its owner alone.
+    /// Reads the file, or creates it, readable only by its owner.
     ///
     /// # Errors
-    /// One sentence on what is wrong with the file.
+    /// One sentence on the problem with the file.
     pub fn read_or_make(path: &Path) -> Result<Self, String> {
         match Self::make(path) {
             Ok(secret) => Ok(secret),
@@ -40,7 +42,8 @@ impl ServerSecret {
         SysRng
             .try_fill_bytes(&mut bytes)
             .map_err(std::io::Error::other)?;
-        // Whole or not at all: another node may start at the same moment, and this one may die.
+        // Written completely or not at all: another node may start at the same time, and this one
+        // may crash.
         let draft = path.with_extension(format!("{}.draft", crate::token::random()));
         let mut file = OpenOptions::new()
             .write(true)
@@ -54,14 +57,14 @@ impl ServerSecret {
         linked.map(|()| Self(bytes))
     }
 
-    /// Tells whether two secrets are the same, and nothing about them.
+    /// Shows whether two secrets are equal, and reveals nothing else about them.
     pub fn hash(&self) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("ToSend: the nodes' secret");
         hash.update(self.0);
         hash.finalize().into()
     }
 
-    /// A key for one purpose: who learns it learns neither the secret nor a key for another purpose.
+    /// A key for one purpose. It reveals neither the secret nor the key for another purpose.
     pub fn key_for(&self, purpose: &'static str) -> [u8; 32] {
         let mut hash = Sha256::new_with_prefix("ToSend: a key for ");
         hash.update(purpose);
@@ -70,10 +73,10 @@ impl ServerSecret {
         hash.finalize().into()
     }
 
-    /// `None` if there is no such file.
+    /// `None` if the file does not exist.
     ///
     /// # Errors
-    /// One sentence on what is wrong with the file.
+    /// One sentence on the problem with the file.
     pub fn find(path: &Path) -> Result<Option<Self>, String> {
         path.exists().then(|| Self::read(path)).transpose()
     }

@@ -1,4 +1,4 @@
-//! Builds the server on a listener: the one way in, for `main` and for tests.
+//! Builds the server on a listener; both `main` and the tests start it here.
 
 use std::net::TcpListener;
 use std::pin::pin;
@@ -34,26 +34,26 @@ use crate::routes;
 use crate::secret::ServerSecret;
 use crate::upkeep;
 
-/// How long a connection is kept that nobody uses: longer than gateways keep theirs, most of which do
-/// so for 60 or 120 seconds. Who closes first would do so while a request is on its way. While many
-/// are open, connections are closed after each answer ([`Connections::are_scarce`]).
+/// How long an idle connection is kept: longer than gateways keep theirs, most of them 60 or 120
+/// seconds. The side that closes first may do so while a request is on its way. While many
+/// connections are open, each is closed after its answer ([`Connections::are_scarce`]).
 const KEEP_ALIVE: Duration = Duration::from_secs(130);
 
-/// How long a client may take nothing of an answer before the connection is closed: else it would
-/// hold what the answer needs for as long as it likes.
+/// How long a client may leave an answer unread before the connection is closed; otherwise it could
+/// occupy the memory of the answer for as long as it likes.
 const UNREAD: Duration = Duration::from_secs(60);
 
-/// As many as actix takes.
+/// The most that actix accepts.
 const MOST_WORKERS: usize = 512;
 
-/// After SIGTERM, how long requests that are under way may take.
+/// How long requests may still run after SIGTERM.
 const DRAIN_SECONDS: u64 = 8;
 
-/// How long the end may wait for what is still to be written then.
+/// How long shutdown may then wait for unwritten data.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// The parts of a server. They are made and registered here only. Nothing else sees all of them: a
-/// handler takes each part that it needs as an argument, `Data<Part>`.
+/// The parts of a server, made and registered only here. No other code sees all of them: a handler
+/// takes each part it needs as an argument, `Data<Part>`.
 #[derive(Clone)]
 pub struct Components {
     pub context: Data<Context>,
@@ -109,7 +109,7 @@ impl Components {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `greet` runs when it does serve.
+/// Serves until SIGTERM or SIGINT. `greet` runs once the server is listening.
 ///
 /// # Errors
 /// If the listener cannot be used.
@@ -125,14 +125,14 @@ pub fn run(
     })
 }
 
-/// A server that listens already.
+/// A server that is already listening.
 pub struct Server {
     http: actix_web::dev::Server,
     components: Components,
 }
 
 impl Server {
-    /// `workers`: how many threads; one for each core if not given.
+    /// `workers`: the number of threads; by default one per core.
     ///
     /// # Errors
     /// If the listener cannot be used.
@@ -161,7 +161,8 @@ impl Server {
         .on_connect(move |stream, connection| {
             connection.insert(opened.open());
             if let Some(stream) = stream.downcast_ref::<TcpStream>() {
-                // Without it the system waits for much longer, which is no reason to hang up.
+                // Without this option the system only waits much longer, so a failure is no reason
+                // to hang up.
                 let _ = set_tcp_user_timeout(stream, UNREAD.as_millis() as u32);
             }
         })
@@ -175,7 +176,7 @@ impl Server {
         self.http.handle()
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let Self { http, components } = self;
         let start = |part, work: fn(&Components, Receiver<()>)| {
@@ -202,14 +203,14 @@ impl Server {
         let ended = tokio::select! {
             ended = &mut http => ended,
             () = told_to_end() => {
-                // While requests end, emails do too.
+                // Deliveries finish while requests do.
                 if let Some(delivery) = &delivery {
                     delivery.tell();
                 }
                 http.await
             }
         };
-        // What they are at is undone, and done again after the next start.
+        // Their unfinished work is rolled back, and done again after the next start.
         drop((upkeep, domains));
         if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
             tracing::warn!("emails were still under way at the end, and are sent again");
@@ -231,7 +232,7 @@ fn deliver(with: &Components, stop: Receiver<()>) {
     }
 }
 
-/// Until one of the signals comes by which the server ends, too.
+/// Waits for a signal that also ends the server.
 async fn told_to_end() {
     let (Ok(mut terminate), Ok(mut interrupt)) = (
         signal(SignalKind::terminate()),

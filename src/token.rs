@@ -10,7 +10,7 @@ pub fn random() -> String {
     Alphanumeric.sample_string(&mut UnwrapErr(SysRng), 32)
 }
 
-/// SHA-256, so that a stolen database holds no token that works.
+/// SHA-256, so that a stolen database contains no usable token.
 pub fn hash(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }

@@ -1,5 +1,5 @@
-//! What the server does by itself: it writes down the end of keys whose time is over and how many
-//! emails an hour had, and forgets what is old. Any number of nodes may do it at once.
+//! The server's background chores: it records the end of expired keys, counts the emails of each
+//! hour, and deletes old data. Any number of nodes may do this at once.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -18,20 +18,20 @@ use crate::mail::{store as mail_store, worker};
 use crate::outbox::store as outbox_store;
 
 const TICK: Duration = Duration::from_secs(1);
-/// How often the clock is compared with what the database remembers.
+/// How often the clock is compared with the time recorded in the database.
 const WATCH: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Keys that are looked up at a time.
+/// Keys looked up at a time.
 const KEYS: i64 = 1_000;
-/// Rows that go in one transaction: who changes something on a page waits for no more than that.
+/// Rows deleted per transaction, so that a change on a page waits for no more than that.
 const ROWS: i64 = 1_000;
-/// Hours of emails that are counted at a time, of a database in which none ever were.
+/// Hours of emails counted at a time, in a database where none have been counted yet.
 const HOURS: usize = 100;
-/// Contents of emails that go in one transaction: each may have 16 MB.
+/// Contents of emails deleted per transaction: each may have 16 MB.
 const CONTENTS: i64 = 50;
 
-/// Goes on until `stop` is dropped.
+/// Runs until `stop` is dropped.
 pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     let mut upkeep = Upkeep {
         db,
@@ -82,9 +82,9 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
 struct Upkeep<'a> {
     db: &'a Db,
     config: &'a Config,
-    /// When this server began: before, nobody may have been able to call.
+    /// When this server started: before that, possibly no server was accepting calls.
     since: NaiveDateTime,
-    /// When the clock was compared last, in time since the machine was started.
+    /// When the clock was last compared, as time since the machine's boot.
     watched: Option<Duration>,
     stop: &'a Receiver<()>,
 }
@@ -117,7 +117,7 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// What a wrong clock put off.
+    /// Corrects what a wrong clock put off.
     fn pull_back(&self) -> db::Result<()> {
         let emails = self.db.write_blocking(worker::pull_back)?;
         let domains = self
@@ -129,7 +129,8 @@ impl Upkeep<'_> {
         Ok(())
     }
 
-    /// Reads first: SQLite has one writer, who is not to be taken up every second for nothing.
+    /// Reads first: SQLite has a single writer, which must not be occupied every second for
+    /// nothing.
     fn end_due(&self) -> db::Result<()> {
         let due = |conn: &mut _| store::find_due_of_any_account(conn, KEYS);
         self.end(self.db.read_blocking(due)?)
@@ -140,8 +141,8 @@ impl Upkeep<'_> {
         self.end(waiting)
     }
 
-    /// Each in a transaction of its own, so that nobody waits for many; one that cannot end keeps
-    /// no other from it.
+    /// Ends each key in its own transaction, so that no other writer waits for many; a key that
+    /// cannot be ended does not hold up the others.
     fn end(&self, keys: Vec<(AccountId, i64)>) -> db::Result<()> {
         let mut failed = None;
         for (account, id) in keys {
@@ -158,7 +159,7 @@ impl Upkeep<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Gives how many hours were counted.
+    /// Returns how many hours were counted.
     fn count_emails(&self) -> db::Result<usize> {
         let is_ahead = self
             .db
@@ -198,7 +199,7 @@ impl Upkeep<'_> {
         hashes.and(calls).and(events).and(contents)
     }
 
-    /// Until nothing is left to forget.
+    /// Repeats until nothing is left to delete.
     fn repeat(&self, forget: impl Fn(&mut db::Connection) -> db::Result<usize>) -> db::Result<()> {
         while !self.is_told() && self.db.write_blocking(&forget)? > 0 {}
         Ok(())

@@ -1,11 +1,11 @@
-//! Texts that strangers wrote (in DNS, in a relay's replies, in headers of requests), so that a page
-//! shows all that is in them.
+//! Makes text written by strangers (in DNS, in a relay's replies, in request headers) visible, so
+//! that a page shows everything it contains.
 
 use std::borrow::Cow;
 
-/// The text with each character escaped, as in `\u{202e}`, that cannot be seen or that changes the
-/// order in which others are shown. What is escaped already stays as it is. The result has no NUL,
-/// which PostgreSQL cannot store.
+/// Escapes each character, as in `\u{202e}`, that is invisible or changes the order in which others
+/// are displayed. Text that is already escaped is left alone. The result contains no NUL, which
+/// PostgreSQL cannot store.
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.chars().any(is_hidden) {
         return text.into();
@@ -20,7 +20,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// Control characters (but for the tab, which is seen as space), and most of Unicode's
+/// Control characters (except the tab, which shows as space), and most of Unicode's
 /// `Default_Ignorable_Code_Point` and `Bidi_Control`.
 fn is_hidden(c: char) -> bool {
     (c.is_control() && c != '\t')

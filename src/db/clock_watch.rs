@@ -1,7 +1,6 @@
-//! Whether the clock can be believed. The database remembers the last time that it has seen, and
-//! while the clock is out of line with it, nothing is deleted, ended or given up by age. A clock that
-//! is out of line is believed after all when it has run steadily for seven days, or when the operator
-//! says so.
+//! Whether the clock can be trusted. The database records the latest time it has seen, and while
+//! the clock disagrees with it, nothing is deleted, ended or given up by age. The server accepts a
+//! clock that disagrees once it has run steadily for seven days, or when the operator confirms it.
 
 use std::fmt;
 
@@ -14,27 +13,27 @@ use crate::clock;
 use crate::schema::clock_seen;
 
 const THE_ROW: i64 = 1;
-/// How far the clock may jump, forward or back.
+/// How far the clock may jump, forwards or backwards.
 const STEP: TimeDelta = TimeDelta::hours(1);
-/// For how long a server may be off before it doubts the clock at its start.
+/// How long a server may have been off before it doubts the clock at its start.
 const OFF: TimeDelta = TimeDelta::days(1);
-/// For how long a server must run with a steady clock to believe it.
+/// How long a server must run with a steady clock before it trusts that clock.
 const STEADY: TimeDelta = TimeDelta::days(7);
-/// How old what is remembered may become, while the server runs.
+/// The maximum age of the recorded time while the server runs.
 const FRESH: TimeDelta = TimeDelta::minutes(1);
 
-/// What the database remembers of the time.
+/// What the database has recorded about the time.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 struct Seen {
-    /// The last time that was believed; while the clock is out of line, with the time added for which
-    /// the server ran since.
+    /// The last trusted time; while the clock disagrees, this plus the time the server has run
+    /// since.
     believed_at: NaiveDateTime,
-    /// While it is out of line: what it said last, and for how long it was steady.
+    /// While the clock disagrees: its last reading, and how long it has been steady.
     odd_at: Option<NaiveDateTime>,
     steady_seconds: i64,
 }
 
-/// A clock that is not believed.
+/// A clock that is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubt {
     pub clock: NaiveDateTime,
@@ -59,12 +58,12 @@ impl fmt::Display for Doubt {
 pub enum Change {
     Doubted(Doubt),
     InLineAgain,
-    /// It was steady for long enough.
+    /// The clock was steady for long enough.
     Accepted,
 }
 
-/// The time to write down for something that happens now: never long before what was seen already,
-/// or it would count as old when the clock is right again.
+/// The time to record for something that happens now. It is never long before a time already seen:
+/// otherwise the record would count as old once the clock is right again.
 pub fn stamp(conn: &mut Connection) -> QueryResult<NaiveDateTime> {
     let now = now(conn)?;
     Ok(match find(conn)? {
@@ -73,14 +72,15 @@ pub fn stamp(conn: &mut Connection) -> QueryResult<NaiveDateTime> {
     })
 }
 
-/// The time by which things may be deleted, ended or given up. `None` while the clock is in doubt.
+/// The time that decides what may be deleted, ended or given up. `None` while the clock is in
+/// doubt.
 pub fn trusted_now(conn: &mut Connection) -> QueryResult<Option<NaiveDateTime>> {
     let now = now(conn)?;
     let seen = find(conn)?;
     Ok(seen.is_none_or(|seen| seen.allows(now)).then_some(now))
 }
 
-/// Why nothing is deleted by age now, if that is so.
+/// Why nothing is deleted by age now, or `None` if the clock is trusted.
 pub fn find_doubt(conn: &mut Connection) -> Result<Option<Doubt>> {
     let clock = now(conn)?;
     let seen = find(conn)?.filter(|seen| !seen.allows(clock));
@@ -90,8 +90,8 @@ pub fn find_doubt(conn: &mut Connection) -> Result<Option<Doubt>> {
     }))
 }
 
-/// Compares the clock with what is remembered, and remembers it. `ran`: for how long this server ran
-/// since it did so last; `None` at its start.
+/// Compares the clock with the recorded time and updates the record. `ran`: how long this server
+/// has run since its last comparison; `None` at its start.
 pub fn watch(conn: &mut Connection, ran: Option<TimeDelta>) -> Result<Option<Change>> {
     let now = now(conn)?;
     let Some(seen) = find(conn)? else {
@@ -103,7 +103,7 @@ pub fn watch(conn: &mut Connection, ran: Option<TimeDelta>) -> Result<Option<Cha
     if change.is_none() && is_fresh {
         return Ok(None);
     }
-    // Unless another node was quicker.
+    // Unless another node was faster.
     let unchanged = clock_seen::table
         .filter(clock_seen::id.eq(THE_ROW))
         .filter(clock_seen::believed_at.eq(seen.believed_at))
@@ -118,7 +118,7 @@ pub fn watch(conn: &mut Connection, ran: Option<TimeDelta>) -> Result<Option<Cha
     Ok(change.filter(|_| written == 1))
 }
 
-/// Believes the clock as it is. Returns the time.
+/// Trusts the clock as it is now. Returns the time.
 pub fn accept(conn: &mut Connection) -> Result<NaiveDateTime> {
     let now = now(conn)?;
     diesel::delete(clock_seen::table).execute(conn)?;
@@ -138,7 +138,7 @@ fn find(conn: &mut Connection) -> QueryResult<Option<Seen>> {
         .optional()
 }
 
-/// Of a new database, or in place of what was remembered.
+/// Records the time in a new database, or replaces the recorded time.
 fn believe(conn: &mut Connection, now: NaiveDateTime) -> QueryResult<()> {
     let inserted = conn.transaction(|conn| {
         diesel::insert_into(clock_seen::table)
@@ -150,7 +150,7 @@ fn believe(conn: &mut Connection, now: NaiveDateTime) -> QueryResult<()> {
             .execute(conn)
     });
     match inserted {
-        // Another node was quicker.
+        // Another node was faster.
         Err(error) if is_unique_violation(&error) => Ok(()),
         inserted => inserted.map(drop),
     }
@@ -181,7 +181,7 @@ impl Seen {
             };
             return (after, Some(Change::Doubted(doubt)));
         };
-        // Other nodes count what they ran, too.
+        // Other nodes add their running time, too.
         let passed = (now - odd_at).clamp(TimeDelta::zero(), ran);
         let steady_seconds = self.steady_seconds + passed.num_seconds();
         if steady_seconds >= STEADY.num_seconds() {
@@ -215,7 +215,7 @@ mod tests {
         NaiveDateTime::default() + TimeDelta::days(20_000)
     }
 
-    /// Of a clock that is believed at the start and then says something else.
+    /// The result of a clock that is trusted at the start and then jumps by `step`.
     fn after(step: TimeDelta, ran: Option<TimeDelta>) -> (Seen, Option<Change>) {
         Seen::believing(start()).after(start() + step, ran)
     }
@@ -226,7 +226,7 @@ mod tests {
             (MINUTE, Some(MINUTE)),
             (TimeDelta::minutes(59), Some(MINUTE)),
             (-TimeDelta::minutes(59), Some(MINUTE)),
-            // The database was away, or the machine slept.
+            // The database was unavailable, or the machine slept.
             (DAY * 3, Some(DAY * 3)),
             // The server was off.
             (TimeDelta::hours(23), None),
@@ -278,7 +278,7 @@ mod tests {
                 (seen, change) = seen.after(now, Some(MINUTE));
                 let is_last = minutes == 7 * 24 * 60;
                 assert_eq!(change, is_last.then_some(Change::Accepted), "{minutes}");
-                // A restart loses nothing, and counts for nothing.
+                // A restart loses nothing, and adds nothing.
                 if minutes == 5_000 {
                     now += TimeDelta::hours(20);
                     (seen, _) = seen.after(now, None);

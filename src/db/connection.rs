@@ -1,4 +1,4 @@
-//! One connection type over both databases, made by the scheme of the URL.
+//! One connection type for both databases, chosen by the scheme of the URL.
 
 use std::fmt;
 
@@ -14,14 +14,15 @@ use secrecy::{ExposeSecret, SecretString};
 use super::sqlite_file::SqliteFile;
 use crate::clock;
 
-/// Known outside as `Connection`: the derive's own code needs that name for Diesel's trait here.
+/// Exported as `Connection`: inside this module the derive's code needs that name for Diesel's
+/// trait.
 #[derive(diesel::MultiConnection)]
 pub enum AnyConnection {
     Postgres(PgConnection),
     Sqlite(SqliteConnection),
 }
 
-/// Where the data lives. `Debug` shows no password.
+/// Where the data is stored. `Debug` prints no password.
 #[derive(Debug, Clone)]
 pub enum DatabaseUrl {
     Sqlite(SqliteFile),
@@ -33,7 +34,7 @@ impl DatabaseUrl {
         Self::Sqlite(SqliteFile::new(path))
     }
 
-    /// Takes `sqlite://relative/or//absolute/path` or `postgres://…` (also `postgresql://…`).
+    /// Accepts `sqlite://relative/or//absolute/path` or `postgres://…` (also `postgresql://…`).
     pub fn parse(url: &str) -> std::result::Result<Self, String> {
         if let Some(path) = url.strip_prefix("sqlite://") {
             if path.is_empty() || path.ends_with('/') {
@@ -57,7 +58,7 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
-/// What a connection is for. On SQLite, one for reading cannot write.
+/// The purpose of a connection. On SQLite, a connection for reading cannot write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Access {
     Read,
@@ -105,16 +106,16 @@ fn establish_postgres(
     access: Access,
 ) -> std::result::Result<PgConnection, ConnectionError> {
     let mut conn = PgConnection::establish(&with_defaults(url)).map_err(without_the_url)?;
-    // Instants are stored without a zone and are UTC by rule.
+    // Instants are stored without a zone and are UTC by convention.
     conn.batch_execute(match access {
-        // Lookups by index only: a plan made when the tables were small must not read them whole
-        // when they have grown.
+        // Force lookups by index: a plan made while the tables were small must not scan them after
+        // they have grown.
         Access::Read => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'; SET jit = off;
              SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
              SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off"
         }
-        // What is answered as done must survive a crash, whatever the server's default.
+        // A write that was answered as done must survive a crash, whatever the server's default is.
         Access::Write => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '5s';
              SET idle_in_transaction_session_timeout = '10s';
@@ -126,8 +127,8 @@ fn establish_postgres(
     Ok(conn)
 }
 
-/// Adds what a URL of PostgreSQL leaves open: of several hosts only the primary will do, since a
-/// standby may not know yet that a key was deleted; and a dead network is noticed in seconds.
+/// Adds what a PostgreSQL URL does not specify: of several hosts only the primary is used, because
+/// a standby may not know yet that a key was deleted; and a dead network is noticed within seconds.
 fn with_defaults(url: &str) -> String {
     let mut url = url.to_owned();
     for (name, value) in [
@@ -157,7 +158,7 @@ fn with_defaults(url: &str) -> String {
     url
 }
 
-/// What follows the `?` of a URL; one that stands in a password is not it.
+/// The part after the `?` of a URL; a `?` inside the password does not count.
 fn query_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
     let place = match rest.find(['@', '/']) {
@@ -167,8 +168,8 @@ fn query_of(url: &str) -> Option<&str> {
     place.split_once('?').map(|(_, query)| query)
 }
 
-/// What is wrong with a URL libpq tells by quoting parts of it, of the password too: only what a
-/// server answered is passed on.
+/// libpq reports an invalid URL by quoting parts of it, including the password, so only errors that
+/// come from a server are passed on.
 fn without_the_url(error: ConnectionError) -> ConnectionError {
     match error {
         ConnectionError::BadConnection(why) if !why.starts_with("connection to server") => {
@@ -187,11 +188,11 @@ fn establish_sqlite(
     access: Access,
 ) -> std::result::Result<SqliteConnection, ConnectionError> {
     let mut conn = SqliteConnection::establish(&file.uri())?;
-    // First of all: to prepare any statement is to read the file.
+    // Must come first: preparing any statement reads the file.
     conn.batch_execute("PRAGMA busy_timeout = 5000")
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     refuse_old_sqlite(&mut conn)?;
-    // FULL, since a revocation that was answered must survive a power loss.
+    // FULL, because a revocation that was answered must survive a power loss.
     conn.batch_execute(
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
@@ -207,8 +208,8 @@ fn establish_sqlite(
     Ok(conn)
 }
 
-/// SQLite before 3.51.3 can corrupt a WAL database that several connections write. This program
-/// brings a newer one along; a build may still have been made against the system's.
+/// SQLite before 3.51.3 can corrupt a WAL database that several connections write to. This program
+/// bundles a newer version, but a build may still have linked against the system's.
 fn refuse_old_sqlite(conn: &mut SqliteConnection) -> std::result::Result<(), ConnectionError> {
     let version: String = diesel::select(diesel::dsl::sql::<Text>("sqlite_version()"))
         .get_result(conn)
@@ -226,7 +227,7 @@ fn is_sound(version: &str) -> bool {
     (next(), next(), next()) >= (3, 51, 3)
 }
 
-/// Lets the running transaction take its time: a migration of a big table does.
+/// Removes the time limits for the running transaction, because migrating a big table takes long.
 pub(super) fn without_timeouts(conn: &mut AnyConnection) -> QueryResult<()> {
     match conn {
         AnyConnection::Postgres(conn) => {
@@ -236,7 +237,7 @@ pub(super) fn without_timeouts(conn: &mut AnyConnection) -> QueryResult<()> {
     }
 }
 
-/// Whether a table has a column: before the migrations have run, it may not.
+/// Whether a table has a column, which it may lack before the migrations have run.
 pub fn has_column(conn: &mut AnyConnection, table: &str, column: &str) -> QueryResult<bool> {
     let question = match conn {
         AnyConnection::Postgres(_) => {
@@ -261,7 +262,7 @@ struct Answer {
 }
 
 diesel::define_sql_function! {
-    /// An instant as a clock in that zone shows it.
+    /// An instant as a clock in that zone displays it.
     fn timezone(zone: Text, instant: Timestamptz) -> Timestamp;
 }
 
@@ -269,8 +270,8 @@ diesel::define_sql_function! {
     fn clock_timestamp() -> Timestamptz;
 }
 
-/// The present instant in UTC by the clock that decides when keys end: PostgreSQL's, which all nodes
-/// share; this machine's with SQLite, which has none.
+/// The present instant in UTC, by the clock that decides when keys end: PostgreSQL's, which all
+/// nodes share, or this machine's with SQLite, which has none.
 pub fn now(conn: &mut AnyConnection) -> QueryResult<NaiveDateTime> {
     match conn {
         AnyConnection::Postgres(conn) => {
@@ -280,8 +281,8 @@ pub fn now(conn: &mut AnyConnection) -> QueryResult<NaiveDateTime> {
     }
 }
 
-/// Makes the running transaction wait for others that named the same `purpose`, until it ends.
-/// On SQLite every writing transaction is alone already.
+/// Makes the running transaction wait for others with the same `purpose` until they end. On SQLite,
+/// writing transactions already run one at a time.
 pub fn serialize(conn: &mut AnyConnection, purpose: Purpose) -> QueryResult<()> {
     match conn {
         AnyConnection::Postgres(conn) => {
@@ -291,7 +292,7 @@ pub fn serialize(conn: &mut AnyConnection, purpose: Purpose) -> QueryResult<()> 
     }
 }
 
-/// What transactions wait for each other about; the number is the lock's.
+/// What transactions wait for each other about; the number is that of the lock.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose {
     FirstAccount = 7_306_001,

@@ -1,4 +1,4 @@
-//! What can go wrong with the database, told apart by what the caller can do about it.
+//! Database errors, distinguished by what the caller can do about them.
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
@@ -6,10 +6,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database did not take the question: try again later.
+    /// The database did not accept the query: try again later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// A statement that the database refuses for its content: an error of ours.
+    /// The database rejected a statement because of its content: a bug of ours.
     #[error("the database refused a statement: {0}")]
     Refused(#[source] DieselError),
 }
@@ -22,7 +22,7 @@ impl From<DieselError> for Error {
                 UniqueViolation | ForeignKeyViolation | NotNullViolation | CheckViolation,
                 _,
             ) => Self::Refused(error),
-            // Diesel has no kind for "locked", "disk full", "shutting down" and their like.
+            // Diesel has no error kind for "locked", "disk full", "shutting down" and the like.
             DieselError::DatabaseError(_, info) => Self::Unavailable(info.message().to_owned()),
             DieselError::BrokenTransactionManager
             | DieselError::RollbackErrorOnCommit { .. }
@@ -33,7 +33,7 @@ impl From<DieselError> for Error {
     }
 }
 
-/// Whether a unique constraint stood against an insert.
+/// Whether an insert failed because of a unique constraint.
 pub fn is_unique_violation(error: &DieselError) -> bool {
     matches!(
         error,
@@ -41,15 +41,15 @@ pub fn is_unique_violation(error: &DieselError) -> bool {
     )
 }
 
-/// Whether another row still needs the deleted one, or the referenced one is gone.
+/// Whether another row still references the deleted one, or the referenced row is gone.
 pub fn is_foreign_key_violation(error: &DieselError) -> bool {
     match error {
         DieselError::DatabaseError(
-            // PostgreSQL 18 tells ON DELETE RESTRICT apart.
+            // PostgreSQL 18 reports ON DELETE RESTRICT separately.
             DatabaseErrorKind::ForeignKeyViolation | DatabaseErrorKind::RestrictViolation,
             _,
         ) => true,
-        // SQLite tells of ON DELETE RESTRICT as of a trigger, for which Diesel has no kind.
+        // SQLite reports ON DELETE RESTRICT like a trigger, for which Diesel has no error kind.
         DieselError::DatabaseError(DatabaseErrorKind::Unknown, info) => {
             info.message() == "FOREIGN KEY constraint failed"
         }

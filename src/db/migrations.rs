@@ -1,4 +1,4 @@
-//! The embedded migrations: two folders with the same names, one for each database.
+//! The embedded migrations: two folders with the same file names, one for each database.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{Connection, Db};
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// A migration of a big table takes minutes; whoever waits for it must see that it goes on.
+/// Migrating a big table takes minutes; the operator who waits must see progress.
 const PACE: Pace = Pace {
     first: Duration::from_secs(1),
     then: Duration::from_secs(5),
@@ -33,8 +33,8 @@ pub enum Error {
     Database(#[from] super::Error),
 }
 
-/// Brings the tables up to date. Returns how many migrations ran. Nodes that start together
-/// wait for each other. What takes long is logged while it runs.
+/// Brings the tables up to date and returns how many migrations ran. Nodes that start at the same
+/// time wait for each other. Steps that take long are logged while they run.
 pub fn run(db: &Db) -> Result<usize, Error> {
     let report = |line: &str| tracing::info!("bringing the database up to date: {line}");
     reported(PACE, report, |progress| {
@@ -54,7 +54,7 @@ pub fn run(db: &Db) -> Result<usize, Error> {
     })
 }
 
-/// Whether every migration of this program has run.
+/// Whether all of this program's migrations have run.
 pub async fn are_complete(db: &Db) -> Result<bool, Error> {
     db.read(|conn| Ok(applied(conn)?.is_superset(&known()?)))
         .await
@@ -87,14 +87,14 @@ where
     Ok(pending.len())
 }
 
-/// What a migration is about: its name without the time that orders it.
+/// The subject of a migration: its name without the timestamp that orders it.
 fn topic(name: &str) -> String {
     let (_time, topic) = name.split_once('_').unwrap_or(("", name));
     topic.replace('_', " ")
 }
 
 diesel::table! {
-    /// Diesel's own record of what has run.
+    /// Diesel's own table of the migrations that have run.
     __diesel_schema_migrations (version) {
         version -> Text,
         run_on -> Timestamp,
@@ -109,7 +109,7 @@ fn applied(conn: &mut Connection) -> Result<BTreeSet<String>, Error> {
     Ok(versions.into_iter().collect())
 }
 
-/// The versions this program knows; a test holds the two folders to the same names.
+/// The versions this program knows; a test checks that both folders have the same ones.
 fn known() -> Result<BTreeSet<String>, Error> {
     use diesel::migration::{Migration, MigrationSource};
     let migrations: Vec<Box<dyn Migration<diesel::sqlite::Sqlite>>> = SQLITE

@@ -1,4 +1,5 @@
-//! The database: SQLite in a file, or PostgreSQL. Knows no noun and nothing of HTTP.
+//! The database: SQLite in a file, or PostgreSQL. This module knows nothing of the domain or of
+//! HTTP.
 
 pub mod clock_watch;
 mod connection;

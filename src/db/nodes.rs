@@ -1,5 +1,5 @@
-//! The secret that belongs to a database: the nodes of a PostgreSQL share it, and on SQLite the
-//! next start needs the same one.
+//! Which secret belongs to a database: the nodes of a PostgreSQL database share it, and with SQLite
+//! the next start needs the same one.
 
 use diesel::prelude::*;
 
@@ -8,7 +8,8 @@ use crate::schema::nodes_secret;
 
 const THE_ROW: i64 = 1;
 
-/// The hash of the secret that belongs to this database, also before its tables are up to date.
+/// The hash of the secret that belongs to this database, found even before its tables are up to
+/// date.
 pub fn find_secret(conn: &mut Connection) -> Result<Option<Vec<u8>>> {
     if !has_column(conn, "nodes_secret", "hash")? {
         return Ok(None);
@@ -20,7 +21,7 @@ pub fn find_secret(conn: &mut Connection) -> Result<Option<Vec<u8>>> {
     Ok(hash)
 }
 
-/// Whether the secret with this hash belongs to this database. The first node decides.
+/// Whether the secret with this hash belongs to this database. The first node to ask decides.
 pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
     serialize(conn, Purpose::NodesSecret)?;
     match find_secret(conn)? {
@@ -29,7 +30,7 @@ pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
     }
 }
 
-/// Makes the secret with this hash the one that belongs to this database.
+/// Makes the secret with this hash the one of this database.
 pub fn adopt_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<()> {
     serialize(conn, Purpose::NodesSecret)?;
     diesel::delete(nodes_secret::table).execute(conn)?;

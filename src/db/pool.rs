@@ -1,4 +1,4 @@
-//! `Db`: runs closures on pooled connections, off the async threads.
+//! `Db`: runs closures on pooled connections, outside the async threads.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use super::{Connection, DatabaseUrl, Error, Result};
 
 /// How long a request waits for a free connection before it is answered 503.
 const CHECKOUT: Duration = Duration::from_secs(2);
-/// How long a request waits for what it reads, all in all.
+/// How long a request waits for a read in total.
 const READ_DEADLINE: Duration = Duration::from_secs(2);
-/// A write gets longer: who is told to try again has to look first whether it happened.
+/// A write gets longer, because a person told to try again must first check whether it took effect.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 8;
 
-/// Handle on the database; clones share the pools.
+/// A handle to the database; clones share the pools.
 ///
-/// SQLite has one writer at a time, so its writes queue for one connection instead of failing
-/// as "locked"; its readers cannot write at all. PostgreSQL uses one pool for both.
+/// SQLite has one writer at a time, so writes queue for one connection instead of failing as
+/// "locked"; its read connections cannot write at all. PostgreSQL uses one pool for both.
 #[derive(Clone)]
 pub struct Db {
     url: DatabaseUrl,
@@ -29,7 +29,7 @@ pub struct Db {
 }
 
 impl Db {
-    /// Connects once, so that a wrong URL is told at start, then opens the pools.
+    /// Connects once, so that a wrong URL is reported at start, then opens the pools.
     ///
     /// # Errors
     /// One sentence on why the database cannot be reached.
@@ -66,7 +66,8 @@ impl Db {
         })
     }
 
-    /// A connection for reading, beside the pools, for whoever must never wait for a page.
+    /// A connection for reading outside the pools, for a caller that must never wait for a page's
+    /// query.
     pub fn connect(&self) -> Result<Connection> {
         establish(&self.url, Access::Read).map_err(|e| Error::Unavailable(e.to_string()))
     }
@@ -75,7 +76,7 @@ impl Db {
         matches!(self.url, DatabaseUrl::Postgres(_))
     }
 
-    /// Runs `f` for reading.
+    /// Runs `f` on a connection for reading.
     pub async fn read<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
@@ -93,8 +94,8 @@ impl Db {
         .await
     }
 
-    /// Runs `f` in one transaction: committed when `f` returns `Ok`, undone when it returns `Err`
-    /// or took so long before the commit that nobody waits for it any more.
+    /// Runs `f` in one transaction: committed when `f` returns `Ok`, rolled back when it returns
+    /// `Err` or finishes after its request's deadline.
     pub async fn write<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
@@ -116,7 +117,7 @@ impl Db {
         .await
     }
 
-    /// As [`Db::read`], on the calling thread and without a deadline.
+    /// Like [`Db::read`], on the calling thread and without a deadline.
     pub fn read_blocking<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
@@ -127,7 +128,7 @@ impl Db {
         f(&mut *checkout(&self.readers)?)
     }
 
-    /// As [`Db::write`], on the calling thread and without a deadline.
+    /// Like [`Db::write`], on the calling thread and without a deadline.
     pub fn write_blocking<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
@@ -155,8 +156,8 @@ impl Db {
     }
 }
 
-/// SQLite takes the write lock at once: a transaction that reads first and writes later fails as
-/// "locked", without waiting, when another process wrote in between.
+/// On SQLite, takes the write lock immediately: a transaction that reads first and writes later
+/// fails as "locked", without waiting, if another process wrote in between.
 fn begin(conn: &mut Connection) -> diesel::QueryResult<()> {
     match conn {
         Connection::Sqlite(conn) => {
@@ -166,7 +167,7 @@ fn begin(conn: &mut Connection) -> diesel::QueryResult<()> {
     }
 }
 
-/// Nothing is begun for a request that was answered already. A COMMIT under way may still happen.
+/// Starts nothing for a request that was already answered. A COMMIT in progress may still succeed.
 fn in_time(end: Instant) -> Result<()> {
     match Instant::now() < end {
         true => Ok(()),
@@ -192,7 +193,7 @@ where
 {
     match tokio::time::timeout(deadline, tokio::task::spawn_blocking(f)).await {
         Ok(Ok(result)) => result,
-        // Without the panic's message, which may quote what was worked on.
+        // Without the panic's message, which may quote the data being processed.
         Ok(Err(_)) => Err(Error::Unavailable("a query panicked".to_owned()).into()),
         Err(_) => Err(too_late().into()),
     }

@@ -1,11 +1,11 @@
-//! Says what a long piece of work is doing while it runs.
+//! Reports what a long piece of work is doing while it runs.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// When a step is reported: after `first`, and then every `then`.
+/// When a step is reported: first after `first`, then every `then`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub first: Duration,
@@ -22,12 +22,12 @@ pub(super) struct Progress<R> {
 struct Step {
     what: String,
     since: Instant,
-    /// When it is reported next.
+    /// When the step is reported next.
     due: Instant,
     is_reported: bool,
 }
 
-/// Runs the work. `report` gets a line about each step that takes long, from another thread.
+/// Runs the work. `report` gets a line about each slow step, from another thread.
 pub(super) fn reported<R, T>(pace: Pace, report: R, work: impl FnOnce(&Progress<R>) -> T) -> T
 where
     R: Fn(&str) + Sync + Send,
@@ -46,7 +46,7 @@ where
                 progress.report_if_due();
             }
         });
-        // Dropped also when the work panics: the thread ends, and the scope with it.
+        // Also dropped when the work panics, so the thread ends, and the scope with it.
         let _end = end;
         let result = work(progress);
         progress.finish();
@@ -55,7 +55,7 @@ where
 }
 
 impl<R: Fn(&str)> Progress<R> {
-    /// The step before this one is finished.
+    /// Begins a step; the one before it is finished.
     pub fn begin(&self, what: String) {
         self.finish();
         let now = Instant::now();

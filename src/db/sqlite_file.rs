@@ -1,4 +1,4 @@
-//! SQLite's file, made before the first connection and never opened again.
+//! The SQLite file: created before the first connection and never opened again.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -7,10 +7,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-/// Where SQLite keeps the data. Only `db` can see the path, because of what POSIX does to locks: when
-/// a process closes *any* descriptor of a file, it loses *all* its locks on that file. SQLite's own
-/// locks would be lost with it, without SQLite noticing: another program could then take itself
-/// for the only user, and remove the WAL with everything that is written there.
+/// Where SQLite keeps the data. Only `db` can see the path, because of how POSIX locks work: when a
+/// process closes *any* descriptor of a file, it loses *all* its locks on that file. SQLite's own
+/// locks would be lost too, without SQLite noticing: another program could then take itself for the
+/// only user, and remove the WAL with everything written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteFile(PathBuf);
 
@@ -19,7 +19,7 @@ impl SqliteFile {
         Self(path.into())
     }
 
-    /// The folder that has to exist. Empty: the current one.
+    /// The folder that must exist. Empty: the current folder.
     pub fn folder(&self) -> &Path {
         self.0.parent().unwrap_or(Path::new(""))
     }
@@ -28,10 +28,11 @@ impl SqliteFile {
         self.0 == path
     }
 
-    /// Makes the file if it is missing, readable for its owner alone: SQLite would make it
-    /// readable for everyone. Its WAL gets the same mode. A file that exists is not opened.
+    /// Creates the file if it is missing, readable only by its owner; SQLite would make it readable
+    /// by everyone. Its WAL gets the same mode. An existing file is not opened.
     pub(super) fn make_if_missing(&self) -> Result<()> {
-        // Nobody in this process may connect between the file's making and the close below.
+        // No thread of this process may connect between the creation of the file and the close
+        // below.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _alone = ONE_AT_A_TIME
             .lock()
@@ -39,10 +40,11 @@ impl SqliteFile {
         make_if_missing(&self.0)
     }
 
-    /// As SQLite takes it. The prefix keeps SQLite from reading the path as ":memory:"; the mode
-    /// from making a file that has gone, which would be empty and readable for everyone.
+    /// The path as SQLite takes it. The prefix keeps SQLite from reading the path as ":memory:";
+    /// the mode keeps it from recreating a file that has gone, which would be empty and readable by
+    /// everyone.
     pub(super) fn uri(&self) -> String {
-        // What has a meaning in a SQLite URI (https://www.sqlite.org/uri.html).
+        // Characters that have a meaning in a SQLite URI (https://www.sqlite.org/uri.html).
         let path = self.0.to_string_lossy();
         let path = path
             .replace('%', "%25")
@@ -59,7 +61,7 @@ impl fmt::Display for SqliteFile {
 }
 
 fn make_if_missing(path: &Path) -> Result<()> {
-    // `create_new` never opens what exists.
+    // `create_new` never opens an existing file.
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -69,7 +71,7 @@ fn make_if_missing(path: &Path) -> Result<()> {
         Ok(_) => Ok(()),
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
         Err(_) if path.try_exists()? => Ok(()),
-        // A symbolic link to a file that is not there yet.
+        // A symbolic link to a file that does not exist yet.
         Err(_) => {
             let target = path.read_link()?;
             make_if_missing(&path.parent().unwrap_or(Path::new("")).join(target))

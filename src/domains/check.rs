@@ -1,5 +1,5 @@
-//! Looks at domains: when someone asks, and beside the server when their time comes. Any number of
-//! nodes may do it at once.
+//! Checks the DNS records of domains: on request, and in the background when a check is due. Any
+//! number of nodes may do it at once.
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -28,15 +28,15 @@ use crate::db::{self, Db};
 use crate::secret::ServerSecret;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Domains that are looked up at once. One that DNS is silent about takes eight seconds.
+/// Domains checked at once. If DNS does not answer, a check takes eight seconds.
 const AT_ONCE: usize = 16;
-/// Due domains that are read at a time.
+/// Due domains read at a time.
 const DUE: i64 = 64;
-/// Accounts that a round of turns may have.
+/// The maximum number of accounts in one round of turns.
 const ROUND: usize = 500;
 
-/// How often the people of an account may have a domain looked up: their questions go to others'
-/// servers.
+/// The shortest time between the checks that the people of an account may request, because the
+/// queries go to other people's servers.
 pub const SECONDS_BETWEEN: u64 = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -45,20 +45,20 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("no key could be made: {0}")]
     Key(#[from] dkim::Error),
-    // Without the panic's message, which may quote what was worked on.
+    // Without the panic's message, which may quote the data being processed.
     #[error("no key could be made: the thread panicked")]
     Thread(#[from] JoinError),
 }
 
-/// What came of a look.
+/// The result of a check.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Checked {
     pub domain: Domain,
-    /// Whether DNS said anything of the record that matters.
+    /// Whether DNS answered the query for the record that matters.
     pub is_answered: bool,
 }
 
-/// Looks at domains, with what that takes.
+/// Checks domains, with everything needed for it.
 #[derive(Clone)]
 pub struct Checker {
     db: Db,
@@ -68,17 +68,17 @@ pub struct Checker {
     keys_made: Arc<AtomicUsize>,
 }
 
-/// A key for a domain of an account, whose turn it is until this is dropped.
+/// A new key for a domain. The account's turn lasts until this is dropped.
 pub struct Made {
     pub key: SealedKey,
     _turn: KeyTurn,
 }
 
-/// The lookups that are under way, and whose turn is next.
+/// The lookups in progress, and whose turn is next.
 #[derive(Default)]
 struct UnderWay {
     domains: HashSet<(AccountId, i64)>,
-    /// Accounts that had their turn in this round.
+    /// Accounts that have had their turn in this round.
     had_turn: HashSet<AccountId>,
 }
 
@@ -87,14 +87,14 @@ impl UnderWay {
         AT_ONCE - self.domains.len()
     }
 
-    /// An account gets another lookup only while more are free than it has: so a few accounts with
-    /// many slow domains leave room for others.
+    /// An account gets another lookup only while more are free than it already has, so that a few
+    /// accounts with many slow domains leave room for others.
     fn has_its_share(&self, account: AccountId) -> bool {
         let own = self.domains.iter().filter(|(of, _)| *of == account);
         own.count() >= self.free()
     }
 
-    /// Accounts whose domains are not to be started now.
+    /// Accounts whose domains must not be started now.
     fn waiting(&self) -> Vec<AccountId> {
         let accounts = self.domains.iter().map(|(account, _)| *account);
         let mut waiting: HashSet<_> = accounts
@@ -104,7 +104,7 @@ impl UnderWay {
         waiting.into_iter().collect()
     }
 
-    /// Chooses of due domains, one for each account.
+    /// Chooses from the due domains, one per account.
     fn start(&mut self, due: Vec<(AccountId, i64)>) -> Vec<(AccountId, i64)> {
         let mut started = Vec::new();
         for domain in due {
@@ -134,8 +134,8 @@ impl Checker {
         }
     }
 
-    /// A key for a domain that is to be added, unless the account has it or is at its limit: what is
-    /// refused costs no key.
+    /// A key for a domain about to be added, unless the account has it already or is at its limit:
+    /// a refused request must not cost a key.
     pub async fn key_for_new(
         &self,
         account: AccountId,
@@ -148,7 +148,7 @@ impl Checker {
             return Ok(Err(refused));
         }
         let turn = self.turns.take(account).await;
-        // Others of this account were added before its turn came.
+        // The account added other domains before its turn came.
         if let Some(refused) = self.db.read(refusal).await? {
             return Ok(Err(refused));
         }
@@ -161,8 +161,8 @@ impl Checker {
         DkimKey::open(sealed, &self.secret, &DomainName::known(domain)).is_ok()
     }
 
-    /// A key in the place of one that cannot be opened, which is given too. `None` if the domain's own
-    /// can be opened, or the domain is gone.
+    /// A replacement for a key that cannot be opened, and that key. `None` if the domain's key can
+    /// be opened, or the domain is gone.
     pub async fn key_for_lost(
         &self,
         account: AccountId,
@@ -180,12 +180,12 @@ impl Checker {
         Ok(Some((Made { key, _turn: turn }, sealed)))
     }
 
-    /// How many key pairs were made since the start.
+    /// How many key pairs were made since the server started.
     pub fn keys_made(&self) -> usize {
         self.keys_made.load(Ordering::SeqCst)
     }
 
-    /// Looks at a domain now. `None` if the account has no such domain.
+    /// Checks a domain now. `None` if the account has no such domain.
     pub async fn check(
         &self,
         account: AccountId,
@@ -224,7 +224,7 @@ impl Checker {
         }))
     }
 
-    /// The public key of a domain, which is made now if it has none. `None` if the domain is gone.
+    /// The public key of a domain, made now if it has none. `None` if the domain is gone.
     pub async fn key_of(
         &self,
         account: AccountId,
@@ -240,7 +240,7 @@ impl Checker {
         }
         let turn = self.turns.take(account).await;
         match self.db.read(find).await? {
-            // It got one before its turn came.
+            // It got a key before its turn came.
             Some(records) if records.dkim_public.is_some() => return Ok(records.dkim_public),
             Some(_) => {}
             None => return Ok(None),
@@ -257,21 +257,21 @@ impl Checker {
         Ok(given.and_then(|records| records.dkim_public))
     }
 
-    /// Off the async threads, since it takes long.
+    /// Runs outside the async threads, because it takes long.
     async fn make_key(&self, turn: &KeyTurn, name: DomainName) -> Result<SealedKey, Error> {
         let core = turn.core().await;
         let (secret, made) = (self.secret.clone(), self.keys_made.clone());
         let make = move || {
             let key = SealedKey::make(&secret, &name);
             made.fetch_add(1, Ordering::SeqCst);
-            // Not before, even if nobody waits for the key any more.
+            // Not earlier, even if no request waits for the key any more.
             drop(core);
             key
         };
         Ok(spawn_blocking(make).await??)
     }
 
-    /// Goes on until `stop` is dropped.
+    /// Runs until `stop` is dropped.
     pub fn keep_checking(&self, stop: &Receiver<()>) {
         match Runtime::new(None) {
             Ok(runtime) => runtime.block_on(self.check_due(stop)),
@@ -281,7 +281,7 @@ impl Checker {
         }
     }
 
-    /// One that cannot be checked keeps no other from it.
+    /// A domain that cannot be checked does not hold up the others.
     async fn check_due(&self, stop: &Receiver<()>) {
         let (mut under_way, mut checks) = (UnderWay::default(), FuturesUnordered::new());
         let mut is_failing = false;
@@ -308,7 +308,7 @@ impl Checker {
         }
     }
 
-    /// Starts as many checks as there is room for: of each account one after the other's.
+    /// Starts as many checks as there is room for, taking the accounts in turn.
     async fn start_due(
         &self,
         under_way: &mut UnderWay,
@@ -319,7 +319,7 @@ impl Checker {
                 under_way.had_turn.clear();
             }
             let waiting = under_way.waiting();
-            // Reads first: SQLite has one writer, who is not to be taken up every second for
+            // Reads first: SQLite has a single writer, which must not be occupied every second for
             // nothing.
             let due = move |conn: &mut _| store::find_due_of_any_account(conn, &waiting, DUE);
             let started = under_way.start(self.db.read(due).await?);
@@ -350,7 +350,7 @@ impl Checker {
     }
 }
 
-/// How often each account may ask for a look. Each node counts for itself.
+/// How often each account may request a check. Each node counts separately.
 pub struct CheckLimit(Limit<i64>);
 
 impl CheckLimit {
@@ -375,7 +375,7 @@ impl Default for CheckLimit {
 mod tests {
     use super::*;
 
-    /// Starts what may be started of these due domains, in as many rounds as that takes.
+    /// Starts all of these due domains that may start, in as many rounds as that takes.
     fn start_all(under_way: &mut UnderWay, due: &[(i64, i64)]) -> Vec<i64> {
         let mut accounts = Vec::new();
         loop {
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(start_all(&mut under_way, &many), [1; AT_ONCE / 2]);
         let others = [many.as_slice(), &[(2, 1000), (3, 1001), (2, 1002)]].concat();
         assert_eq!(start_all(&mut under_way, &others), [2, 3, 2]);
-        // What ends makes room, also for those that have many.
+        // A finished check makes room, also for accounts with many domains.
         under_way
             .domains
             .retain(|(account, _)| *account == AccountId(1));
@@ -410,7 +410,7 @@ mod tests {
         under_way.domains.remove(&ended);
         assert_eq!(start_all(&mut under_way, &many), [1]);
 
-        // With as many accounts as there is room for, each has one.
+        // With as many accounts as places, each account has one.
         let mut under_way = UnderWay::default();
         let all: Vec<_> = (0..200).map(|id| (id % AT_ONCE as i64, id)).collect();
         let mut started = start_all(&mut under_way, &all);
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(started, (0..AT_ONCE as i64).collect::<Vec<_>>());
         assert_eq!(under_way.free(), 0);
 
-        // The one that is first gets no second before the last has its first.
+        // The first account gets no second check before the last one has its first.
         let mut under_way = UnderWay::default();
         let all: Vec<_> = (0..400).map(|id| (id / 100, id)).collect();
         let started = start_all(&mut under_way, &all);

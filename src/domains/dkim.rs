@@ -1,4 +1,5 @@
-//! The key pair that signs a domain's emails (RFC 6376), and the TXT record that shows its public half.
+//! The key pair that signs a domain's emails (RFC 6376), and the TXT record that publishes its
+//! public half.
 
 use std::fmt;
 
@@ -15,23 +16,23 @@ use secrecy::SecretString;
 use super::name::DomainName;
 use crate::secret::ServerSecret;
 
-/// Under which name the record stands: `tosend._domainkey.<domain>`.
+/// The selector under which the record is published: `tosend._domainkey.<domain>`.
 pub const SELECTOR: &str = "tosend";
 
-/// RFC 8301, 3.2: at least 1024, better 2048. What is longer does not fit one DNS string twice.
+/// RFC 8301, 3.2: at least 1024, better 2048. A longer key would need more than two DNS strings.
 const BITS: u32 = 2048;
 
-/// How a sealed key begins, so that another way of sealing can follow.
+/// The first byte of a sealed key, so that another format can follow.
 const VERSION: u8 = 1;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
 pub struct DkimKey(Rsa<Private>);
 
-/// A key pair as the database has it.
+/// A key pair as stored in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SealedKey {
-    /// As the record's `p=` has it.
+    /// In the form of the record's `p=`.
     pub public: String,
     pub private: Vec<u8>,
 }
@@ -47,10 +48,10 @@ pub enum Error {
 }
 
 impl DkimKey {
-    /// Takes some 100 ms of CPU.
+    /// Takes about 100 ms of CPU.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system provides no random bytes.
     pub fn generate() -> Result<Self, Error> {
         Ok(Self(Rsa::generate(BITS)?))
     }
@@ -58,7 +59,7 @@ impl DkimKey {
     /// The private key, encrypted (AES-256-GCM) with the server's secret, for this domain only.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system provides no random bytes.
     pub fn seal(&self, secret: &ServerSecret, domain: &DomainName) -> Result<Vec<u8>, Error> {
         let mut sealed = vec![VERSION; 1 + NONCE_BYTES + TAG_BYTES];
         let (nonce, tag) = sealed[1..].split_at_mut(NONCE_BYTES);
@@ -95,18 +96,18 @@ impl DkimKey {
         Ok(Self(Rsa::private_key_from_der(&der)?))
     }
 
-    /// The public key as the record's `p=` has it: base64 of its SubjectPublicKeyInfo.
+    /// The public key in the form of the record's `p=`: base64 of its SubjectPublicKeyInfo.
     ///
     /// # Errors
-    /// None that is known.
+    /// None known.
     pub fn public(&self) -> Result<String, Error> {
         Ok(STANDARD.encode(self.0.public_key_to_der()?))
     }
 
-    /// The private key in PEM (PKCS#1), for whatever signs.
+    /// The private key in PEM (PKCS#1), for signing.
     ///
     /// # Errors
-    /// None that is known.
+    /// None known.
     pub fn private_pem(&self) -> Result<SecretString, Error> {
         let pem = self.0.private_key_to_pem()?;
         Ok(String::from_utf8_lossy(&pem).into_owned().into())
@@ -114,10 +115,10 @@ impl DkimKey {
 }
 
 impl SealedKey {
-    /// A new pair for a domain. Takes some 100 ms of CPU.
+    /// A new pair for a domain. Takes about 100 ms of CPU.
     ///
     /// # Errors
-    /// If the system gives no random bytes.
+    /// If the system provides no random bytes.
     pub fn make(secret: &ServerSecret, domain: &DomainName) -> Result<Self, Error> {
         let key = DkimKey::generate()?;
         Ok(Self {
@@ -142,7 +143,7 @@ pub fn record_name(domain: &str) -> String {
     format!("{SELECTOR}._domainkey.{domain}")
 }
 
-/// The text of a domain's record (RFC 6376, 3.6.1), by its public key in base64.
+/// The text of a domain's record (RFC 6376, 3.6.1) for its public key in base64.
 pub fn record_text(public: &str) -> String {
     format!("v=DKIM1; k=rsa; p={public}")
 }

@@ -17,26 +17,26 @@ use super::dkim::record_name;
 use super::records::{self, Findings, RecordState};
 use crate::visible::visible;
 
-/// For one question to one server.
+/// The timeout of one query to one server.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// For everything about one domain.
+/// The deadline for everything about one domain.
 const DEADLINE: Duration = Duration::from_secs(8);
-/// Of the other records at the name of a key's record, in characters.
+/// How many characters are kept of the other records at the name of a key's record.
 const SEEN: usize = 500;
 
-/// Where to ask. Nothing is remembered: a record that was removed is missed by the next look.
+/// Which servers to query. Nothing is cached: the next check notices that a record was removed.
 #[derive(Debug, Clone)]
 pub struct Dns {
-    /// None: the system's.
+    /// None: the system's servers.
     servers: Vec<SocketAddr>,
 }
 
-/// One DNS server. They are asked here one after the other: of several, hickory takes a refusal by
-/// the first one for the answer of all.
+/// One DNS server. The servers are queried here, one after the other, because hickory takes a
+/// refusal by the first of several for the answer of all.
 struct Server {
-    /// With EDNS (RFC 6891), which lets long answers through without TCP.
+    /// With EDNS (RFC 6891), which allows long answers without TCP.
     usual: TokioResolver,
-    /// Without it, for servers that do not know it.
+    /// Without EDNS, for servers that do not support it.
     plain: TokioResolver,
 }
 
@@ -47,7 +47,7 @@ impl Dns {
         }
     }
 
-    /// What DNS says of a domain, which signs with this public key.
+    /// The DNS records of a domain that signs with this public key.
     pub async fn look(&self, domain: &str, public: &str) -> Findings {
         let servers = match self.servers() {
             Ok(servers) => servers,
@@ -67,7 +67,7 @@ impl Dns {
         if dmarc == Some(RecordState::Missing)
             && let Some(whole) = psl::domain_str(domain).filter(|whole| *whole != domain)
         {
-            // Then the one of the organization's domain holds (RFC 7489, 6.6.3).
+            // In that case the record of the organizational domain applies (RFC 7489, 6.6.3).
             let texts = texts(&servers, &format!("_dmarc.{whole}"), until).await;
             dmarc = texts.map(|texts| records::dmarc(&texts));
         }
@@ -84,8 +84,8 @@ impl Dns {
         }
     }
 
-    /// Made anew for each domain: so the system's configuration is read as it is by now, and
-    /// connections end with the look.
+    /// Created for each domain, so that the system's current configuration is used, and connections
+    /// are closed after the check.
     fn servers(&self) -> Result<Vec<Server>, NetError> {
         let configs = match self.servers.is_empty() {
             true => read_system_conf()?.0.into_parts().2,
@@ -123,7 +123,7 @@ impl Server {
         })
     }
 
-    /// A server that does not know EDNS says that the question is malformed (RFC 6891, 7).
+    /// A server without EDNS support reports that the query is malformed (RFC 6891, 7).
     async fn ask(&self, name: &Name) -> Result<Vec<String>, NetError> {
         match lookup(&self.usual, name).await {
             Err(NetError::Dns(DnsError::ResponseCode(
@@ -134,7 +134,7 @@ impl Server {
     }
 }
 
-/// What a page shows of records, each in a line of its own.
+/// Records as a page shows them, one per line.
 fn seen(texts: &[&str]) -> String {
     let lines: Vec<_> = texts.iter().map(|text| visible(text)).collect();
     let all = lines.join("\n");
@@ -144,8 +144,8 @@ fn seen(texts: &[&str]) -> String {
     }
 }
 
-/// The TXT records of a name, the strings of each joined without spaces (RFC 7208, 3.3). `None`: DNS
-/// gave no answer; whether there are any is not known.
+/// The TXT records of a name, each with its strings joined without spaces (RFC 7208, 3.3). `None`:
+/// DNS gave no answer, so it is not known whether there are any.
 async fn texts(servers: &[Server], name: &str, until: Instant) -> Option<Vec<String>> {
     let answer = timeout_at(until, ask_all(servers, name)).await;
     match answer.unwrap_or(Err(NetError::Timeout)) {
@@ -157,10 +157,10 @@ async fn texts(servers: &[Server], name: &str, until: Instant) -> Option<Vec<Str
     }
 }
 
-/// The first answer counts. A server that refuses, fails or is silent is followed by the next one;
-/// after the last one all are asked again, without EDNS, which some firewalls drop.
+/// The first answer counts. If a server refuses, fails or is silent, the next one is queried; after
+/// the last one, all are queried again without EDNS, which some firewalls drop.
 async fn ask_all(servers: &[Server], name: &str) -> Result<Vec<String>, NetError> {
-    // Whole, so that no search domain of the system is added to it.
+    // Fully qualified, so that no search domain of the system is appended.
     let mut name = Name::from_ascii(name).map_err(|error: ProtoError| NetError::from(error))?;
     name.set_fqdn(true);
     let mut why = NetError::NoConnections;
@@ -190,8 +190,8 @@ async fn lookup(resolver: &TokioResolver, name: &Name) -> Result<Vec<String>, Ne
     Ok(texts.collect())
 }
 
-/// Whether DNS says that there is no such record (RFC 2308, 2), rather than nothing, or where else to
-/// ask.
+/// Whether DNS says that there is no such record (RFC 2308, 2), as opposed to no answer or a
+/// referral.
 fn is_denial(error: &NetError) -> bool {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(NoRecords {

@@ -1,5 +1,5 @@
-//! KeyTurns by account at making keys, which takes long: of many requests of one account only one is in
-//! the queue for the core at a time, so that another account's is the next or the one after it.
+//! Takes turns among accounts at making keys, which takes long: each account has only one request
+//! in the queue for the core at a time, so that another account's request is next or the one after.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,17 +8,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::accounts::store::AccountId;
 
-/// Above this many remembered accounts, those that wait for nothing are forgotten.
+/// With more remembered accounts than this, those that wait for nothing are removed.
 const MANY: usize = 100;
 
 #[derive(Clone)]
 pub struct KeyTurns {
-    /// Making keys takes up one core at most.
+    /// Making keys uses at most one core.
     core: Arc<Semaphore>,
     accounts: Arc<Mutex<HashMap<AccountId, Arc<Semaphore>>>>,
 }
 
-/// Until it is dropped, others of the same account wait.
+/// Other requests of the same account wait until this is dropped.
 pub struct KeyTurn {
     core: Arc<Semaphore>,
     _account: OwnedSemaphorePermit,
@@ -81,7 +81,7 @@ mod tests {
         let mut queue = FuturesUnordered::new();
         for account in [[1; 50].as_slice(), &[2, 2, 3]].concat() {
             queue.push(work(account).boxed());
-            // So that it stands in the queue before the next one.
+            // Polled once, so that it enters the queue before the next one.
             assert!(queue.next().now_or_never().is_none());
         }
         drop((core, first));

@@ -1,11 +1,11 @@
-//! How a domain moves between its states by what DNS says, and when it is looked at again.
+//! How DNS answers change a domain's status, and when the domain is checked again.
 
 use chrono::{NaiveDateTime, TimeDelta};
 
 use super::records::RecordState;
 use super::status::DomainStatus;
 
-/// How long a new domain may take to show its record.
+/// How long a new domain may take to publish its record.
 pub const PROOF: TimeDelta = TimeDelta::hours(72);
 /// How long the record of a verified domain may be missing.
 pub const GRACE: TimeDelta = TimeDelta::hours(24);
@@ -13,21 +13,21 @@ pub const GRACE: TimeDelta = TimeDelta::hours(24);
 const MINUTE: TimeDelta = TimeDelta::minutes(1);
 const HOUR: TimeDelta = TimeDelta::hours(1);
 const DAY: TimeDelta = TimeDelta::days(1);
-/// After DNS gave no answer about a verified domain.
+/// After a check of a verified domain that DNS did not answer.
 const RETRY: TimeDelta = TimeDelta::minutes(5);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub status: DomainStatus,
-    /// By the operator: what DNS says moves nothing.
+    /// By the operator: DNS answers do not change the status.
     pub is_attested: bool,
     pub pending_since: NaiveDateTime,
-    /// When the record of a verified domain was first found to be gone.
+    /// When the record of a verified domain was first found missing.
     pub missing_since: Option<NaiveDateTime>,
 }
 
 impl Standing {
-    /// As it is after an answer about its key's record. No answer changes nothing.
+    /// The state after an answer about the key's record. Without an answer, nothing changes.
     pub fn after(&self, dkim: Option<RecordState>, now: NaiveDateTime) -> Self {
         let mut after = self.clone();
         match (dkim, self.status) {
@@ -52,8 +52,8 @@ impl Standing {
         after
     }
 
-    /// How long it may go without being looked at: a pending one a minute at first and an hour in
-    /// the end, a failed one an hour and a day.
+    /// How long until the next check: for a pending domain, a minute at first and an hour in the
+    /// end; for a failed one, an hour and later a day.
     pub fn rest(&self, is_answered: bool, now: NaiveDateTime) -> TimeDelta {
         let growing = |since: NaiveDateTime| (now - since) / 10;
         match (self.status, self.missing_since) {
@@ -68,7 +68,7 @@ impl Standing {
     }
 }
 
-/// A tenth more or less, so that what began together does not stay together.
+/// Up to a tenth more or less, so that checks that started together spread out.
 pub fn jittered(span: TimeDelta) -> TimeDelta {
     let tenths = i32::from(rand::random::<u8>() % 201) + 900;
     span * tenths / 1000
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(minutes(standing(Failed, Some(72)), 96), 144);
         assert_eq!(minutes(standing(Verified, None), 10_000), 60);
         assert_eq!(minutes(standing(Verified, Some(100)), 100), 60);
-        // It is looked at when its time is over, not up to an hour later.
+        // It is checked when its time runs out, not up to an hour later.
         assert_eq!(minutes(standing(Verified, Some(100)), 124), 1);
         assert_eq!(standing(Verified, None).rest(false, at(1)), RETRY);
         assert_eq!(standing(Verified, Some(100)).rest(false, at(200)), RETRY);

@@ -1,4 +1,4 @@
-//! Sending domains: the names an account may send from.
+//! Sending domains: the domains an account may send from.
 
 pub mod check;
 pub mod dkim;

@@ -1,10 +1,10 @@
-//! A domain's name, in the one form in which it is stored and compared.
+//! A domain name, in the single form in which it is stored and compared.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// A lower-case A-label name (RFC 5890) without a final dot, at least two labels, below a public
-/// suffix. Names are equal only when they match exactly: a subdomain is another domain.
+/// A lower-case A-label name (RFC 5890) without a trailing dot, with at least two labels, below a
+/// public suffix. Names are equal only when they match exactly: a subdomain is another domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DomainName(String);
 
@@ -42,7 +42,8 @@ impl DomainName {
         if labels.len() < 2 {
             return Err(InvalidDomain::SingleLabel);
         }
-        // An all-digit ending cannot be told from an address (WHATWG URL, "ends in a number").
+        // An all-digit ending cannot be distinguished from an IP address (WHATWG URL, "ends in a
+        // number").
         if ending.bytes().all(|b| b.is_ascii_digit()) {
             return Err(InvalidDomain::IpAddress);
         }
@@ -52,8 +53,8 @@ impl DomainName {
         Ok(Self(name))
     }
 
-    /// What a person typed or pasted: a name, or the address of a web page there, whose scheme, port
-    /// and path mean nothing here.
+    /// Parses what a person typed or pasted: a name, or the URL of a page there, whose scheme, port
+    /// and path are ignored.
     pub fn typed(text: &str) -> Result<Self, InvalidDomain> {
         let text = text.trim();
         Self::parse(host_of_page(text).unwrap_or(text))
@@ -64,8 +65,8 @@ impl DomainName {
         Self(name.to_owned())
     }
 
-    /// The domain of an email address, in stored form, for looking it up. `None` where no stored
-    /// name can equal it.
+    /// The domain of an email address, in stored form, for a lookup. `None` if no stored name can
+    /// equal it.
     pub fn of_address(domain: &str) -> Option<Self> {
         Self::normalize(domain).map(Self)
     }
@@ -77,7 +78,7 @@ impl DomainName {
     }
 }
 
-/// The host of a web address, unless it also has a user: then it is not clear what is meant.
+/// The host of a URL, unless the URL also has a user: then the meaning is unclear.
 fn host_of_page(text: &str) -> Option<&str> {
     let rest = match text.split_once("://") {
         Some((scheme, rest))

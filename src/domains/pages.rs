@@ -20,7 +20,7 @@ use crate::clock;
 use crate::db;
 use crate::http::{Context, Error, page};
 
-/// How often a domain's page asks whether the domain changed: about three hours long.
+/// How often a domain's page polls for changes: enough for about three hours.
 const ROUNDS: u32 = 200;
 const RECENTLY: TimeDelta = TimeDelta::minutes(1);
 
@@ -29,7 +29,7 @@ const RECENTLY: TimeDelta = TimeDelta::minutes(1);
 struct IndexPage {
     user: User,
     domains: Vec<Domain>,
-    /// The ids of those whose keys cannot be opened.
+    /// The ids of the domains whose keys cannot be opened.
     lost_keys: HashSet<i64>,
     name: String,
     name_error: Option<String>,
@@ -71,7 +71,7 @@ pub struct CreateForm {
     name: String,
 }
 
-/// `POST /domains`: adds a domain, which is pending until it is verified.
+/// `POST /domains`: adds a domain, which stays pending until it is verified.
 pub async fn create(
     context: web::Data<Context>,
     checker: web::Data<Checker>,
@@ -121,25 +121,25 @@ struct ShowPage {
     user: User,
     domain: Domain,
     records: Records,
-    /// What belongs where, and what DNS says of it: its key, SPF and DMARC.
+    /// The records to publish, and what DNS has for each: key, SPF and DMARC.
     wanted: [Wanted; 3],
-    /// The live keys that are restricted to it, by id and name.
+    /// The live keys restricted to the domain, by id and name.
     keys: Vec<(i64, String)>,
-    /// Its record was found, and still it is not verified.
+    /// Its record was found, but it is verified in another account.
     is_verified_elsewhere: bool,
     /// The key that signs its emails cannot be opened.
     is_key_lost: bool,
-    /// What the operator runs to attest a domain.
+    /// The command with which the operator attests a domain.
     command: String,
     notice: Option<String>,
-    /// How often the page has asked already whether the domain changed.
+    /// How many times the page has polled already.
     round: u32,
-    /// What is read aloud.
+    /// The message for screen readers.
     said: Option<String>,
 }
 
 impl ShowPage {
-    /// Whether the page asks for changes: something is still to come.
+    /// Whether the page polls for changes because some are still expected.
     fn is_watched(&self) -> bool {
         self.round < ROUNDS
             && (!self.domain.status.is_verified()
@@ -147,7 +147,7 @@ impl ShowPage {
                 || self.domain.awaits_record)
     }
 
-    /// What the record of a failed domain did.
+    /// Why the domain failed: what happened to its record.
     fn failure(&self) -> &'static str {
         match self.domain.missing_since {
             Some(_) => "was missing for too long",
@@ -155,12 +155,12 @@ impl ShowPage {
         }
     }
 
-    /// Until the page asks again, in seconds.
+    /// The time until the next poll, in seconds.
     fn pause(&self) -> u32 {
         (3 + self.round).min(60)
     }
 
-    /// What the page shows of the domain, as far as it changes by itself.
+    /// The parts of the page that change without the person's action.
     fn shown(&self) -> String {
         let Self {
             domain, records, ..
@@ -182,19 +182,19 @@ impl ShowPage {
     }
 }
 
-/// A TXT record that a domain is to have.
+/// A TXT record that a domain should have.
 struct Wanted {
-    /// Of its parts on the page.
+    /// Part of its element ids on the page.
     id: &'static str,
     title: &'static str,
     /// Whether the domain needs it.
     need: &'static str,
-    /// What it is for.
+    /// Its purpose.
     hint: &'static str,
     name: String,
     value: String,
     state: RecordState,
-    /// What DNS has at its name beside it, or in its place.
+    /// What DNS has at its name, beside the record or instead of it.
     seen: Option<String>,
 }
 
@@ -244,13 +244,13 @@ impl Wanted {
         }
     }
 
-    /// Whether the page tells what people do wrong with it.
+    /// Whether the page explains common mistakes.
     fn tells_mistakes(&self) -> bool {
         let is_wrong = matches!(self.state, RecordState::Missing | RecordState::Different);
         self.id == "dkim" && is_wrong
     }
 
-    /// Whether DNS may have several where there must be one.
+    /// Whether DNS may have several records where only one is allowed.
     fn is_one_of_several(&self) -> bool {
         self.id != "dkim" && self.state == RecordState::Different
     }
@@ -283,7 +283,7 @@ async fn show_page(
     let account = user.account;
     let domain = find(context, &user, id).await?;
     let name = DomainName::known(&domain.name);
-    // One that is older than keys of domains gets its own here.
+    // A domain older than domain keys gets its key here.
     checker.key_of(account, id, &name).await?;
     let checker = checker.clone();
     let found = context
@@ -292,7 +292,7 @@ async fn show_page(
             let Some(records) = store::find_records(conn, account, id)? else {
                 return Ok(None);
             };
-            // Told to nobody who has not proven that the domain is theirs.
+            // Shown only to accounts that have proven that they control the domain.
             let is_verified_elsewhere = records.dkim.is_found()
                 && !domain.status.is_verified()
                 && store::is_verified_elsewhere(conn, account, &name)?;
@@ -328,7 +328,7 @@ async fn show_page(
     })
 }
 
-/// How the operator called this program: the word to begin a command with.
+/// The name by which the operator started this program, for example commands.
 fn program() -> String {
     let word = std::env::args().next();
     word.unwrap_or_else(|| "tosend-dashboard".to_owned())
@@ -336,15 +336,15 @@ fn program() -> String {
 
 #[derive(Deserialize)]
 pub struct ChangesQuery {
-    /// What the page shows.
+    /// What the page currently shows.
     #[serde(default)]
     shown: String,
     #[serde(default)]
     round: u32,
 }
 
-/// `GET /domains/{id}/changes`: the domain's page, if it is not as it was. Does not keep the session
-/// alive: nobody may be there any more.
+/// `GET /domains/{id}/changes`: the domain's page, if it has changed. It does not extend the
+/// session, because the person may have left.
 pub async fn changes(
     context: web::Data<Context>,
     checker: web::Data<Checker>,
@@ -379,7 +379,7 @@ pub async fn changes(
     Ok(answer)
 }
 
-/// htmx ends asking by this status of its own.
+/// htmx stops polling at this status.
 fn stop_asking() -> HttpResponse {
     let stop = StatusCode::from_u16(286).expect("a status");
     HttpResponseBuilder::new(stop)
@@ -387,7 +387,7 @@ fn stop_asking() -> HttpResponse {
         .finish()
 }
 
-/// `POST /domains/{id}/replace-key`: makes another pair, if the domain's own cannot be opened.
+/// `POST /domains/{id}/replace-key`: makes another key pair, if the domain's own cannot be opened.
 pub async fn replace_key(
     context: web::Data<Context>,
     checker: web::Data<Checker>,
@@ -410,7 +410,7 @@ pub async fn replace_key(
     Ok(page::redirect(&request, &format!("/domains/{id}")))
 }
 
-/// Stays true when the page is loaded again later.
+/// Remains true when the page is reloaded later.
 fn notice(which: Option<&str>, domain: &Domain, records: &Records) -> Option<String> {
     match which? {
         "checked" => Some(format!(
@@ -438,7 +438,7 @@ fn notice(which: Option<&str>, domain: &Domain, records: &Records) -> Option<Str
     }
 }
 
-/// `POST /domains/{id}/check`: looks the domain's records up now.
+/// `POST /domains/{id}/check`: checks the domain's records now.
 pub async fn check(
     context: web::Data<Context>,
     checker: web::Data<Checker>,
@@ -452,8 +452,8 @@ pub async fn check(
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
-    // Whether they may ask for a look. What DNS says is then written down whatever becomes of the
-    // session: the server looks by itself too.
+    // Only the permission to start a check depends on the session. Its result is stored even if the
+    // session ends meanwhile, because the server also checks by itself.
     let found = move |conn: &mut _| store::find(conn, account, id);
     let domain = session.write(&context.db, found).await??;
     domain.ok_or(Error::NotFound)?;
@@ -486,7 +486,7 @@ impl From<check::Error> for Error {
 struct DeletePage {
     user: User,
     domain: Domain,
-    /// The live keys that stand against it, by id and name.
+    /// The live keys that prevent the deletion, by id and name.
     keys: Vec<(i64, String)>,
 }
 

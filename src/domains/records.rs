@@ -1,16 +1,16 @@
-//! The TXT records of a domain: what belongs there, and whether what DNS says is that.
+//! The TXT records of a domain: which ones should exist, and whether DNS has them.
 
-/// What the last answer of DNS said of a record.
+/// What the last DNS answer said about a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordState {
-    /// DNS was not asked yet, or gave no answer.
+    /// DNS was not queried yet, or gave no answer.
     Unknown,
     Found,
     Missing,
     Different,
 }
 
-/// What DNS says of a domain; `None`: it gave no answer to this.
+/// The DNS records of a domain; `None`: no answer to that query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     pub dkim: Option<RecordState>,
@@ -21,7 +21,7 @@ pub struct Findings {
 }
 
 impl RecordState {
-    /// As the column spells it.
+    /// The spelling in the column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -31,7 +31,7 @@ impl RecordState {
         }
     }
 
-    /// As a page says it.
+    /// The wording on pages.
     pub fn label(self) -> &'static str {
         match self {
             Self::Unknown => "Not checked yet",
@@ -41,7 +41,7 @@ impl RecordState {
         }
     }
 
-    /// The kind of badge that a page says it in.
+    /// The style of the badge on a page.
     pub fn badge(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -65,8 +65,8 @@ impl RecordState {
     }
 }
 
-/// The record of the key at `tosend._domainkey.<domain>`. One of several is enough: it proves who
-/// controls the domain.
+/// The key's record at `tosend._domainkey.<domain>`. One match among several records is enough to
+/// prove control of the domain.
 pub fn dkim(texts: &[String], public: &str) -> RecordState {
     match texts {
         [] => RecordState::Missing,
@@ -75,7 +75,7 @@ pub fn dkim(texts: &[String], public: &str) -> RecordState {
     }
 }
 
-/// The records at the name of a key's record besides that one: receivers take any of them.
+/// The other records at the name of the key's record; receivers may use any of them.
 pub fn other_than_dkim<'a>(texts: &'a [String], public: &str) -> Vec<&'a str> {
     let ours = texts.iter().position(|text| has_key(text, public));
     let others = texts.iter().enumerate();
@@ -83,10 +83,10 @@ pub fn other_than_dkim<'a>(texts: &'a [String], public: &str) -> Vec<&'a str> {
     others.map(|(_, text)| text.as_str()).collect()
 }
 
-/// Whether a record is one by which our signatures are verified (RFC 6376, 3.6.1).
+/// Whether our signatures can be verified with this record (RFC 6376, 3.6.1).
 fn has_key(text: &str, public: &str) -> bool {
     let is_version = |value: &str| value == "DKIM1";
-    // What is not said has these values.
+    // The defaults of tags that are missing.
     let (mut key, mut is_rsa, mut is_for_email, mut is_for_sha256) =
         (String::new(), true, true, true);
     for (index, tag) in text.split(';').enumerate() {
@@ -110,7 +110,8 @@ fn has_key(text: &str, public: &str) -> bool {
     is_rsa && is_for_email && is_for_sha256 && key == public
 }
 
-/// The record at the domain itself that says who may send for it: exactly one (RFC 7208, 4.5).
+/// The record at the domain itself that lists the servers that may send for it: exactly one (RFC
+/// 7208, 4.5).
 pub fn spf(texts: &[String]) -> RecordState {
     let is_spf = |text: &&String| {
         let version = text.split(' ').next().unwrap_or_default();
@@ -123,8 +124,8 @@ pub fn spf(texts: &[String]) -> RecordState {
     }
 }
 
-/// The record at `_dmarc.<domain>` that says what to do with emails that nobody vouches for: exactly
-/// one (RFC 7489, 6.6.3).
+/// The record at `_dmarc.<domain>` that tells receivers what to do with unauthenticated emails:
+/// exactly one (RFC 7489, 6.6.3).
 pub fn dmarc(texts: &[String]) -> RecordState {
     let is_dmarc = |text: &&String| {
         let version = text.split(';').next().unwrap_or_default().split_once('=');

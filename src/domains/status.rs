@@ -8,7 +8,7 @@ pub enum DomainStatus {
 }
 
 impl DomainStatus {
-    /// As the column and the API spell it.
+    /// The spelling in the column and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -17,7 +17,7 @@ impl DomainStatus {
         }
     }
 
-    /// As a page says it.
+    /// The wording on pages.
     pub fn label(self) -> &'static str {
         match self {
             Self::Pending => "Pending",

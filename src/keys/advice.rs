@@ -1,27 +1,27 @@
-//! What people should do about a key that nobody looks after.
+//! Advice about a key that needs attention.
 
 use chrono::{NaiveDateTime, TimeDelta};
 
 use super::store::Key;
 
-/// Time without a use after which a key is thought to be forgotten.
+/// A key that has not been used for this long is probably forgotten.
 pub const UNUSED: TimeDelta = TimeDelta::days(30);
-/// Age from which a key should be replaced by a fresh one.
+/// A key of this age should be replaced by a new one.
 pub const OLD: TimeDelta = TimeDelta::days(90);
 
-/// For how long pages wait for a new key's first use.
+/// How long pages wait for the first use of a new key.
 const AWAITED: TimeDelta = TimeDelta::hours(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// Delete it: it opens a door that nobody goes through.
+    /// Delete it: an unused key is an open door without a purpose.
     Unused,
     /// Rotate it.
     Old,
 }
 
 impl Advice {
-    /// For a key that was made, and used last, then. None, if it is well looked after.
+    /// Advice for a key that was created and last used at these times, or None if it needs nothing.
     pub fn on(
         created_at: NaiveDateTime,
         used_at: Option<NaiveDateTime>,
@@ -37,7 +37,7 @@ impl Advice {
     }
 }
 
-/// As pages say it.
+/// The wording on pages.
 impl Advice {
     pub fn text(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Advice {
         }
     }
 
-    /// The words of the link to what is advised.
+    /// The text of the link to the advised action.
     pub fn question(self) -> &'static str {
         match self {
             Self::Unused => "Delete it?",
@@ -68,13 +68,13 @@ impl Advice {
 }
 
 impl Key {
-    /// Whether something used it lately, and would miss it.
+    /// Whether a program used the key recently and would fail without it.
     pub fn is_in_use(&self) -> bool {
         let since = crate::clock::now() - UNUSED;
         self.last_used_at().is_some_and(|at| at > since)
     }
 
-    /// Whether somebody may be setting up the program that it was made for.
+    /// Whether a person may still be setting up the program that the key was made for.
     pub fn awaits_first_use(&self) -> bool {
         let since = crate::clock::now() - AWAITED;
         self.last_use.is_none() && self.end.is_none() && self.created_at > since

@@ -8,7 +8,7 @@ use super::store::{Edit, Key};
 use crate::clock;
 use crate::domains::store::Domain;
 
-/// One thing that will be otherwise.
+/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Whether the key can do more than before.
@@ -17,7 +17,7 @@ pub struct Change {
 }
 
 impl Change {
-    /// The word before the sentence.
+    /// The word in front of the sentence.
     pub fn label(&self) -> &'static str {
         if self.widens { "More:" } else { "Less:" }
     }
@@ -34,7 +34,7 @@ impl Change {
     }
 }
 
-/// Of scope, addresses and expiry; a name or a description changes nothing for programs.
+/// Changes of scope, addresses and expiry; a name or a description makes no difference to programs.
 pub fn changes(key: &Key, edit: &Edit, domains: &[Domain]) -> Vec<Change> {
     let mut changes = of_scope(&key.scope, &edit.scope, domains);
     let (senders, recipients) = (&key.rule.senders, &key.rule.recipients);
@@ -84,7 +84,7 @@ fn of_addresses(way: &str, before: &Allowed, after: &Allowed) -> Vec<Change> {
     }
 }
 
-/// What two lists do not share.
+/// The differences between two lists.
 fn between(before: &[&str], after: &[&str], verb: &str) -> Vec<Change> {
     let only = |these: &[&str], those: &[&str]| -> Vec<String> {
         let rest = these.iter().filter(|one| !those.contains(one));

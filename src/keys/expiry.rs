@@ -1,14 +1,14 @@
-//! Until when a key works.
+//! When a key expires.
 
 use chrono::{Days, Months, NaiveDate, NaiveDateTime, TimeDelta};
 
 use crate::clock;
 
-/// The choices in days that people are offered.
+/// The choices that the form offers, in days.
 pub const DAYS: [i64; 4] = [7, 30, 90, 365];
 const MOST_YEARS: u32 = 10;
 
-/// An instant that lies ahead, at most ten years; or never.
+/// An instant in the future, at most ten years ahead; or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expiry(Option<NaiveDateTime>);
 
@@ -27,8 +27,8 @@ pub enum InvalidExpiry {
 impl Expiry {
     pub const NEVER: Self = Self(None);
 
-    /// As the form says it: `none`, a number of days from now, or `date` with the last day (UTC) on
-    /// which the key works.
+    /// Parses the form's value: `none`, a number of days from now, or `date` with the last day
+    /// (UTC) on which the key works.
     pub fn parse(choice: &str, date: &str) -> Result<Self, InvalidExpiry> {
         Self::parse_at(choice, date, clock::now())
     }
@@ -44,7 +44,8 @@ impl Expiry {
         }
     }
 
-    /// As the command line says it: `none`, a number of days (`90d`), or as [`Self::parse_instant`].
+    /// Parses the command line's value: `none`, a number of days (`90d`), or what
+    /// [`Self::parse_instant`] accepts.
     pub fn parse_text(text: &str) -> Result<Self, InvalidExpiry> {
         let now = clock::now();
         if text == "none" {
@@ -60,7 +61,7 @@ impl Expiry {
         }
     }
 
-    /// The end of a last day, or an instant (RFC 3339); not yet looked at whether it lies ahead.
+    /// The end of a last day, or an instant (RFC 3339); does not check that it is in the future.
     pub fn parse_instant(text: &str) -> Result<NaiveDateTime, InvalidExpiry> {
         match chrono::DateTime::parse_from_rfc3339(text) {
             Ok(at) => Ok(clock::to_microseconds(at.naive_utc())),
@@ -68,7 +69,7 @@ impl Expiry {
         }
     }
 
-    /// One that was checked when it was stored; it may be over since.
+    /// An expiry that was checked when it was stored; it may have passed since.
     pub fn known(at: Option<NaiveDateTime>) -> Self {
         Self(at)
     }
@@ -82,7 +83,7 @@ impl Expiry {
             return Err(InvalidExpiry::Past);
         }
         match now.checked_add_months(Months::new(12 * MOST_YEARS)) {
-            // A day more, since a date means its end.
+            // One day more, because a date means the end of that day.
             Some(latest) if at <= latest + TimeDelta::days(1) => {
                 Ok(Self(Some(clock::to_microseconds(at))))
             }

@@ -1,5 +1,5 @@
-//! Which keys somebody has in hand, by what they paste: lines of a file or a log, or the form that
-//! lists show. A text often holds several: all of them are told.
+//! Finds the keys that a person pastes: lines of a file or a log, or the truncated form that lists
+//! show. A text often holds several keys, and all of them are reported.
 
 use super::secret::{KeyHash, PlainKey, Truncated};
 use super::store::{self, EndedHow, Key, Standing};
@@ -10,43 +10,43 @@ use crate::db::{self, Connection};
 const PREFIX: &str = "tsend_";
 const ADMIN: &str = "admin_";
 const TAIL_CHARS: usize = 38;
-/// How many characters of a key its truncated form shows behind the prefix, and at the end.
+/// How many characters the truncated form shows after the prefix, and at the end.
 const SHOWN_FIRST: usize = 2;
 const SHOWN_LAST: usize = 4;
-/// How many keys of a text are looked at.
+/// The maximum number of keys looked up for one text.
 pub const MOST_KEYS: usize = 100;
 
-/// What was found in a text. Never holds what was pasted.
+/// What was found in a text. Never holds the pasted text itself.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// The account's keys that stand in it, those that work first, then those that live.
+    /// The account's keys in the text: working keys first, then other live ones.
     pub keys: Vec<FoundKey>,
-    /// What else looks like a key in it, in the order of the text.
+    /// Everything else in the text that looks like a key, in the order of the text.
     pub others: Vec<Other>,
-    /// Whether more keys stood in it than are looked at.
+    /// Whether the text held more keys than were looked up.
     pub is_cut: bool,
 }
 
 #[derive(Debug)]
 pub struct FoundKey {
     pub key: Key,
-    /// How surely it is this one.
+    /// How certain the match is.
     pub by: FoundBy,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundBy {
     Whole,
-    /// A truncated form, like which no other key of the account is shown.
+    /// A truncated form that no other key of the account has.
     Form,
-    /// A truncated form that other keys have too.
+    /// A truncated form shared with other keys.
     SharedForm,
 }
 
-/// What is no key of the account.
+/// Something that is not a key of the account.
 #[derive(Debug)]
 pub struct Other {
-    /// The line of the text, from 1; none if nothing else stands in the text.
+    /// The line in the text, from 1; none if the text holds nothing else.
     pub line: Option<usize>,
     pub why: NotFound,
 }
@@ -63,7 +63,7 @@ pub enum NotFound {
     Wrong(#[from] Wrong),
 }
 
-/// Why what was pasted is no key.
+/// Why the pasted text is not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     #[error("Paste a key, or a line that contains one.")]
@@ -88,7 +88,7 @@ pub enum Wrong {
     Checksum,
 }
 
-/// Tells which keys of the account stand in a text.
+/// Finds the keys of the account that a text holds.
 pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Result<Findings> {
     let Read { pasted, is_cut } = read(text);
     let mut hashes: Vec<KeyHash> = Vec::new();
@@ -141,7 +141,7 @@ pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Re
 }
 
 impl Findings {
-    /// Adds a key, once. A text that shows a whole key often shows its truncated form too.
+    /// Adds a key once: a text with a whole key often shows its truncated form too.
     fn add(&mut self, key: &Key, by: FoundBy) {
         let known = self.keys.iter_mut().find(|found| found.key.id == key.id);
         match known {
@@ -154,7 +154,7 @@ impl Findings {
         }
     }
 
-    /// Puts those first that are to be looked at first.
+    /// Puts the keys that need attention first.
     pub fn sort(&mut self, account: AccountStatus) {
         self.keys.sort_by_key(|found| {
             let standing = found.key.standing(&account);
@@ -162,7 +162,7 @@ impl Findings {
         });
     }
 
-    /// That not the whole text was looked at, as people read it.
+    /// A sentence for people if only part of the text was examined.
     pub fn cut(&self) -> Option<String> {
         self.is_cut.then(|| {
             format!(
@@ -173,7 +173,7 @@ impl Findings {
 }
 
 impl FoundKey {
-    /// What it is, as people read it.
+    /// The finding, as a sentence for people.
     pub fn sentence(&self, account: AccountStatus) -> String {
         let begin = match self.by {
             FoundBy::Whole => "This is",
@@ -185,7 +185,7 @@ impl FoundKey {
 }
 
 impl Other {
-    /// What it is, as people read it.
+    /// The finding, as a sentence for people.
     pub fn sentence(&self) -> String {
         match self.line {
             Some(line) => format!("Line {line}: {}", self.why),
@@ -229,20 +229,21 @@ enum Pasted {
     Form(Truncated),
 }
 
-/// What looks like a key in a text, with its line, from 1.
+/// Texts that look like keys, each with its line, from 1.
 struct Read {
     pasted: Vec<(usize, Result<Pasted, Wrong>)>,
     is_cut: bool,
 }
 
-/// Everything in the text that is a key or looks like one, each once; if there is nothing, why.
+/// Everything in the text that is a key or looks like one, each once; if there is nothing, the
+/// reason.
 fn read(text: &str) -> Read {
     let starts: Vec<usize> = text.match_indices(PREFIX).map(|(start, _)| start).collect();
     let mut read = Read {
         pasted: Vec::new(),
         is_cut: false,
     };
-    // A bare prefix is often a mention of what keys look like.
+    // A bare prefix is often only a mention of what keys look like.
     let mut mention = None;
     let (mut line, mut counted) = (1, 0);
     for (at, &start) in starts.iter().enumerate() {
@@ -278,7 +279,7 @@ fn read(text: &str) -> Read {
     read
 }
 
-/// Reads what begins with the prefix.
+/// Reads a text that begins with the prefix.
 fn read_at(text: &str) -> Result<Pasted, Wrong> {
     let behind = &text[PREFIX.len()..];
     if behind.starts_with(ADMIN) {
@@ -306,7 +307,7 @@ fn alphanumeric(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// The form that lists show, with whatever somebody typed or a log put in the middle.
+/// The truncated form, with whatever a person or a log put in the middle.
 fn truncated(first: &str, rest: &str) -> Option<Truncated> {
     let last = rest.trim_start_matches(['…', '.', '*', '•', '·']);
     let last = (last.len() < rest.len()).then(|| alphanumeric(last))?;
@@ -316,7 +317,7 @@ fn truncated(first: &str, rest: &str) -> Option<Truncated> {
     })
 }
 
-/// What never stands in a key, and often beside one.
+/// Characters that never occur in a key, and often next to one.
 fn ends_word(c: char) -> bool {
     c.is_whitespace() || "\"'`“”„‘’«»,;:&|()[]{}<>\\…".contains(c)
 }
@@ -329,7 +330,7 @@ mod tests {
 
     const KEY: &str = "tsend_abcdefghijklmnopqrstuvwxyzABCDEF4b12qQ";
 
-    /// What was read, each in one word or by the sentence.
+    /// Everything that was read, each as one word or a sentence.
     fn all_told(text: &str) -> Vec<String> {
         let told = |pasted: Result<Pasted, Wrong>| match pasted {
             Ok(Pasted::Whole(key)) => {
@@ -343,7 +344,7 @@ mod tests {
         pasted.map(|(_, pasted)| told(pasted)).collect()
     }
 
-    /// Of the one thing that was read.
+    /// The only thing that was read.
     fn told(text: &str) -> String {
         let all = all_told(text);
         assert_eq!(all.len(), 1, "{text}: {all:?}");

@@ -1,5 +1,5 @@
-//! API keys. The files here say what a key is; `verification` finds who holds one right now, `usage`
-//! counts calls, and `pages` has the forms.
+//! API keys. The files here define what a key is; `verification` finds the holder of a key at this
+//! moment, `usage` counts calls, and `pages` has the forms.
 
 pub mod advice;
 pub mod changes;

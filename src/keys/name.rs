@@ -1,4 +1,4 @@
-//! The name that people give a key, and what they note about it.
+//! The name of a key, and the description that people give it.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::secret::holds_key;
 const MAX_CHARS: usize = 64;
 const MAX_DESCRIPTION_CHARS: usize = 200;
 
-/// 1–64 characters after trimming, none of which hides or reorders others.
+/// 1–64 characters after trimming, none of which hides or reorders other characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyName(String);
 
@@ -38,20 +38,20 @@ impl KeyName {
         if holds_key(name) {
             return Err(InvalidName::Secret);
         }
-        // A name of invisible characters alone would be an empty row.
+        // A name made only of invisible characters would show as an empty row.
         if name.chars().all(is_blank) {
             return Err(InvalidName::Empty);
         }
         Ok(Self(name.to_owned()))
     }
 
-    /// One that was parsed when it was stored.
+    /// A name that was parsed when it was stored.
     pub fn known(stored: &str) -> Self {
         Self(stored.to_owned())
     }
 }
 
-/// At most 200 characters after trimming, maybe none; none hides or reorders others.
+/// At most 200 characters after trimming, possibly none; none of them hides or reorders others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Description(String);
 
@@ -80,7 +80,7 @@ impl Description {
         Ok(Self(text))
     }
 
-    /// One that was parsed when it was stored.
+    /// A description that was parsed when it was stored.
     pub fn known(stored: &str) -> Self {
         Self(stored.to_owned())
     }
@@ -105,7 +105,7 @@ fn reorders_or_hides(c: char) -> bool {
         | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}')
 }
 
-/// White space, and what shows as nothing; joiners stay allowed between letters.
+/// White space, and characters that show as nothing; joiners are still allowed between letters.
 fn is_blank(c: char) -> bool {
     c.is_whitespace()
         || matches!(c, '\u{00AD}' | '\u{034F}' | '\u{115F}' | '\u{1160}'

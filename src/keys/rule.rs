@@ -1,4 +1,4 @@
-//! Which addresses a key may send from, and to, within its domains.
+//! The addresses that a key may send from, and to, within its domains.
 
 use std::fmt;
 
@@ -9,21 +9,21 @@ use crate::domains::store::Domain;
 
 const MOST: usize = 100;
 
-/// Addresses, or addresses and domains; or any. Compared without regard to case.
+/// Addresses, or addresses and domains; or any. Compared case-insensitively.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Allowed {
     #[default]
     Any,
-    /// A line for each.
+    /// One per line.
     Only(String),
 }
 
-/// A whole sender rule.
+/// A complete rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rule {
     /// Exact addresses.
     pub senders: Allowed,
-    /// Exact addresses, or all of a domain (never its subdomains).
+    /// Exact addresses, or whole domains (never their subdomains).
     pub recipients: Allowed,
 }
 
@@ -38,14 +38,15 @@ pub enum InvalidRule {
 }
 
 impl Allowed {
-    /// Addresses, separated by lines, commas or spaces; none means any.
+    /// Addresses, separated by line breaks, commas or spaces; an empty list means any.
     pub fn parse_senders(text: &str) -> Result<Self, InvalidRule> {
         Self::parse(text, |entry| {
             address(entry).ok_or_else(|| InvalidRule::NotAnAddress(shortened(entry)))
         })
     }
 
-    /// Addresses and domains (`acme.com` or `@acme.com`), separated alike; none means any.
+    /// Addresses and domains (`acme.com` or `@acme.com`), separated the same way; an empty list
+    /// means any.
     pub fn parse_recipients(text: &str) -> Result<Self, InvalidRule> {
         Self::parse(text, |entry| {
             let domain = entry.strip_prefix('@').unwrap_or(entry);
@@ -89,7 +90,7 @@ impl Allowed {
         }
     }
 
-    /// What is listed; nothing if any is allowed.
+    /// The listed entries; none if any address is allowed.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.as_column().into_iter().flat_map(str::lines)
     }
@@ -98,7 +99,8 @@ impl Allowed {
         *self == Self::Any
     }
 
-    /// Whether an address is allowed: itself, or its domain if it is plain.
+    /// Whether an address is allowed: because it is listed, or because it is plain and its domain
+    /// is listed.
     pub fn allows(&self, email: &str) -> bool {
         match self {
             Self::Any => true,
@@ -113,12 +115,12 @@ impl Allowed {
 }
 
 impl Rule {
-    /// Each part by its name.
+    /// Each part with its name.
     pub fn parts(&self) -> [(&'static str, &Allowed); 2] {
         [("senders", &self.senders), ("recipients", &self.recipients)]
     }
 
-    /// The first sender that the scope does not open, in an account that has these domains.
+    /// The first sender outside the scope, in an account that has these domains.
     pub fn sender_outside(&self, scope: &NewScope, domains: &[Domain]) -> Option<&str> {
         self.senders.iter().find(|sender| {
             let is_open = |domain: &Domain| match scope {
@@ -131,7 +133,7 @@ impl Rule {
     }
 }
 
-/// As people read it.
+/// The text for people.
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -141,29 +143,29 @@ impl fmt::Display for Allowed {
     }
 }
 
-/// The part behind the `@`.
+/// The part after the `@`.
 pub fn domain_of(email: &str) -> &str {
     email.rsplit_once('@').map_or("", |(_, domain)| domain)
 }
 
 /// Whether no mail server reads the part before the `@` as another address or as something else:
-/// `user%other.test`, `other.test!user` and `"user@other.test"` are sent on to `other.test` by
-/// servers that know these forms (as Postfix does), `/` and `|` may be files and programs, and `-`
-/// at the begin an option.
+/// `user%other.test`, `other.test!user` and `"user@other.test"` are forwarded to `other.test` by
+/// servers that know these forms (as Postfix does), `/` and `|` may mean files and programs, and a
+/// leading `-` an option.
 pub fn is_plain(email: &str) -> bool {
     let local = email.rsplit_once('@').map_or("", |(local, _)| local);
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._-+='~".contains(&b);
     !local.is_empty() && !local.starts_with('-') && local.bytes().all(is_plain)
 }
 
-/// In the form in which addresses are compared: lower case, the domain in ASCII.
+/// An address as it is compared: lower case, with the domain in ASCII.
 fn address(text: &str) -> Option<String> {
     let email = Email::parse(text).ok()?;
     let (local, domain) = email.as_ref().rsplit_once('@')?;
     Some(format!("{local}@{}", DomainName::of_address(domain)?))
 }
 
-/// What a message quotes of something that somebody entered.
+/// The part of a person's input that a message quotes.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(80) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,4 +1,4 @@
-//! What a key opens. Always an explicit value: nothing absent ever means "everything".
+//! The domains a key may use. Always an explicit value: an absent one never means "everything".
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use serde::{Serialize, Serializer};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     AllDomains,
-    /// Only these; with none left the key sends from nowhere.
+    /// Only these; if none is left, the key cannot send at all.
     Domains(Vec<ScopedDomain>),
 }
 
-/// A domain as a scope names it.
+/// A domain in a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScopedDomain {
     pub id: i64,
@@ -21,7 +21,7 @@ pub struct ScopedDomain {
 }
 
 impl ScopedDomain {
-    /// Of a key that has ended: its domain may be gone, and opens nothing.
+    /// For a key that has ended: its domain may be deleted, and grants nothing.
     pub fn former(name: &str) -> Self {
         Self {
             id: 0,
@@ -31,7 +31,7 @@ impl ScopedDomain {
     }
 }
 
-/// The scope a new key is to have, by ids that the account must own.
+/// The scope requested for a new key, by ids of domains that the account must own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NewScope {
     AllDomains,
@@ -39,7 +39,8 @@ pub enum NewScope {
 }
 
 impl Scope {
-    /// Puts together what a joined query found: the flag of the key's row and its domains' rows.
+    /// Combines the results of a joined query: the flag in the key's row and the rows of its
+    /// domains.
     pub fn from_rows(all_domains: bool, domains: Vec<ScopedDomain>) -> Self {
         if all_domains {
             Self::AllDomains
@@ -48,7 +49,7 @@ impl Scope {
         }
     }
 
-    /// As it would be chosen again.
+    /// The same scope as a new choice.
     pub fn as_new(&self) -> NewScope {
         match self {
             Self::AllDomains => NewScope::AllDomains,
@@ -64,7 +65,8 @@ impl Scope {
     }
 }
 
-/// How many domains are named where there is little room; of one more, its name takes no more.
+/// How many domains are named where space is short; the name of one more takes no more space than
+/// "1 more".
 const FEW: usize = 2;
 
 impl Scope {
@@ -72,7 +74,7 @@ impl Scope {
         *self == Self::AllDomains
     }
 
-    /// The domains that it names; none if it is all of them.
+    /// The domains it names; empty if it is all domains.
     pub fn domains(&self) -> &[ScopedDomain] {
         match self {
             Self::AllDomains => &[],
@@ -80,7 +82,7 @@ impl Scope {
         }
     }
 
-    /// How many of its domains a list names, and how many more there are.
+    /// The domains that a list names, and how many more there are.
     pub fn shown(&self) -> (&[ScopedDomain], usize) {
         match self {
             Self::AllDomains => (&[], 0),
@@ -89,7 +91,7 @@ impl Scope {
         }
     }
 
-    /// As people read it where there is little room: `a.test, b.test and 18 more`.
+    /// The short text for people: `a.test, b.test and 18 more`.
     pub fn in_short(&self) -> String {
         match self.shown() {
             (_, 0) => self.to_string(),
@@ -111,7 +113,7 @@ impl Serialize for Scope {
     }
 }
 
-/// As people read it.
+/// The text for people.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,4 +1,4 @@
-//! The secret itself: `PlainKey` exists for the length of one request, `KeyHash` is what is kept.
+//! The secret: `PlainKey` lives only for one request, `KeyHash` is what is stored.
 
 use std::fmt;
 
@@ -15,8 +15,8 @@ const CHECKSUM_CHARS: usize = 6;
 const LENGTH: usize = PREFIX.len() + RANDOM_CHARS + CHECKSUM_CHARS;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A whole key: `tsend_`, 32 random Base62 characters, and 6 of CRC-32 over all before them.
-/// `Debug` does not show it, and there is no `Display`.
+/// A whole key: `tsend_`, 32 random Base62 characters, and 6 characters of CRC-32 over everything
+/// before them. `Debug` does not print it, and there is no `Display`.
 #[derive(Clone)]
 pub struct PlainKey(SecretString);
 
@@ -30,8 +30,8 @@ impl PlainKey {
         Self(key.into())
     }
 
-    /// Reads a key that was presented. `None` unless shape and checksum are right, so that a typo
-    /// or garbage never reaches the database.
+    /// Parses a presented key. `None` unless format and checksum are right, so that typos and
+    /// garbage never reach the database.
     pub fn parse(presented: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(presented).ok()?;
         let random = text.strip_prefix(PREFIX)?;
@@ -54,18 +54,18 @@ impl PlainKey {
         }
     }
 
-    /// The key in clear: for the one answer that shows it.
+    /// The key in clear, for the only answer that shows it.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 }
 
-/// Whether a text that will be shown holds a whole key.
+/// Whether a text about to be shown contains a whole key.
 pub fn holds_key(text: &str) -> bool {
     first_key(text).is_some()
 }
 
-/// A text with its whole keys as lists show them.
+/// Truncates the whole keys in a text, as lists show them.
 pub fn shorten_keys(text: &str) -> String {
     let mut text = text.to_owned();
     while let Some((start, key)) = first_key(&text) {
@@ -74,7 +74,7 @@ pub fn shorten_keys(text: &str) -> String {
     text
 }
 
-/// The first whole key in a text, and where it begins.
+/// The first whole key in a text, and its position.
 fn first_key(text: &str) -> Option<(usize, PlainKey)> {
     text.match_indices(PREFIX).find_map(|(start, _)| {
         let bytes = text.as_bytes().get(start..start + LENGTH)?;
@@ -98,7 +98,7 @@ impl AsRef<[u8]> for KeyHash {
     }
 }
 
-/// What of a key may be shown for good: its first 8 and last 4 characters.
+/// The part of a key that may always be shown: its first 8 and last 4 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truncated {
     pub first8: String,

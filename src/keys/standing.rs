@@ -7,7 +7,7 @@ use chrono::NaiveDateTime;
 use crate::accounts::event::actor_label;
 use crate::clock;
 
-/// How the status column spells a key that is not paused, and one that is.
+/// How the status column spells an active key, and a paused one.
 pub const ACTIVE: &str = "active";
 pub const PAUSED: &str = "paused";
 
@@ -16,7 +16,7 @@ pub const PAUSED: &str = "paused";
 pub enum Standing {
     Active,
     Paused(Paused),
-    /// It verifies, but none of its domains can be sent from.
+    /// The key can be verified, but none of its domains can be sent from.
     DomainNotVerified,
     AccountPaused,
     Ended(End),
@@ -37,11 +37,11 @@ impl Standing {
         }
     }
 
-    /// Since when it is so and by whom, as people read it behind the status.
+    /// Since when and by whom, for people, shown after the status.
     pub fn since(&self) -> Option<String> {
         let (at, by) = match self {
             Self::Paused(paused) => (paused.at.as_ref(), paused.by.as_deref()),
-            // Nobody does it: its time is over.
+            // An expiry has no actor: time ran out.
             Self::Ended(end) if end.how == EndedHow::Expired => (Some(&end.at), None),
             Self::Ended(end) => (Some(&end.at), end.by.as_deref()),
             Self::Active | Self::DomainNotVerified | Self::AccountPaused => (None, None),
@@ -51,7 +51,7 @@ impl Standing {
         (!parts.is_empty()).then(|| parts.join(" · "))
     }
 
-    /// The kind of badge that a page says it in.
+    /// The style of the badge on a page.
     pub fn badge(&self) -> &'static str {
         if self.is_active() { "active" } else { "paused" }
     }
@@ -61,7 +61,7 @@ impl Standing {
     }
 }
 
-/// The one word for how a key stands, wherever it is told: badges, filters, the command line.
+/// The one word for a key's state, wherever it is shown: badges, filters, the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Active,
@@ -70,7 +70,7 @@ pub enum Status {
     AccountPaused,
     Deleted,
     Expired,
-    /// After it was replaced.
+    /// After a rotation.
     Stopped,
 }
 
@@ -85,7 +85,7 @@ impl Status {
         Self::Stopped,
     ];
 
-    /// As the command line and its JSON spell it; pages begin it with a capital.
+    /// The spelling on the command line and in its JSON; pages capitalize it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -99,7 +99,7 @@ impl Status {
     }
 }
 
-/// As pages say it.
+/// The wording on pages.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, rest) = self.as_str().split_at(1);
@@ -114,7 +114,7 @@ pub struct Paused {
     pub by: Option<String>,
 }
 
-/// The end of a key, which is for good.
+/// The end of a key, which is final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
     pub how: EndedHow,
@@ -126,12 +126,12 @@ pub struct End {
 pub enum EndedHow {
     Deleted,
     Expired,
-    /// After it was replaced.
+    /// After a rotation.
     Stopped,
 }
 
 impl EndedHow {
-    /// As the column and the command line spell it.
+    /// The spelling in the column and on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Deleted => "deleted",

@@ -1,4 +1,4 @@
-//! Which keys a list shows, and in which order, as its address says it.
+//! Which keys a list shows, and in which order, as encoded in its address.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ const MAX_SEARCH_CHARS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     pub which: Which,
-    /// In lower case; empty: whatever the name.
+    /// In lower case; empty: any name.
     pub search: String,
     pub status: Option<StatusFilter>,
     pub domain: Option<DomainFilter>,
@@ -23,13 +23,13 @@ pub struct View {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     Live,
-    /// Those that ended in the last 90 days.
+    /// Keys that ended in the last 90 days.
     Ended,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFilter {
-    /// Those whose badge says this.
+    /// Keys with this status.
     Of(Status),
     Unused,
     Old,
@@ -39,7 +39,7 @@ pub enum StatusFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DomainFilter {
     AllDomains,
-    /// It names this domain.
+    /// It includes this domain by name.
     One(i64),
 }
 
@@ -69,8 +69,8 @@ impl View {
         }
     }
 
-    /// What the query of an address asks for, and which page of it. What it does not know, it leaves
-    /// out: an address may be old or mistyped.
+    /// Parses the query of an address into a view and a page number. Unknown values are ignored,
+    /// because an address may be old or mistyped.
     pub fn parse(query: &str) -> (Self, i64) {
         let value = |wanted: &str| {
             let mut pairs = parse(query.as_bytes()).filter(|(name, _)| name == wanted);
@@ -93,7 +93,7 @@ impl View {
         (view, value("page").parse().unwrap_or(1))
     }
 
-    /// The address of a page of it.
+    /// The address of one of its pages.
     pub fn path(&self, page: i64) -> String {
         let mut query = Serializer::new(String::new());
         if self.which == Which::Ended {
@@ -120,17 +120,17 @@ impl View {
         }
     }
 
-    /// Whether it leaves some keys out.
+    /// Whether it leaves any keys out.
     pub fn is_filtered(&self) -> bool {
         !self.search.is_empty() || self.status.is_some() || self.domain.is_some()
     }
 
-    /// Whether it is all keys, the latest first.
+    /// Whether it is the default: all keys, the latest first.
     pub fn is_usual(&self) -> bool {
         !self.is_filtered() && self.sort == Sort::usual(self.which)
     }
 
-    /// The same without filters.
+    /// The same view without filters.
     pub fn unfiltered(&self) -> Self {
         Self {
             sort: self.sort,
@@ -138,7 +138,7 @@ impl View {
         }
     }
 
-    /// Sorted by a column; the other way round if it is sorted by it already.
+    /// Sorted by a column; reversed if it is already sorted by that column.
     pub fn sorted_by(&self, column: &Column) -> Self {
         let is_descending = match self.sort.by == *column {
             true => !self.sort.is_descending,
@@ -154,7 +154,7 @@ impl View {
         }
     }
 
-    /// The value of a column's `aria-sort`; none, if another is sorted by.
+    /// The value of a column's `aria-sort`; none if the list is sorted by another column.
     pub fn aria_sort(&self, column: &Column) -> Option<&'static str> {
         (self.sort.by == *column).then_some(match self.sort.is_descending {
             true => "descending",
@@ -162,9 +162,9 @@ impl View {
         })
     }
 
-    /// Whether a key's name, description or truncated form holds what is searched for.
+    /// Whether a key's name, description or truncated form contains the search text.
     pub fn finds(&self, texts: [&str; 3]) -> bool {
-        // Without an ellipsis on the keyboard people type dots.
+        // Most keyboards have no ellipsis, so people type dots.
         let wanted = self.search.to_lowercase().replace("...", "…");
         texts
             .iter()
@@ -182,7 +182,7 @@ impl StatusFilter {
         Self::Old,
     ];
 
-    /// Those that some key of an account may have.
+    /// The statuses that keys of this account can have.
     pub fn offered(account: &AccountStatus) -> impl Iterator<Item = Self> + use<> {
         let is_paused = *account == AccountStatus::Paused;
         let can_be = move |one: &Self| is_paused || *one != Self::Of(Status::AccountPaused);
@@ -249,13 +249,13 @@ impl Sort {
         Some(Self { by, is_descending })
     }
 
-    /// A minus stands for descending.
+    /// A minus means descending.
     pub fn spelled(self) -> String {
         let minus = if self.is_descending { "-" } else { "" };
         format!("{minus}{}", self.by.as_str())
     }
 
-    /// Every order of a list, and what people read.
+    /// All orders of a list, with the text for people.
     pub fn all(which: Which) -> Vec<(Self, &'static str)> {
         let mut all = Vec::new();
         for by in Column::of(which) {

@@ -1,4 +1,4 @@
-//! Tells delivery that the email API accepted emails.
+//! Notifies delivery that the email API accepted emails.
 
 use tokio::sync::Notify;
 
@@ -11,7 +11,7 @@ impl Arrivals {
         self.0.notify_one();
     }
 
-    /// Waits until emails are accepted; returns at once if some were since the last wait.
+    /// Waits until emails are accepted; returns at once if that happened since the last wait.
     pub async fn wait(&self) {
         self.0.notified().await;
     }

@@ -1,4 +1,4 @@
-//! What delivery, the email API and the pages of keys share of an email.
+//! What delivery, the email API and the key pages share about emails.
 
 mod arrivals;
 mod status;

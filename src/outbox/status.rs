@@ -1,13 +1,13 @@
-//! How far an email is.
+//! The delivery status of an email.
 
-/// How far an email is.
+/// The delivery status of an email.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     /// Not tried yet.
     Held,
-    /// To be tried again.
+    /// To be retried.
     Deferred,
-    /// The relay has it, for one recipient at least.
+    /// The relay accepted it for at least one recipient.
     Delivered,
     Failed,
 }
@@ -15,7 +15,7 @@ pub enum Status {
 impl Status {
     pub const ALL: [Self; 4] = [Self::Held, Self::Deferred, Self::Delivered, Self::Failed];
 
-    /// As the column and addresses of pages spell it.
+    /// The spelling in the column and in page addresses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "held",
@@ -25,7 +25,7 @@ impl Status {
         }
     }
 
-    /// As a page says it.
+    /// The wording on pages.
     pub fn label(self) -> &'static str {
         match self {
             Self::Held => "Held",

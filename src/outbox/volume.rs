@@ -1,10 +1,10 @@
-//! How many emails were accepted, and how people read it.
+//! How many emails were accepted, as numbers and as text for people.
 
-/// Of a key, or of an account.
+/// For a key or an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Volume {
     pub last_24_hours: i64,
-    /// Since the month began in UTC.
+    /// Since the start of the month in UTC.
     pub this_month: i64,
 }
 
@@ -16,7 +16,7 @@ impl Volume {
     }
 }
 
-/// `1,204 emails in the last 24 hours`; nothing, if there were none.
+/// `1,204 emails in the last 24 hours`; nothing if there were none.
 pub fn daily_label(last_24_hours: i64) -> String {
     match last_24_hours {
         0 => String::new(),
@@ -29,7 +29,7 @@ fn emails(number: i64) -> String {
     format!("{} email{plural}", grouped(number))
 }
 
-/// With a comma between thousands.
+/// With commas as thousands separators.
 fn grouped(number: i64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -6,7 +6,7 @@ use super::document;
 use crate::http::Context;
 use crate::http::page::origin;
 
-/// The description of `/v2`, of this server; public.
+/// The description of this server's `/v2`; public.
 pub async fn openapi(context: web::Data<Context>, request: HttpRequest) -> HttpResponse {
     HttpResponse::Ok().json(document::of(&origin(&request, &context.config)))
 }

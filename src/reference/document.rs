@@ -18,10 +18,10 @@ use super::examples::{self, Example};
 use super::parts::{JSON, integer, reference, text};
 use super::schemas;
 
-/// What an operation's examples are called in the document, as other tools call them too.
+/// The document's name for an operation's examples, which other tools use too.
 pub const EXAMPLES: &str = "x-codeSamples";
 
-/// The description of the API as it is reached at an origin.
+/// The description of the API at an origin.
 pub fn of(origin: &str) -> OpenApi {
     let paths = PathsBuilder::new()
         .path("/v2/emails", on(HttpMethod::Post, send(origin)))
@@ -170,7 +170,7 @@ fn openapi(origin: &str) -> OperationBuilder {
         .extensions(Some(samples(examples::openapi(origin))))
 }
 
-/// One that needs a key, with what any such one may answer.
+/// An operation that needs a key, with the answers that all of those have.
 fn operation(id: &str, summary: &str, description: &str) -> OperationBuilder {
     OperationBuilder::new()
         .operation_id(Some(id))

@@ -1,4 +1,4 @@
-//! Everything that the API answers but success: statuses, and codes of fields.
+//! All unsuccessful answers of the API: statuses, and codes of fields.
 
 use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::{
@@ -8,9 +8,9 @@ use utoipa::openapi::{
 
 use super::parts::{JSON, integer, text};
 
-/// A status that is no success. Named by several operations, with the same words.
+/// An unsuccessful status, which several operations refer to with the same text.
 pub struct Status {
-    /// Among the components.
+    /// Its name among the components.
     pub name: &'static str,
     pub code: u16,
     pub error_type: &'static str,
@@ -402,7 +402,7 @@ impl Status {
     }
 }
 
-/// The one shape of every error, with just these statuses, types and codes in it.
+/// The schema shared by all errors, limited to these statuses, types and codes.
 pub fn envelope(statuses: &[u16], error_types: &[&str], fields: Fields) -> ObjectBuilder {
     ObjectBuilder::new()
         .property(

@@ -1,4 +1,4 @@
-//! What to type and to write, with this server's address. The key is in the environment.
+//! Example commands and code, with this server's address. The key is in the environment.
 
 use serde_json::json;
 
@@ -108,7 +108,7 @@ fn curl(url: &str, body: Option<&str>) -> Example {
     }
 }
 
-/// JSON's strings are strings of Python too.
+/// A JSON string is also a valid Python string.
 fn python_sdk(origin: &str, calls: &str) -> Example {
     Example {
         language: "python",

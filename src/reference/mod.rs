@@ -1,4 +1,4 @@
-//! What the API is, described once: as OpenAPI for programs, and as a page for people.
+//! The API described once: as OpenAPI for programs, and as a page for people.
 
 pub mod api;
 mod document;

@@ -1,4 +1,4 @@
-//! What the descriptions of schemas and of errors are made of.
+//! Building blocks for the descriptions of schemas and errors.
 
 use utoipa::openapi::{ObjectBuilder, Ref, Type};
 

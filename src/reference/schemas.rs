@@ -1,4 +1,4 @@
-//! What is sent and answered, field by field. Their limits are those of the code.
+//! The fields of requests and answers. Their limits come from the code.
 
 use utoipa::openapi::schema::{AnyOfBuilder, SchemaType};
 use utoipa::openapi::{
@@ -15,17 +15,17 @@ use crate::emails::message::{
     RESERVED_PREFIXES,
 };
 
-/// Text without control characters, but for the tab.
+/// Text without control characters except the tab.
 const NO_CONTROL: &str = r"^[^\x00-\x08\x0A-\x1F\x7F-\x9F]*$";
-/// As that, and not blank; white space around it is cut.
+/// The same, and not blank; surrounding white space is trimmed.
 const LINE: &str =
     r"^\s*[^\x00-\x1F\x7F-\x9F\s]([^\x00-\x08\x0A-\x1F\x7F-\x9F]*[^\x00-\x1F\x7F-\x9F\s])?\s*$";
-/// RFC 6838, 4.2, with one parameter at most, and none whose parts have parts.
+/// RFC 6838, 4.2, with at most one parameter; never multipart or message types.
 const MEDIA_TYPE: &str = r"^(?![Mm][Uu][Ll][Tt][Ii][Pp][Aa][Rr][Tt]/)[A-Za-z][A-Za-z0-9.-]{0,60}/[A-Za-z0-9][A-Za-z0-9.-]{0,60}(\+[A-Za-z0-9]{1,20})?(; ?[a-z]{1,20}=[A-Za-z0-9._-]{1,30})?$";
-/// RFC 2392, with its brackets or without.
+/// RFC 2392, with or without brackets.
 const CONTENT_ID: &str = r"^([!#-;=?-\[\]-~]*|<[!#-;=?-\[\]-~]+>)$";
 
-/// By name, each after those that it is part of.
+/// By name; each comes after the schemas it contains.
 pub fn all() -> Vec<(&'static str, RefOr<Schema>)> {
     vec![
         ("Email", email().into()),
@@ -389,7 +389,7 @@ fn verdict() -> ObjectBuilder {
         .required("key")
 }
 
-/// With words of its own, beside those of what it refers to.
+/// A reference with its own description beside the referenced one.
 fn described(name: &str, description: &str) -> Ref {
     let mut reference = reference(name);
     reference.description = description.to_owned();
@@ -459,7 +459,7 @@ fn base64() -> String {
     )
 }
 
-/// A header's name that is none of the reserved ones, in whatever case.
+/// A header name other than the reserved ones, in any case.
 fn header_name() -> ObjectBuilder {
     let in_any_case = |name: &str| -> String {
         let either = |c: char| match c.is_ascii_alphabetic() {

@@ -1,4 +1,4 @@
-//! The OpenAPI document as a page shows it: nothing here says what the document does not.
+//! The OpenAPI document prepared for a page; nothing here adds to the document.
 
 use std::collections::BTreeSet;
 
@@ -31,10 +31,10 @@ pub struct Endpoint {
     pub description: Prose,
     pub is_public: bool,
     pub parameters: Vec<Field>,
-    /// The body's fields, those of the answer, and of what stands in them, but for what an endpoint
-    /// before it shows.
+    /// The fields of body and answer and of the schemas in them, except those that an earlier
+    /// endpoint shows.
     pub tables: Vec<Table>,
-    /// The names of the schemas of its body and its answer.
+    /// The names of the schemas of body and answer.
     pub body: Option<String>,
     pub answers: Vec<Answer>,
     pub examples: Vec<Example>,
@@ -46,9 +46,9 @@ pub struct Answer {
 }
 
 pub enum Means {
-    /// What it says, and the name of its schema.
+    /// Its description, and the name of its schema.
     Success(Prose, Option<String>),
-    /// The name of a status that is told of below.
+    /// The name of a status described below.
     Error(String),
 }
 
@@ -62,13 +62,13 @@ pub struct Field {
     pub name: String,
     pub is_required: bool,
     pub kind: String,
-    /// The table that says more.
+    /// The table with the details.
     pub table: Option<String>,
     pub limit: Option<String>,
     pub description: Prose,
 }
 
-/// An error by its status, wherever it is answered.
+/// An error by its status, for all endpoints.
 pub struct Status {
     pub name: String,
     pub status: String,
@@ -77,7 +77,7 @@ pub struct Status {
     pub what_to_do: Prose,
 }
 
-/// What is wrong with a field.
+/// An error of a field.
 pub struct Code {
     pub name: String,
     pub status: String,
@@ -94,7 +94,7 @@ pub struct Example {
 pub struct Prose(Vec<(bool, String)>);
 
 impl Prose {
-    /// Between backticks stands code, as in Markdown.
+    /// Text between backticks is code, as in Markdown.
     fn parse(text: &str) -> Self {
         let pieces = text.split('`').map(str::to_owned);
         Self(
@@ -105,14 +105,14 @@ impl Prose {
         )
     }
 
-    /// Whether it is code, and the words.
+    /// The pieces: whether each is code, and its text.
     pub fn pieces(&self) -> impl Iterator<Item = (bool, &str)> {
         self.0
             .iter()
             .map(|(is_code, piece)| (*is_code, piece.as_str()))
     }
 
-    /// The first paragraph and the second.
+    /// The first and the second paragraph.
     fn parse_two(text: &str) -> (Self, Self) {
         let (first, second) = text.split_once("\n\n").unwrap_or((text, ""));
         (Self::parse(first), Self::parse(second))
@@ -144,7 +144,7 @@ impl From<&OpenApi> for Reference {
     }
 }
 
-/// Each begins with `## Title`; paragraphs have an empty line between them.
+/// Each begins with `## Title`; paragraphs are separated by empty lines.
 fn sections(text: &str) -> Vec<Section> {
     let sections = text.split("## ").skip(1);
     sections
@@ -267,7 +267,7 @@ fn examples(operation: &Operation) -> Vec<Example> {
         .collect()
 }
 
-/// The table of a schema and then those of what stands in it.
+/// Adds the table of a schema, followed by those of the schemas in it.
 fn add_tables(
     name: &str,
     components: &Components,
@@ -296,7 +296,7 @@ fn add_tables(
     }
 }
 
-/// Of an object; of alternatives all of their fields, each once.
+/// The fields of an object; for alternatives, the fields of all, each once.
 fn add_fields(prefix: &str, schema: &Schema, fields: &mut Vec<Field>) {
     let object = match schema {
         Schema::Object(object) => object,
@@ -335,7 +335,7 @@ fn add_fields_of_all(prefix: &str, schemas: &[RefOr<Schema>], fields: &mut Vec<F
     }
 }
 
-/// What has the codes of errors, which have a table of their own.
+/// Whether it lists error codes, which have a table of their own.
 fn is_closed(object: &Object) -> bool {
     let additional = object.additional_properties.as_deref();
     matches!(additional, Some(AdditionalProperties::FreeForm(false)))
@@ -363,7 +363,7 @@ fn field(name: String, is_required: bool, schema: &RefOr<Schema>) -> Field {
     }
 }
 
-/// The schema that a list's items or one of the alternatives has.
+/// The schema of a list's items or of one alternative.
 fn table_of(schema: &Schema) -> Option<String> {
     match schema {
         Schema::Array(array) => items(array).and_then(named),
@@ -397,7 +397,7 @@ fn kind(schema: &RefOr<Schema>) -> String {
         }
         RefOr::T(Schema::Array(array)) => {
             let of = items(array).map(kind).unwrap_or_default();
-            // Of "objects of strings" as of "strings".
+            // Of "objects of strings", take "strings".
             let of = match of.split_once(' ') {
                 Some((one, rest)) => format!("{one}s {rest}"),
                 None => format!("{of}s"),

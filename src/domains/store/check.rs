@@ -1,5 +1,5 @@
-//! Which domains are to be looked at, and what comes of it. Time is told by the clock that the nodes
-//! share.
+//! Finds the domains that are due for a check, and stores the results. All times are by the clock
+//! that the nodes share.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -12,12 +12,12 @@ use crate::domains::life::{Standing, jittered};
 use crate::domains::records::{Findings, RecordState};
 use crate::schema::sending_domains;
 
-/// After this, another node looks at a domain that was claimed: longer than a look takes.
+/// After this time another node may check a claimed domain; longer than a check takes.
 const LEASE: TimeDelta = TimeDelta::minutes(2);
-/// Longer than any domain rests.
+/// Longer than the interval between any domain's checks.
 const LONGEST: TimeDelta = TimeDelta::days(2);
 
-/// Some of the domains that are to be looked at, of other accounts than these.
+/// Some of the domains due for a check, from accounts other than these.
 pub fn find_due_of_any_account(
     conn: &mut Connection,
     except: &[AccountId],
@@ -25,7 +25,7 @@ pub fn find_due_of_any_account(
 ) -> db::Result<Vec<(AccountId, i64)>> {
     let now = db::stamp(conn)?;
     let except: Vec<i64> = except.iter().map(|account| account.0).collect();
-    // Two queries, since an index finds either, not "the one or the other".
+    // Two queries, because an index supports each condition but not an "or" of both.
     let mut due: Vec<(i64, i64)> = sending_domains::table
         .filter(sending_domains::next_check_at.is_null())
         .filter(sending_domains::account_id.ne_all(&except))
@@ -46,7 +46,7 @@ pub fn find_due_of_any_account(
     Ok(ids.collect())
 }
 
-/// Claims a domain that is to be looked at. Returns whether it was: of all nodes one gets it.
+/// Claims a domain that is due for a check. Returns whether it did: only one of all nodes succeeds.
 pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<bool> {
     let now = db::stamp(conn)?;
     let is_due = sending_domains::next_check_at
@@ -58,7 +58,8 @@ pub fn claim(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<b
     Ok(claimed == 1)
 }
 
-/// Lets no domain wait for a time that only a wrong clock could have set. Returns how many did.
+/// Makes domains due whose next check is so far ahead that only a wrong clock can have set it.
+/// Returns how many.
 pub fn pull_back_of_any_account(conn: &mut Connection) -> db::Result<usize> {
     let now = db::stamp(conn)?;
     let far = sending_domains::table.filter(sending_domains::next_check_at.gt(now + LONGEST));
@@ -67,8 +68,8 @@ pub fn pull_back_of_any_account(conn: &mut Connection) -> db::Result<usize> {
         .execute(conn)?)
 }
 
-/// Writes down what DNS says of a domain with this public key, moves the domain as that demands, and
-/// says when it is to be looked at again. Returns it as it is now.
+/// Stores the DNS findings for a domain with this public key, changes its status accordingly, and
+/// schedules the next check. Returns the domain after the change.
 pub fn settle(
     conn: &mut Connection,
     account: AccountId,
@@ -77,7 +78,7 @@ pub fn settle(
     findings: &Findings,
     actor: &Actor,
 ) -> db::Result<Option<Domain>> {
-    // Changes nothing, but others wait for it.
+    // Changes nothing, but makes other transactions wait.
     diesel::update(row(account, id))
         .set(sending_domains::account_id.eq(account.0))
         .execute(conn)?;
@@ -89,7 +90,7 @@ pub fn settle(
         .select((sending_domains::pending_since, sending_domains::dkim_public))
         .first(conn)?;
     if key.as_deref() != Some(public) {
-        // It has another key since, which was not looked for.
+        // The domain has got another key since, which was not looked up.
         return Ok(Some(domain));
     }
     let before = Standing {
@@ -100,7 +101,7 @@ pub fn settle(
     };
     let mut after = before.after(findings.dkim, now);
     if findings.dkim != Some(RecordState::Found) && db::trusted_now(conn)?.is_none() {
-        // How long the record has been missing cannot be told.
+        // It is not known how long the record has been missing.
         after = before.clone();
     }
     if after.status != before.status {
@@ -108,7 +109,7 @@ pub fn settle(
             let detail = detail(after.status);
             record_move(conn, account, actor, &domain, after.status, detail)?;
         } else {
-            // It is verified in another account, until that one loses it.
+            // The domain is verified in another account, until that one loses it.
             after = before;
         }
     }
@@ -123,7 +124,7 @@ pub fn settle(
     find(conn, account, id)
 }
 
-/// Why it moved.
+/// Why the status changed.
 fn detail(status: DomainStatus) -> &'static str {
     match status {
         DomainStatus::Verified => "its DKIM record was found",
@@ -131,7 +132,7 @@ fn detail(status: DomainStatus) -> &'static str {
     }
 }
 
-/// What DNS did not answer stays as it was answered last.
+/// For queries without an answer, the last answer is kept.
 fn write_findings(
     conn: &mut Connection,
     account: AccountId,

@@ -27,26 +27,26 @@ pub struct Domain {
     pub created_at: NaiveDateTime,
     /// By the operator: it is verified, whatever DNS says.
     pub is_attested: bool,
-    /// Since when the record that verified it is gone.
+    /// When the record that verified it was found missing.
     pub missing_since: Option<NaiveDateTime>,
-    /// Its key was replaced: its emails wait until the new one's record is found.
+    /// Its key was replaced: its emails wait until the record of the new one is found.
     pub awaits_record: bool,
 }
 
 impl Domain {
-    /// Whether its record was found at some time, as far as its status tells.
+    /// Whether its record was ever found, as far as its status shows.
     fn was_proven(&self) -> bool {
         !self.is_attested && (self.status.is_verified() || self.missing_since.is_some())
     }
 
-    /// When a domain whose record is missing stops sending, unless the record is back by then.
+    /// When a domain whose record is missing stops sending, unless the record returns before.
     pub fn stops_at(&self) -> Option<NaiveDateTime> {
         let since = self.missing_since.filter(|_| self.status.is_verified());
         since.map(|since| since + life::GRACE)
     }
 }
 
-/// What a domain's records are to be, and what the last answer of DNS said of them.
+/// The records a domain should have, and what the last DNS answer said about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Records {
     /// `None`: the domain has no key yet.
@@ -59,26 +59,26 @@ pub struct Records {
     pub checked_at: Option<NaiveDateTime>,
 }
 
-/// What came of adding a domain.
+/// The result of adding a domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Added {
     Yes(Domain),
-    /// The account has it already.
+    /// The account already has it.
     AlreadyThere,
-    /// The account has as many as it may have: this many.
+    /// The account is at its limit: this many.
     LimitReached(i64),
 }
 
 /// How the emails of a domain are signed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Signing {
-    /// With this sealed key, whose record was found.
+    /// With this sealed key; its record was found.
     Key(DomainName, Vec<u8>),
-    /// Not now: the record of this key, by which the domain was verified, is missing.
+    /// Not now: the record of this key, which verified the domain, is missing.
     Missing(DomainName, Vec<u8>),
-    /// Its key was replaced, and the new one's record was not found yet.
+    /// Its key was replaced, and the new key's record has not been found yet.
     Awaited,
-    /// Its record was never found, as that of a domain which the operator attests.
+    /// Not at all: its record was never found; only the operator attests the domain.
     None,
 }
 
@@ -134,7 +134,7 @@ impl From<Row> for Domain {
     }
 }
 
-/// By name.
+/// In the order of their names.
 pub fn list(conn: &mut Connection, account: AccountId) -> db::Result<Vec<Domain>> {
     let rows: Vec<Row> = sending_domains::table
         .filter(sending_domains::account_id.eq(account.0))
@@ -220,7 +220,7 @@ pub fn is_verified_elsewhere(
     Ok(diesel::select(diesel::dsl::exists(there.select(sending_domains::id))).get_result(conn)?)
 }
 
-/// Why an account with this limit cannot add a domain now, if it cannot.
+/// Why an account with this limit cannot add a domain now, or `None` if it can.
 pub fn refusal(
     conn: &mut Connection,
     account: AccountId,
@@ -237,7 +237,7 @@ pub fn refusal(
     Ok((count >= limit).then_some(Added::LimitReached(count)))
 }
 
-/// Adds a domain, pending. Without a key it gets one when the server looks at it.
+/// Adds a domain as pending. Without a key, it gets one when the server first checks it.
 pub fn add(
     conn: &mut Connection,
     account: AccountId,
@@ -246,7 +246,7 @@ pub fn add(
     limit: i64,
     actor: &Actor,
 ) -> db::Result<Added> {
-    // Who adds another one at the same time waits here, and counts this one.
+    // Another request of the account that adds a domain waits here, and then counts this one.
     accounts_store::lock(conn, account)?;
     if let Some(refused) = refusal(conn, account, name, limit)? {
         return Ok(refused);
@@ -285,7 +285,7 @@ pub fn add(
     }
 }
 
-/// Gives a domain its key, if it has none.
+/// Stores a key for a domain that has none.
 pub fn give_key(
     conn: &mut Connection,
     account: AccountId,
@@ -304,8 +304,8 @@ pub fn give_key(
     Ok(())
 }
 
-/// Gives a domain another key, or none until the server makes one. What was found so far was of the
-/// key before. Returns whether there is such a domain.
+/// Gives a domain another key, or none until the server makes one. Earlier findings were about the
+/// old key and are reset. Returns whether there is such a domain.
 pub fn replace_key(
     conn: &mut Connection,
     account: AccountId,
@@ -316,7 +316,7 @@ pub fn replace_key(
     let Some(domain) = lock(conn, account, name)? else {
         return Ok(false);
     };
-    // Emails of a domain that signed them do not go out unsigned in the meantime.
+    // Meanwhile, a domain that signed its emails must not send unsigned ones.
     let records = find_records(conn, account, domain.id)?;
     let has_signed = records.is_some_and(|records| records.dkim.is_found())
         || domain.awaits_record
@@ -336,7 +336,7 @@ pub fn replace_key(
     Ok(true)
 }
 
-/// Replaces a key that cannot be opened, unless that was done already.
+/// Replaces a key that cannot be opened, unless it has already been replaced.
 pub fn replace_lost_key(
     conn: &mut Connection,
     account: AccountId,
@@ -383,8 +383,8 @@ pub fn list_sealed(
         .load(conn)?)
 }
 
-/// Says whether the account owns the domain, as the operator attests it. `false` if it is verified
-/// in another account: nothing is changed then.
+/// Sets whether the account owns the domain, as attested by the operator. `false` if it is verified
+/// in another account: then nothing is changed.
 pub fn set_status(
     conn: &mut Connection,
     account: AccountId,
@@ -409,8 +409,9 @@ pub fn set_status(
     Ok(true)
 }
 
-/// Takes back that the operator attests a domain: from now on DNS decides. It is verified still if
-/// its record was there at the last look, else it is pending and looked at anew. Returns what it is.
+/// Withdraws the operator's attestation: from now on DNS decides. The domain stays verified if its
+/// record was there at the last check; otherwise it is pending and checked again. Returns its
+/// status.
 pub fn unattest(
     conn: &mut Connection,
     account: AccountId,
@@ -441,7 +442,7 @@ pub fn unattest(
     Ok(Some(status))
 }
 
-/// Makes others wait for this transaction who move the same domain.
+/// Makes other transactions that change the same domain's status wait for this one.
 fn lock(
     conn: &mut Connection,
     account: AccountId,
@@ -464,7 +465,7 @@ fn row(account: AccountId, id: i64) -> _ {
         .filter(sending_domains::id.eq(id))
 }
 
-/// Returns whether it was written: a domain is verified in one account only.
+/// Returns whether it was written: a domain can be verified in only one account.
 fn write_status(
     conn: &mut Connection,
     account: AccountId,
@@ -483,7 +484,7 @@ fn write_status(
     }
 }
 
-/// Records a move, if it is one that the account's people want to know of.
+/// Records a status change, if it is one that the account's people should know of.
 fn record_move(
     conn: &mut Connection,
     account: AccountId,
@@ -534,8 +535,8 @@ pub fn find_signing_of_any_account(conn: &mut Connection, id: i64) -> db::Result
     })
 }
 
-/// The names of all domains that have a key, and their sealed keys; also before the tables are up to
-/// date.
+/// The names of all domains that have a key, and their sealed keys; works even before the tables
+/// are up to date.
 pub fn list_sealed_of_any_account(conn: &mut Connection) -> db::Result<Vec<(DomainName, Vec<u8>)>> {
     if !db::has_column(conn, "sending_domains", "dkim_private")? {
         return Ok(Vec::new());
@@ -551,8 +552,8 @@ pub fn list_sealed_of_any_account(conn: &mut Connection) -> db::Result<Vec<(Doma
         .collect())
 }
 
-/// The ids and names of the live keys that are restricted to a domain, newest first. Read here,
-/// since domains know nothing of keys but this.
+/// The ids and names of the live keys restricted to a domain, newest first. Queried here, because
+/// this is all that domains know about keys.
 pub fn list_keys(
     conn: &mut Connection,
     account: AccountId,
@@ -567,7 +568,7 @@ pub fn list_keys(
         .load(conn)?)
 }
 
-/// Deletes a domain, unless a key is restricted to it: no key is ever widened by this.
+/// Deletes a domain, unless a key is restricted to it, so that the deletion never widens a key.
 pub fn delete(
     conn: &mut Connection,
     account: AccountId,

@@ -1,5 +1,5 @@
-//! Changing what a key is, without a new secret. What changes for the programs that use it is told
-//! before it is done.
+//! Edits a key without changing its secret. The page shows what changes for the programs that use
+//! it before the change is made.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -21,11 +21,11 @@ const CHANGED: &str = "Someone has changed this key since you opened the form. W
 struct EditPage {
     user: User,
     key: Key,
-    /// What the form was opened with.
+    /// The version of the key when the form was opened.
     version: String,
     form: KeyForm,
     domains: Vec<Domain>,
-    /// Its expiry as it is.
+    /// The current expiry.
     expires: String,
 }
 
@@ -42,7 +42,7 @@ impl EditPage {
     }
 }
 
-/// What a change does, to be confirmed; the form goes along unseen.
+/// The effects of a change, to be confirmed; the form is carried along in hidden fields.
 #[derive(Template)]
 #[template(path = "keys/edit_confirm.html")]
 struct ConfirmPage {
@@ -67,8 +67,8 @@ pub async fn edit(
     page::html(&EditPage::new(user, key, version, form, domains))
 }
 
-/// `POST /api-keys/{id}/edit`: tells what would change for programs, unless that is confirmed; then
-/// changes it.
+/// `POST /api-keys/{id}/edit`: shows what would change for programs, unless that has been
+/// confirmed; then saves the change.
 pub async fn save(
     context: web::Data<Context>,
     request: HttpRequest,

@@ -1,4 +1,4 @@
-//! How many emails were sent, as the list of keys shows it.
+//! How many emails were sent, for the list of keys.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use crate::db;
 use crate::http::{Context, Error};
 use crate::outbox::{Volume, store as outbox_store};
 
-/// How many emails there were in the last 24 hours.
+/// Emails in the last 24 hours.
 pub struct Emails {
-    /// Of each of some keys, if it had any.
+    /// Per key, for the keys that sent any.
     pub of_keys: HashMap<i64, i64>,
-    /// Of the whole account.
+    /// The total of the account.
     pub of_account: Volume,
 }
 

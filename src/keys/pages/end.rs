@@ -1,4 +1,4 @@
-//! What stops a key: pausing it, deleting it, and stopping one that was replaced.
+//! Actions that stop a key: pausing it, deleting it, and stopping a replaced one.
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
@@ -17,12 +17,12 @@ use crate::http::{Context, Error, page};
 use crate::keys::usage::store as usage_store;
 use crate::outbox::store as outbox_store;
 
-/// What somebody is asked about before it is done to a key.
+/// An action that must be confirmed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
     Pause,
     Delete,
-    /// Of a key that was replaced.
+    /// For a replaced key.
     Stop,
 }
 
@@ -35,7 +35,7 @@ impl Question {
         }
     }
 
-    /// What it means for the programs that use the key.
+    /// The consequence for programs that use the key.
     fn effect(self) -> &'static str {
         match self {
             Self::Pause => "Programs that use it get authentication errors until you resume it.",
@@ -46,19 +46,19 @@ impl Question {
     }
 }
 
-/// The question before a key is paused, deleted or stopped.
+/// The question shown before a key is paused, deleted or stopped.
 #[derive(Template)]
 #[template(path = "keys/confirm.html", blocks = ["confirm"])]
 struct ConfirmPage {
     user: User,
     key: Key,
     question: Question,
-    /// The key on whose page it was asked.
+    /// The key whose page the question was asked on.
     origin: i64,
-    /// What it did in the last 24 hours, if anything.
+    /// The key's activity in the last 24 hours, if any.
     lately: Option<String>,
     is_fragment: bool,
-    /// What was typed for the key's name.
+    /// What the person typed as the key's name.
     typed: String,
     error: Option<&'static str>,
 }
@@ -92,7 +92,7 @@ impl ConfirmPage {
         })
     }
 
-    /// Where the answer goes.
+    /// The address that the form is sent to.
     fn action(&self) -> String {
         let verb = self.question.verb().to_lowercase();
         let path = format!("{}/{verb}", path_of(self.key.id));
@@ -102,17 +102,17 @@ impl ConfirmPage {
         }
     }
 
-    /// A key that somebody uses is deleted only by who types its name. One that was replaced is
-    /// stopped without: there is another key in its place.
+    /// Deleting a key that is in use requires its name to be typed. Stopping a replaced key does
+    /// not, because another key has taken its place.
     fn asks_name(&self) -> bool {
         self.question == Question::Delete && self.key.is_in_use()
     }
 
-    /// How the key that this one replaces ends by itself after what is asked about, if it does.
+    /// How the key that this one replaces ends by itself after the action, if it does.
     fn next_end_of(&self, old: &Peer) -> Vec<Sentence> {
         let mut next = old.next_end(&self.key);
         if self.question != Question::Pause {
-            // It stops when it is quiet only beside its successor.
+            // It stops when quiet only while its successor exists.
             next.when_quiet = None;
         }
         match (next.at, next.when_quiet) {
@@ -129,7 +129,7 @@ impl ConfirmPage {
     }
 }
 
-/// `3 calls and 12 emails`: one call may carry many, and one that only asks carries none.
+/// `3 calls and 12 emails`: one call may carry many emails, and a verification carries none.
 fn calls_and_emails(calls: i64, emails: i64) -> Option<String> {
     let count = |number: i64, noun: &str| {
         let plural = if number == 1 { "" } else { "s" };
@@ -147,7 +147,7 @@ fn calls_and_emails(calls: i64, emails: i64) -> Option<String> {
     }
 }
 
-/// `GET /api-keys/{id}/pause`: names the key and what pausing it does.
+/// `GET /api-keys/{id}/pause`: names the key and the effect of pausing it.
 pub async fn confirm_pause(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -157,7 +157,7 @@ pub async fn confirm_pause(
     confirm(&context, &request, user, *id, Question::Pause, *id).await
 }
 
-/// `GET /api-keys/{id}/delete`: names the key and what deleting it does.
+/// `GET /api-keys/{id}/delete`: names the key and the effect of deleting it.
 pub async fn confirm_delete(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -167,7 +167,7 @@ pub async fn confirm_delete(
     confirm(&context, &request, user, *id, Question::Delete, *id).await
 }
 
-/// `GET /api-keys/{id}/stop`: names the key that was replaced and what stopping it does.
+/// `GET /api-keys/{id}/stop`: names the replaced key and the effect of stopping it.
 pub async fn confirm_stop(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -197,7 +197,7 @@ async fn confirm(
     ConfirmPage { origin, ..page }.answer(HttpResponse::Ok())
 }
 
-/// What takes the place of the dialog after a change, and the list beside it.
+/// What replaces the dialog after a change, with the list beside it.
 #[derive(Template)]
 #[template(path = "keys/_changed.html")]
 struct ChangedFragment {
@@ -207,12 +207,12 @@ struct ChangedFragment {
 
 #[derive(Deserialize)]
 pub struct DeleteForm {
-    /// The key's name, typed by who wants to delete a key that is in use.
+    /// The key's name, typed to confirm the deletion of a key that is in use.
     #[serde(default)]
     name: String,
 }
 
-/// `POST /api-keys/{id}/delete`: answered when the key no longer works, anywhere.
+/// `POST /api-keys/{id}/delete`: answers once the key is refused everywhere.
 pub async fn delete(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -262,7 +262,7 @@ pub async fn pause(
     changed(&context, &request, &user, said, &path_with(id, "paused")).await
 }
 
-/// Changes a key as one of the store's functions does. Gives what that returns.
+/// Changes a key with one of the store's functions, and returns its result.
 async fn change(
     context: &Context,
     user: &User,
@@ -277,7 +277,7 @@ async fn change(
         .await??)
 }
 
-/// On the list: the list as it is now, in the place of the one that is shown. Elsewhere: leads on.
+/// On the list: returns the current list, which replaces the one shown. Elsewhere: redirects.
 async fn changed(
     context: &Context,
     request: &HttpRequest,
@@ -294,7 +294,7 @@ async fn changed(
     }
 }
 
-/// A row in the place of the one that is shown, and what is said and counted beside it.
+/// A row that replaces the one shown, with the message and the counts beside it.
 #[derive(Template)]
 #[template(path = "keys/_resumed.html")]
 struct ResumedFragment {
@@ -338,13 +338,13 @@ pub async fn resume(
     })
 }
 
-/// Where the button stands: on the page of the key, or of the one that replaces it.
+/// Where the button is: on the page of the key, or on that of its successor.
 #[derive(Deserialize)]
 pub struct Origin {
     from: Option<i64>,
 }
 
-/// `POST /api-keys/{id}/stop`: ends a key that was replaced.
+/// `POST /api-keys/{id}/stop`: ends a replaced key.
 pub async fn stop(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -361,7 +361,7 @@ pub async fn stop(
     after_rotation(&request, found, id, from.from, "stopped")
 }
 
-/// `POST /api-keys/{id}/keep`: a key that was replaced does not stop by itself any more.
+/// `POST /api-keys/{id}/keep`: a replaced key no longer stops by itself.
 pub async fn keep_going(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -389,7 +389,7 @@ fn after_rotation(
         return Ok(to_ended(request, id));
     };
     let notice = match (notice, &key.successor) {
-        // Its successor ended meanwhile, so that nothing was stopped.
+        // Its successor ended meanwhile, so nothing was stopped.
         ("stopped", None) => "not-replaced",
         (notice, _) => notice,
     };
@@ -397,7 +397,7 @@ fn after_rotation(
     Ok(page::redirect(request, &to))
 }
 
-/// The page of a key, with what it is to say.
+/// The address of a key's page, with the notice to show there.
 fn path_with(id: i64, notice: &str) -> String {
     format!("{}?notice={notice}", path_of(id))
 }

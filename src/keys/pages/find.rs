@@ -1,4 +1,4 @@
-//! From keys that somebody has in hand, maybe leaked ones, to their rows.
+//! Leads from keys that a person pastes, possibly leaked ones, to their rows.
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
@@ -15,7 +15,7 @@ use crate::http::{Context, Error, page};
 #[template(path = "keys/find.html")]
 struct FindPage {
     user: User,
-    /// What was found, if something was asked. Never what was pasted.
+    /// The findings, if a text was submitted. Never the pasted text.
     found: Option<Findings>,
 }
 
@@ -32,7 +32,7 @@ impl FindPage {
         Self { user, found }
     }
 
-    /// Whether nothing was found, so that the field is to be filled in again.
+    /// Whether nothing was found, so that the field should be filled in again.
     fn is_in_vain(&self) -> bool {
         self.found
             .as_ref()
@@ -43,7 +43,7 @@ impl FindPage {
 /// A key that was found.
 struct ShownFinding<'a> {
     shown: ShownKey<'a>,
-    /// Other keys have the same truncated form.
+    /// Whether other keys have the same truncated form.
     is_one_of_several: bool,
 }
 
@@ -65,7 +65,8 @@ impl FindPage {
         }
     }
 
-    /// What else looks like a key in the text, and whether all of the text was read.
+    /// Everything else in the text that looks like a key, and a note if the text was not read to
+    /// its end.
     fn others(&self) -> Vec<String> {
         let Some(found) = &self.found else {
             return Vec::new();
@@ -74,7 +75,7 @@ impl FindPage {
         others.chain(found.cut()).collect()
     }
 
-    /// What is wrong with the text, if no key was found.
+    /// The problem with the text, if no key was found.
     fn errors(&self) -> Vec<String> {
         match self.is_in_vain() {
             true => self.others(),
@@ -89,7 +90,7 @@ pub struct FindForm {
     pasted: SecretString,
 }
 
-/// `POST /api-keys/find`: answers in place, so that no address ever holds a key.
+/// `POST /api-keys/find`: answers in place, so that a key never appears in an address.
 pub async fn find_pasted(
     context: web::Data<Context>,
     SignedIn(user): SignedIn,

@@ -1,4 +1,4 @@
-//! What people enter about a key: the fields that creating and editing share.
+//! The fields that the forms for creating and editing a key share.
 
 use super::super::expiry::{DAYS, Expiry, InvalidExpiry};
 use super::super::name::{Description, KeyName};
@@ -15,12 +15,13 @@ const CHOOSE_ONE_WAY: &str =
 const ON_A_DAY: &str = "At the end of a day (UTC):";
 const CHOOSE_ONE_EXPIRY: &str = "Choose “At the end of a day”, or clear the date.";
 
-/// The fields as they were sent, and what is wrong with each.
+/// The fields as they were sent, and the error of each.
 #[derive(Debug, Default)]
 pub struct KeyForm {
     pub name: String,
     pub description: String,
-    /// A lost field must not widen a key: neither `all` nor `domains` is an error.
+    /// A missing field must not widen a key, so any value other than `all` or `domains` is an
+    /// error.
     pub scope: String,
     pub domain_ids: Vec<i64>,
     /// `keep` (when editing), `none`, a number of days, or `date`.
@@ -39,14 +40,14 @@ pub struct Errors {
     pub expiry: Option<String>,
     pub senders: Option<String>,
     pub recipients: Option<String>,
-    /// Of none of the fields alone.
+    /// An error that belongs to no single field.
     pub form: Option<String>,
 }
 
-/// A field of a form that says something else than its name and value: several may have one name.
+/// The fields of a form as pairs of name and value: several may have the same name.
 pub type Pairs = Vec<(String, String)>;
 
-/// The value of a field, the last if it was repeated.
+/// The value of a field; the last one if the field is repeated.
 pub fn value<'a>(pairs: &'a Pairs, name: &str) -> &'a str {
     let mut values = pairs.iter().rev();
     values.find(|(n, _)| n == name).map_or("", |(_, v)| v)
@@ -62,7 +63,7 @@ impl KeyForm {
         }
     }
 
-    /// A key as it is.
+    /// The form filled with a key's current properties.
     pub fn of(key: &Key) -> Self {
         let lines = |allowed: &Allowed| allowed.as_column().unwrap_or_default().to_owned();
         let (scope, domain_ids) = match &key.scope {
@@ -86,7 +87,7 @@ impl KeyForm {
         let text = |name| value(pairs, name).to_owned();
         let mut domain_ids: Vec<i64> = Vec::new();
         for (_, id) in pairs.iter().filter(|(name, _)| name == "domain") {
-            // What is no id is no domain of the account either.
+            // A value that is not an id is not a domain of the account either.
             let id = id.parse().unwrap_or(0);
             if !domain_ids.contains(&id) {
                 domain_ids.push(id);
@@ -105,7 +106,7 @@ impl KeyForm {
         }
     }
 
-    /// What the fields say; `None` if there are errors, which are noted beside the fields.
+    /// The parsed fields; `None` if there are errors, which are noted beside the fields.
     pub fn parse(&mut self, domains: &[Domain]) -> Option<Edit> {
         let name = KeyName::parse(&self.name).map_err(|e| e.to_string());
         let description = Description::parse(&self.description).map_err(|e| e.to_string());
@@ -153,7 +154,7 @@ impl KeyForm {
         }
     }
 
-    /// Whether the focus begins at a field: the first that is wrong, else the name.
+    /// Whether a field has the focus at first: the first one with an error, else the name.
     pub fn starts_at(&self, field: &str) -> bool {
         let errors = &self.errors;
         let in_order = [
@@ -177,7 +178,7 @@ impl KeyForm {
         self.domain_ids.contains(id)
     }
 
-    /// `expires`: the expiry that the key has, if there is a key.
+    /// `expires`: the current expiry, if the key exists already.
     pub fn expiry_field(&self, expires: Option<&str>) -> ExpiryField<'_> {
         let keep = expires.map(|expires| format!("As it is: {expires}"));
         ExpiryField {
@@ -190,7 +191,7 @@ impl KeyForm {
         }
     }
 
-    /// Whether something stands in the part of the form that is folded up.
+    /// Whether a field in the collapsed part of the form has a value.
     pub fn is_unfolded(&self) -> bool {
         !(self.description.is_empty() && self.senders.is_empty() && self.recipients.is_empty())
             || self.errors.senders.is_some()
@@ -199,30 +200,30 @@ impl KeyForm {
     }
 }
 
-/// When a key expires: a choice, and a day for one of the choices.
+/// The expiry field: a choice, and a day for one of the choices.
 pub struct ExpiryField<'a> {
     pub label: &'static str,
     pub date_label: &'static str,
     pub choices: Vec<Choice>,
     pub date: &'a str,
-    /// Whether a day is chosen.
+    /// Whether the choice is a day.
     pub is_date: bool,
     pub error: Option<&'a str>,
 }
 
 impl ExpiryField<'_> {
-    /// The error, if it is about the choice.
+    /// The error, if it concerns the choice.
     pub fn choice_error(&self) -> Option<&str> {
         self.error.filter(|_| !self.is_date)
     }
 
-    /// The error, if it is about the day.
+    /// The error, if it concerns the day.
     pub fn date_error(&self) -> Option<&str> {
         self.error.filter(|_| self.is_date)
     }
 }
 
-/// `keep`: the words for the expiry that a key has.
+/// `keep`: the text of the choice that keeps the current expiry.
 pub fn expiry_choices(chosen: &str, keep: Option<String>) -> Vec<Choice> {
     let days = DAYS.map(|days| (days.to_string(), format!("In {days} days")));
     keep.map(|label| ("keep".to_owned(), label))
@@ -237,7 +238,7 @@ pub fn expiry_choices(chosen: &str, keep: Option<String>) -> Vec<Choice> {
         .collect()
 }
 
-/// The expiry of a key, as people read it.
+/// The expiry of a key, for people.
 pub fn expires(key: &Key) -> String {
     match &key.expires_at {
         Some(at) => clock::day(at),
@@ -245,7 +246,7 @@ pub fn expires(key: &Key) -> String {
     }
 }
 
-/// `None`: as it is.
+/// `None`: unchanged.
 pub fn parse_expiry(choice: &str, date: &str) -> Result<Option<Expiry>, String> {
     if choice != "date" && !date.is_empty() {
         return Err(CHOOSE_ONE_EXPIRY.to_owned());
@@ -257,7 +258,7 @@ pub fn parse_expiry(choice: &str, date: &str) -> Result<Option<Expiry>, String> 
     expiry.map(Some).map_err(|why| why.to_string())
 }
 
-/// Notes an error where it belongs.
+/// Stores an error beside the field it belongs to.
 fn note<T>(parsed: Result<T, String>, error: &mut Option<String>) -> Option<T> {
     parsed.map_err(|why| *error = Some(why)).ok()
 }

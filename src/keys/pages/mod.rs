@@ -1,4 +1,4 @@
-//! The API Keys pages: the list, a key's own page, and what can be done with a key.
+//! The API Keys pages: the list, the page of a key, and the actions on keys.
 
 mod edit;
 mod emails;
@@ -43,7 +43,7 @@ pub use show::show;
 pub use waiting::first_uses;
 
 const PER_PAGE: i64 = 25;
-/// To count more would take long, and tell nothing more.
+/// Counting further would take long and add no information.
 const MOST_WAITING: usize = 1_000;
 
 /// The list, on its page and in answers that change it.
@@ -52,12 +52,12 @@ struct KeyList {
     emails: Emails,
     account_status: AccountStatus,
     view: View,
-    /// For the filter by domain.
+    /// For filtering by domain.
     domains: Vec<Domain>,
-    /// How many keys the view has.
+    /// How many keys the view contains.
     total: i64,
     page: i64,
-    /// Sent beside another fragment, to take the place of the list that is shown.
+    /// Sent beside another fragment, to replace the list shown.
     is_out_of_band: bool,
 }
 
@@ -88,7 +88,7 @@ impl KeyList {
         self.total > 0 || self.view.is_filtered()
     }
 
-    /// Why there are no keys, if there are none.
+    /// Why the list is empty, if it is.
     fn emptiness(&self) -> Option<Empty> {
         let why = match self.view.which {
             _ if self.view.is_filtered() => Empty::NoMatch,
@@ -157,7 +157,7 @@ impl KeyList {
         .collect()
     }
 
-    /// The orders that it can have.
+    /// The available sort orders.
     fn orders(&self) -> Vec<Choice> {
         let orders = Sort::all(self.view.which).into_iter();
         orders
@@ -165,7 +165,7 @@ impl KeyList {
             .collect()
     }
 
-    /// How many there are, as people read it.
+    /// The number of keys, for people.
     fn count(&self) -> String {
         let keys = if self.total == 1 { "key" } else { "keys" };
         match self.view.is_filtered() {
@@ -175,29 +175,29 @@ impl KeyList {
     }
 }
 
-/// Why a list has no keys.
+/// Why the list is empty.
 enum Empty {
     NoMatch,
     NoneEnded,
     NoneYet,
 }
 
-/// The head of a column.
+/// A column heading.
 struct Head {
     label: &'static str,
     sorter: Option<Sorter>,
 }
 
-/// The link that sorts by a column.
+/// A link that sorts by a column.
 struct Sorter {
     id: &'static str,
     path: String,
-    /// `None`: another column is sorted by.
+    /// `None`: the list is sorted by another column.
     aria_sort: Option<&'static str>,
     icon: Option<&'static str>,
 }
 
-/// The list in the place of the one that is shown, and how many were found, to be read aloud.
+/// The list that replaces the one shown, and how many keys were found, for screen readers.
 #[derive(Template)]
 #[template(path = "keys/_searched.html")]
 struct SearchedFragment {
@@ -213,14 +213,14 @@ struct IndexPage {
     shows_tips: bool,
     /// Whether emails are delivered.
     has_relay: bool,
-    /// How many are not delivered yet, counted up to `MOST_WAITING`.
+    /// How many emails are not delivered yet, counted up to `MOST_WAITING`.
     waiting: usize,
-    /// What the relay says, if it refuses this server.
+    /// The relay's message, if it refuses this server.
     refusal: Option<String>,
 }
 
 impl IndexPage {
-    /// As people read it, if there are any.
+    /// The number of waiting emails for people, if there are any.
     fn waiting(&self) -> Option<String> {
         let verb = if self.has_relay { "waiting" } else { "held" };
         match self.waiting {
@@ -232,7 +232,7 @@ impl IndexPage {
     }
 }
 
-/// `GET /api-keys`; for htmx the list alone.
+/// `GET /api-keys`; for htmx only the list.
 pub async fn index(
     context: web::Data<Context>,
     request: HttpRequest,
@@ -247,7 +247,7 @@ pub async fn index(
     let (view, page) = View::parse(request.query_string());
     let list = key_list(&context, &user, view, page).await?;
     if page::is_htmx(&request) {
-        // The form sends every field: the address has only what was chosen.
+        // The form sends every field, but the address contains only those that were chosen.
         let path = list.view.path(list.page);
         let mut answer = page::html(&SearchedFragment { list })?;
         page::replace_url(&mut answer, &path);
@@ -281,7 +281,7 @@ pub struct Notice {
     notice: Option<String>,
 }
 
-/// Reads one page of keys; a page beyond the last becomes the last.
+/// Reads one page of keys; beyond the last page, returns the last.
 async fn key_list(context: &Context, user: &User, view: View, page: i64) -> Result<KeyList, Error> {
     let (account, status, live) = (user.account, user.account_status, user.key_count);
     context
@@ -342,14 +342,14 @@ async fn fresh_list(context: &Context, user: &User, shown: Shown) -> Result<KeyL
     Ok(list)
 }
 
-/// What the browser shows while htmx asks for something else.
+/// What the browser displays while htmx requests something else.
 struct Shown {
     view: View,
     page: i64,
 }
 
 impl Shown {
-    /// Where a new key is on top.
+    /// The view in which a new key comes first.
     fn newest() -> Self {
         Self {
             view: View::of(Which::Live),
@@ -358,7 +358,7 @@ impl Shown {
     }
 }
 
-/// For htmx, the list that the browser shows; `None` if it shows something else.
+/// The list that the browser displays, for an htmx request; `None` if it displays something else.
 fn shown_list(request: &HttpRequest) -> Option<Shown> {
     if !page::is_htmx(request) {
         return None;
@@ -369,7 +369,7 @@ fn shown_list(request: &HttpRequest) -> Option<Shown> {
     (path == "/api-keys").then_some(Shown { view, page })
 }
 
-/// What became of a key.
+/// Finds a key and whether it is live.
 async fn find(context: &Context, user: &User, id: i64) -> Result<Found, Error> {
     let account = user.account;
     Ok(context
@@ -391,7 +391,7 @@ async fn find_live(context: &Context, user: &User, id: i64) -> Result<Option<Key
     live(find(context, user, id).await?)
 }
 
-/// `None`: it has ended.
+/// `None`: the key has ended.
 fn live(found: Found) -> Result<Option<Key>, Error> {
     match found {
         Found::Live(key) => Ok(Some(key)),
@@ -404,7 +404,7 @@ fn path_of(id: i64) -> String {
     format!("/api-keys/{id}")
 }
 
-/// Where to go when a key turns out to have ended: its page says how.
+/// Where to go when a key turns out to have ended: its page explains how.
 fn to_ended(request: &HttpRequest, id: i64) -> HttpResponse {
     page::redirect(request, &format!("{}?notice=ended", path_of(id)))
 }

@@ -1,4 +1,4 @@
-//! The form for a new key, and the answer that shows the key, once.
+//! The form for a new key, and the only answer that shows the key.
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
@@ -17,7 +17,7 @@ use crate::domains::store::{self as domains_store, Domain};
 use crate::http::{Context, Error, Explanation, page};
 use crate::token;
 
-/// The create form, as a page of its own and as the dialog.
+/// The create form, as a page or a dialog.
 #[derive(Template)]
 #[template(path = "keys/new.html", blocks = ["form"])]
 struct NewPage {
@@ -51,7 +51,7 @@ pub async fn new(
     show_form(&page, HttpResponse::Ok())
 }
 
-/// A form with a nonce of its own makes one key at most.
+/// Each form has its own nonce and can create at most one key.
 fn issue_nonce(conn: &mut Connection, user_id: i64) -> db::Result<String> {
     let nonce = token::random();
     store::issue_nonce(conn, user_id, &token::hash(&nonce))?;
@@ -153,7 +153,7 @@ pub(super) async fn list_domains(context: &Context, user: &User) -> Result<Vec<D
         .await?)
 }
 
-/// The form again, as it was sent: with its nonce, or a fresh one where that is worth nothing.
+/// The form as it was sent: with its nonce, or a new one if that can no longer be used.
 async fn form_again(
     context: &Context,
     request: &HttpRequest,
@@ -182,7 +182,7 @@ async fn form_again(
     show_form(&page, HttpResponse::UnprocessableEntity())
 }
 
-/// The answer that shows a key, once.
+/// The only answer that shows a key.
 #[derive(Template)]
 #[template(path = "keys/created.html", blocks = ["created"])]
 struct CreatedPage<'a> {
@@ -190,9 +190,9 @@ struct CreatedPage<'a> {
     key: &'a Key,
     secret: &'a str,
     snippets: Vec<Snippet>,
-    /// Whether the command works now: some domain that the key opens is verified.
+    /// Whether the command works now: at least one domain in the key's scope is verified.
     can_send: bool,
-    /// For the page behind the dialog; left out if it could not be read.
+    /// For the page behind the dialog; omitted if it could not be read.
     list: Option<KeyList>,
     is_fragment: bool,
 }
@@ -205,7 +205,7 @@ pub(super) async fn show_created(
     secret: &PlainKey,
 ) -> Result<HttpResponse, Error> {
     let is_fragment = page::is_htmx(request);
-    // From here on nothing may fail: the key exists and is shown now or never.
+    // From here on nothing may fail: the key exists, and this is the only time it is shown.
     let list = match is_fragment {
         true => fresh_list(context, &user, Shown::newest()).await.ok(),
         false => None,
@@ -229,7 +229,7 @@ pub(super) async fn show_created(
         true => page::html(&page.as_created())?,
         false => page::html(&page)?,
     };
-    // A proxy that compressed the answer would open it to BREACH.
+    // A proxy that compressed the answer would expose it to BREACH.
     response.headers_mut().insert(
         CACHE_CONTROL,
         HeaderValue::from_static("no-store, no-transform"),
@@ -237,7 +237,7 @@ pub(super) async fn show_created(
     Ok(response)
 }
 
-/// A domain that the key opens, a verified one if there is one.
+/// A domain in the key's scope, a verified one if possible.
 async fn sender_domain(context: &Context, user: &User, key: &Key) -> Option<Domain> {
     let domains = list_domains(context, user).await.unwrap_or_default();
     domains
@@ -255,7 +255,7 @@ fn sender(key: &Key, domain: Option<&Domain>) -> String {
     }
 }
 
-/// An address that the key may send to: the person's own, unless it may not.
+/// An address that the key may send to: the person's own if allowed.
 fn recipient(key: &Key, user: &User) -> String {
     match key.rule.recipients.iter().next() {
         None => user.email.clone(),

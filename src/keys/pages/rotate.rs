@@ -1,4 +1,5 @@
-//! Replacing a key: a successor with another secret, while the old key goes on for a while.
+//! Replaces a key: creates a successor with another secret, while the old key keeps working for a
+//! while.
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -53,7 +54,7 @@ impl RotatePage {
         }
     }
 
-    /// The choices of how long the old key goes on, for the template.
+    /// The choices of how long the old key keeps working, for the template.
     fn overlaps(&self) -> [(&'static str, &'static str, &'static str); 5] {
         [
             (
@@ -92,7 +93,7 @@ impl RotatePage {
         }
     }
 
-    /// Whether the focus begins at a field: the first that is wrong, else the first.
+    /// Whether a field has the focus at first: the first one with an error, else the first field.
     fn starts_at(&self, field: &str) -> bool {
         let in_order = [
             ("form", &self.form_error),
@@ -108,7 +109,7 @@ impl RotatePage {
         }
     }
 
-    /// Whether a choice has the focus first: the chosen one, else the first of them.
+    /// Whether a choice has the focus at first: the chosen one, else the first.
     fn is_first_choice(&self, value: &str) -> bool {
         let is_known = self
             .overlaps()
@@ -118,7 +119,7 @@ impl RotatePage {
         self.starts_at("overlap") && value == first
     }
 
-    /// Reads the form; what is wrong is noted beside the fields.
+    /// Reads the form; errors are noted beside the fields.
     fn parse(&mut self) -> Option<Rotation> {
         let overlap = match self.form.overlap.as_str() {
             "now" => Some(Some(TimeDelta::zero())),
@@ -175,7 +176,8 @@ pub async fn rotate_form(
     page::html(&RotatePage::new(user, key, form))
 }
 
-/// The answer for a key that cannot be rotated: it was, maybe by the same form, or it has ended.
+/// The answer for a key that cannot be rotated: it already was, possibly by the same form, or it
+/// has ended.
 fn refuse(request: &HttpRequest, user: &User, key: &Key) -> Option<Result<HttpResponse, Error>> {
     if key.successor.is_some() {
         let (user, key) = (user.clone(), key.clone());
@@ -185,7 +187,7 @@ fn refuse(request: &HttpRequest, user: &User, key: &Key) -> Option<Result<HttpRe
     has_ended.then(|| Ok(to_ended(request, key.id)))
 }
 
-/// A key that was rotated before: its successor was shown then, and cannot be shown again.
+/// A key that was already rotated: its successor was shown then, and cannot be shown again.
 #[derive(Template)]
 #[template(path = "keys/already_rotated.html")]
 struct AlreadyRotatedPage {
@@ -193,8 +195,8 @@ struct AlreadyRotatedPage {
     key: Key,
 }
 
-/// `POST /api-keys/{id}/rotate`: makes the new key and shows it in this answer and nowhere else.
-/// Sent twice, it makes one.
+/// `POST /api-keys/{id}/rotate`: creates the new key and shows it in this answer and nowhere else.
+/// A form that is sent twice creates only one.
 pub async fn rotate(
     context: web::Data<Context>,
     request: HttpRequest,

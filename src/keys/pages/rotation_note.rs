@@ -1,12 +1,12 @@
-//! What pages say about a key that replaces another or was replaced: which key is the other one, and
-//! how the old key ends by itself.
+//! The notes on the page of a key that replaces another or was replaced: which key is the other
+//! one, and how the old key ends by itself.
 
 use chrono::NaiveDateTime;
 
 use super::super::store::{Key, NextEnd, Peer};
 use crate::clock;
 
-/// A sentence with an instant in it, which pages show in the visitor's time zone.
+/// A sentence that contains an instant, which pages show in the visitor's time zone.
 pub struct Sentence {
     pub before: String,
     pub at: Option<NaiveDateTime>,
@@ -24,7 +24,7 @@ impl Sentence {
 }
 
 impl NextEnd {
-    /// How the key ends. `verb`: what people do to it to end it.
+    /// How the key ends. `verb`: the action with which people end it.
     pub fn sentences(&self, verb: &str) -> Vec<Sentence> {
         let unused = |span| format!("it has not been used for {}", clock::hours(span));
         let when_quiet = self.when_quiet.as_ref().map(unused);
@@ -79,7 +79,7 @@ pub struct Button {
 }
 
 impl<'a> RotationNote<'a> {
-    /// For a key that replaces another one, that was replaced, or both.
+    /// The notes of a key that replaces another, was replaced, or both.
     pub fn of(key: &'a Key) -> Vec<Self> {
         let replaces = key.predecessor.as_ref().map(|old| Self::replaces(key, old));
         let replaced = key.successor.as_ref().map(|new| Self::replaced(key, new));
@@ -174,7 +174,7 @@ impl<'a> RotationNote<'a> {
     }
 }
 
-/// Whether the key stops by itself, after it was replaced.
+/// Whether the key, having been replaced, stops by itself.
 fn stops(key: &Key) -> bool {
     key.stops_at.is_some() || key.stops_when_quiet.is_some()
 }

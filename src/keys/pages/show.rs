@@ -1,4 +1,4 @@
-//! A key's own page: what it is, what it is used for, and what happened to it.
+//! The page of a key: what it is, how it is used, and what happened to it.
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
@@ -27,7 +27,7 @@ const EVENTS: i64 = 10;
 #[template(path = "keys/show.html")]
 struct ShowPage {
     ended_at: Option<NaiveDateTime>,
-    /// Who made it.
+    /// The person who created it.
     creator: String,
     usage: Usage,
     volume: Volume,
@@ -50,7 +50,7 @@ impl ShowPage {
         RotationNote::of(&self.key)
     }
 
-    /// The name of a fact: `Sends from`, `Could send to`.
+    /// The label of a fact: `Sends from`, `Could send to`.
     fn can(&self, way: &str) -> String {
         match self.key.has_ended() {
             true => format!("Could send {way}"),
@@ -71,7 +71,7 @@ pub struct ShowQuery {
     notice: Option<String>,
 }
 
-/// `GET /api-keys/{id}`, also of a key that ended in the last 90 days.
+/// `GET /api-keys/{id}`, including keys that ended in the last 90 days.
 pub async fn show(
     context: web::Data<Context>,
     SignedIn(user): SignedIn,

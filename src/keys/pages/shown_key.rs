@@ -1,4 +1,4 @@
-//! A key as pages show it. What to say about it is decided here, not in the templates.
+//! A key as pages show it. The wording is decided here, not in the templates.
 
 use chrono::NaiveDateTime;
 
@@ -17,18 +17,18 @@ pub struct ShownKey<'a> {
     pub advice: Option<Advice>,
 }
 
-/// A domain of a key, and whether to say that it is not verified.
+/// A domain of a key, and whether to mark it as not verified.
 pub struct ShownDomain<'a> {
     pub name: &'a str,
     pub is_unverified: bool,
 }
 
-/// The cell with a key's last use.
+/// The table cell with a key's last use.
 pub struct UseCell {
     pub id: i64,
     pub is_waiting: bool,
     pub last_used_at: Option<NaiveDateTime>,
-    /// What it sent in the last 24 hours; empty if it sent nothing.
+    /// What the key sent in the last 24 hours; empty if nothing.
     pub sent: String,
 }
 
@@ -38,7 +38,7 @@ pub struct ListedKey<'a> {
     pub use_cell: UseCell,
 }
 
-/// Which key this one replaces, or did.
+/// The key that this one replaces or replaced.
 pub struct Replaced<'a> {
     pub verb: &'static str,
     pub old: &'a Peer,
@@ -55,7 +55,7 @@ impl<'a> ShownKey<'a> {
         }
     }
 
-    /// All of its domains; none if it can send from all of the account's.
+    /// All of its domains; empty if its scope is all domains.
     pub fn domains(&self) -> Vec<ShownDomain<'a>> {
         self.show(self.key.scope.domains())
     }
@@ -83,7 +83,7 @@ impl<'a> ShownKey<'a> {
         Some(Replaced { verb, old })
     }
 
-    /// How long it still works as a key that was replaced; none if it expires before that.
+    /// How long a replaced key still works; none if it expires before that.
     pub fn stops_in(&self) -> Option<String> {
         let is_next = !self.has_ended && !self.key.next_end().is_expiry;
         self.key

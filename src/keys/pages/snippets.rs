@@ -1,4 +1,4 @@
-//! Lines to paste that use a new key: it stands in them, so they are shown once, as it is.
+//! Code snippets that use a new key. They contain the key, so they are shown only once, with it.
 
 use serde_json::json;
 
@@ -9,17 +9,17 @@ const SUBJECT: &str = "Hello from ToSend";
 const TEXT: &str = "It works.";
 
 pub struct Snippet {
-    /// Part of its ids on the page.
+    /// Part of the snippet's element ids on the page.
     pub id: &'static str,
     pub label: &'static str,
-    /// Where it belongs.
+    /// Where the snippet belongs.
     pub hint: &'static str,
     pub code: String,
 }
 
 /// An email that the key may send.
 pub struct Sample<'a> {
-    /// Where the server is reached.
+    /// The address at which the server is reached.
     pub origin: &'a str,
     pub sender: &'a str,
     pub recipient: &'a str,
@@ -78,7 +78,7 @@ impl Sample<'_> {
         )
     }
 
-    /// JSON's strings are strings of Python too.
+    /// A JSON string is also a valid Python string.
     fn python(&self, key: &str) -> String {
         format!(
             "from tosend import ToSend\n\

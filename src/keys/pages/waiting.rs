@@ -1,4 +1,4 @@
-//! Whether new keys were used, asked by the list that shows them, again and again.
+//! Whether new keys have been used, polled by the list that shows them.
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
@@ -13,30 +13,31 @@ use crate::http::{Context, Error, page};
 
 #[derive(Deserialize)]
 pub struct Asked {
-    /// Of the keys that the list waits for, with commas between.
+    /// The ids of the keys that the list waits for, separated by commas.
     #[serde(default)]
     ids: String,
 }
 
-/// The cells of those that are waited for no more, and what is said and counted beside them.
+/// The cells of the keys that are no longer waited for, with the message and the counts beside
+/// them.
 #[derive(Template)]
 #[template(path = "keys/_uses.html")]
 struct UsesFragment {
     cells: Vec<UseCell>,
     emails: Emails,
-    /// What is read aloud.
+    /// The message for screen readers.
     said: Option<String>,
 }
 
-/// `GET /api-keys/first-uses`: one question for the whole list. Does not keep the session alive:
-/// nobody may be there any more.
+/// `GET /api-keys/first-uses`: one request for the whole list. It does not extend the session,
+/// because the person may have left.
 pub async fn first_uses(
     context: web::Data<Context>,
     user: Option<SignedIn>,
     asked: web::Query<Asked>,
 ) -> Result<HttpResponse, Error> {
     let Some(SignedIn(user)) = user else {
-        // The list asks no more.
+        // The list stops polling.
         return Ok(HttpResponse::NoContent().finish());
     };
     let ids = asked.ids.split(',').filter_map(|id| id.parse().ok());
@@ -47,7 +48,7 @@ pub async fn first_uses(
         .read(move |conn| store::in_order(conn, account, &ids))
         .await?;
     keys.retain(|key| !key.awaits_first_use());
-    // Asked again and again while there is nothing to tell.
+    // Most polls find nothing new.
     if keys.is_empty() {
         return Ok(HttpResponse::Ok().finish());
     }

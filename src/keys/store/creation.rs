@@ -1,4 +1,4 @@
-//! How a key comes to be.
+//! Creates keys.
 
 use diesel::prelude::*;
 
@@ -18,7 +18,7 @@ use crate::keys::secret::PlainKey;
 use crate::keys::standing::ACTIVE;
 use crate::schema::{api_keys, form_nonces};
 
-/// What a new key is to be, checked.
+/// The properties of a new key, validated.
 #[derive(Debug, Clone)]
 pub struct NewKey {
     pub name: KeyName,
@@ -36,7 +36,7 @@ pub enum CreateError {
     LimitReached(i64),
     #[error("the account has no such domain")]
     UnknownDomain,
-    /// The form was sent before; `None` if that key has ended since.
+    /// The form was already sent; `None` if the key it created has ended since.
     #[error("the form was used already")]
     FormUsed(Option<Box<Key>>),
     #[error("the form is unknown or too old")]
@@ -51,8 +51,8 @@ impl From<diesel::result::Error> for CreateError {
     }
 }
 
-/// Creates a key unless the form behind `nonce_hash` has created one already: a form makes one
-/// key however often it is sent. On any error the form stays as it was.
+/// Creates a key unless the form behind `nonce_hash` has already created one: a form creates one
+/// key however often it is sent. After any error the form can be sent again.
 pub fn create_once(
     conn: &mut Connection,
     account: AccountId,
@@ -68,7 +68,7 @@ pub fn create_once(
         .filter(form_nonces::nonce_hash.eq(&nonce_hash[..]))
         .filter(form_nonces::user_id.eq(user_id))
         .filter(form_nonces::created_at.gt(now - nonces::LIFETIME));
-    // Locks the row: whoever sends the same form at the same time waits here.
+    // Locks the row: a request that sends the same form at the same time waits here.
     let used = diesel::update(form.filter(form_nonces::used_at.is_null()))
         .set(form_nonces::used_at.eq(now))
         .execute(conn)?;
@@ -107,7 +107,7 @@ pub fn create(
     Ok(key)
 }
 
-/// Counts one live key more. Keys whose time is over do not count.
+/// Counts one more live key. Expired keys do not count.
 pub(super) fn count_key(
     conn: &mut Connection,
     account: AccountId,
@@ -128,7 +128,7 @@ pub(super) fn count_key(
         .select(api_keys::id)
         .load(conn)?;
     for id in overdue {
-        // Ends it.
+        // This ends the key.
         lock(conn, account, id)?;
     }
     match accounts_store::count_key(conn, account, limit)? {

@@ -1,4 +1,4 @@
-//! The end of a key, which is for good.
+//! The end of a key, which is final.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -11,10 +11,10 @@ use crate::db::{self, Connection};
 use crate::keys::name::KeyName;
 use crate::schema::api_keys;
 
-/// Uses are written a little after they happened.
+/// Uses are written with a short delay.
 const UNTIL_WRITTEN: TimeDelta = TimeDelta::minutes(1);
 
-/// Deletes a key. Returns what there was.
+/// Deletes a key. Returns the key as it was.
 pub fn delete(
     conn: &mut Connection,
     account: AccountId,
@@ -29,8 +29,8 @@ pub fn delete(
     Ok(found)
 }
 
-/// Some of the keys whose time is over, which are refused already and have not ended yet; none while
-/// the clock is in doubt.
+/// Some of the keys that have expired or are due to stop: they are refused already, but their end
+/// is not recorded yet. None while the clock is in doubt.
 pub fn find_due_of_any_account(
     conn: &mut Connection,
     most: i64,
@@ -38,7 +38,7 @@ pub fn find_due_of_any_account(
     let Some(now) = db::trusted_now(conn)? else {
         return Ok(Vec::new());
     };
-    // Two queries, since SQLite looks into neither index for "the one or the other".
+    // Two queries, because SQLite uses neither index for an "or" of both conditions.
     let mut due: Vec<(i64, i64)> = api_keys::table
         .filter(api_keys::ended_at.is_null())
         .filter(api_keys::expires_at.le(now))
@@ -60,7 +60,7 @@ pub fn find_due_of_any_account(
     Ok(ids.collect())
 }
 
-/// The keys that were replaced and stop when they are quiet; none while the clock is in doubt.
+/// The replaced keys that stop when they are quiet; none while the clock is in doubt.
 pub fn find_quiet_of_any_account(conn: &mut Connection) -> db::Result<Vec<(AccountId, i64)>> {
     if db::trusted_now(conn)?.is_none() {
         return Ok(Vec::new());
@@ -77,8 +77,8 @@ pub fn find_quiet_of_any_account(conn: &mut Connection) -> db::Result<Vec<(Accou
     Ok(ids.collect())
 }
 
-/// Ends a key whose time is over, or that was replaced and quiet for long enough. `since`: when
-/// calls could be seen at all; before, nobody could use the key. Returns whether it ended.
+/// Ends a key that is due, or was replaced and has been quiet for long enough. `since`: the earliest
+/// time at which calls were possible; before it, the key could not be used. Returns whether it ended.
 pub fn end_if_due(
     conn: &mut Connection,
     account: AccountId,
@@ -103,8 +103,8 @@ pub fn end_if_due(
     Ok(true)
 }
 
-/// Whether a key that was replaced was not used for as long as it takes to stop it. One that was
-/// paused could not be used.
+/// Whether a replaced key has been unused long enough to be stopped. Never while it is paused,
+/// because it cannot be used then.
 fn is_quiet(key: &Key, since: NaiveDateTime, now: NaiveDateTime) -> bool {
     let (Some(quiet), Some(successor)) = (key.stops_when_quiet, &key.successor) else {
         return false;
@@ -114,7 +114,7 @@ fn is_quiet(key: &Key, since: NaiveDateTime, now: NaiveDateTime) -> bool {
     key.paused.is_none() && last + quiet + UNTIL_WRITTEN <= now
 }
 
-/// Whether there was a key of this name that expired at this instant.
+/// Whether a key of this name expired at this instant.
 pub fn has_expired(
     conn: &mut Connection,
     account: AccountId,
@@ -129,7 +129,7 @@ pub fn has_expired(
     Ok(diesel::select(diesel::dsl::exists(expired.select(api_keys::id))).get_result(conn)?)
 }
 
-/// Forgets the hashes of some of the keys that ended so long ago that they are shown no more.
+/// Deletes the hashes of some of the keys that ended so long ago that they are no longer shown.
 pub fn forget_ended_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
     let Some(now) = db::trusted_now(conn)? else {
         return Ok(0);

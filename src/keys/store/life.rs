@@ -1,5 +1,5 @@
-//! The life of a key: changed, paused, resumed. Each change is recorded in the transaction that makes
-//! it, and takes effect with its commit.
+//! Changes, pauses and resumes keys. Each change is recorded in the same transaction, and takes
+//! effect with its commit.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
@@ -19,13 +19,13 @@ use crate::keys::scope::NewScope;
 use crate::keys::standing::{ACTIVE, PAUSED};
 use crate::schema::api_keys;
 
-/// What a key is to be from now on.
+/// The new properties of a key.
 #[derive(Debug, Clone)]
 pub struct Edit {
     pub name: KeyName,
     pub description: Description,
     pub scope: NewScope,
-    /// `None`: as it is.
+    /// `None`: unchanged.
     pub expiry: Option<Expiry>,
     pub rule: Rule,
 }
@@ -38,7 +38,7 @@ pub enum EditError {
     Ended(Box<Key>),
     #[error("the account has no such domain")]
     UnknownDomain,
-    /// Someone else changed the key since it was read.
+    /// Another person changed the key since it was read.
     #[error("the key was changed meanwhile")]
     Changed,
     #[error(transparent)]
@@ -51,8 +51,8 @@ impl From<diesel::result::Error> for EditError {
     }
 }
 
-/// Changes what a key is, not its secret, if it is still the `version` that was read. Returns it as
-/// it is now.
+/// Changes a key's properties, not its secret, if it is still the `version` that was read. Returns
+/// the key after the change.
 pub fn edit(
     conn: &mut Connection,
     account: AccountId,
@@ -85,7 +85,7 @@ pub fn edit(
     if let NewScope::Domains(ids) = &edit.scope {
         restrict(conn, account, id, ids)?.ok_or(EditError::UnknownDomain)?;
     }
-    // An expiry that was a moment ahead may be over.
+    // An expiry that was in the future a moment ago may have passed.
     let (Found::Live(after) | Found::Ended(after)) = find(conn, account, id)? else {
         return Err(EditError::NoSuchKey);
     };
@@ -96,7 +96,7 @@ pub fn edit(
     Ok(after)
 }
 
-/// Pauses: the key is refused until it is resumed. Returns what there is now.
+/// Pauses the key: it is refused until it is resumed. Returns its state after the change.
 pub fn pause(
     conn: &mut Connection,
     account: AccountId,
@@ -118,7 +118,7 @@ pub fn pause(
     })
 }
 
-/// Resumes. Returns what there is now.
+/// Resumes the key. Returns its state after the change.
 pub fn resume(
     conn: &mut Connection,
     account: AccountId,
@@ -140,7 +140,7 @@ pub fn resume(
     })
 }
 
-/// What is another than it was; nothing if all is the same.
+/// The differences, in words; empty if there are none.
 pub fn changes(before: &Key, after: &Key) -> String {
     let expiry = |key: &Key| {
         key.expires_at

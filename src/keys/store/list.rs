@@ -16,7 +16,7 @@ use crate::keys::standing::ACTIVE;
 use crate::keys::view::{Column, DomainFilter, StatusFilter, View, Which};
 use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
-/// All keys of a kind, the latest first, in as many queries however many there are.
+/// All keys of a kind, the latest first, in a fixed number of queries.
 pub fn list(
     conn: &mut Connection,
     account: AccountId,
@@ -53,7 +53,7 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
         .get_result(conn)?)
 }
 
-/// The keys with these ids, in their order.
+/// The keys with these ids, in the same order.
 pub fn in_order(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Result<Vec<Key>> {
     let mut keys = find_all(conn, account, ids)?;
     let place: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
@@ -61,7 +61,7 @@ pub fn in_order(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::R
     Ok(keys)
 }
 
-/// Puts a key that is being replaced below the one that replaces it, if both are here.
+/// Puts a key that is being replaced below its successor, if both are in the list.
 fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
     let ids: HashSet<i64> = keys.iter().map(|key| key.id).collect();
     let mut replaced: HashMap<i64, Key> = HashMap::new();
@@ -81,12 +81,12 @@ fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
             together.push(key);
         }
     }
-    // One that ended while this was read.
+    // Keys that ended during the read.
     together.extend(replaced.into_values());
     together
 }
 
-/// What a key is chosen and sorted by.
+/// The columns for filtering and sorting keys.
 #[derive(Queryable)]
 struct Candidate {
     id: i64,
@@ -104,7 +104,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// The status of a key that has not ended, in the same order as [`Key::standing`].
+    /// The status of a key that has not ended, decided in the same order as [`Key::standing`].
     fn status(&self, account: AccountStatus, is_verified: bool, now: NaiveDateTime) -> Status {
         let is_over = |at: Option<NaiveDateTime>| at.is_some_and(|at| at <= now);
         if is_over(self.expires_at) {
@@ -123,8 +123,8 @@ impl Candidate {
     }
 }
 
-/// The ids of the keys that a view shows, in its order. Letters are compared here, where they are
-/// the same for both databases.
+/// The ids of the keys in a view, in its order. Text is compared here and not in SQL, so that both
+/// databases give the same result.
 pub fn search(
     conn: &mut Connection,
     account: AccountId,
@@ -207,7 +207,7 @@ fn candidates(
     })
 }
 
-/// The domains of all keys of an account that are restricted to some.
+/// The domains of all restricted keys of an account.
 fn scopes(
     conn: &mut Connection,
     account: AccountId,

@@ -1,4 +1,5 @@
-//! Locks a key before it is changed. If its time is over, locking also ends it.
+//! Locks a key before it is changed. If the key has expired or is due to stop, locking also ends
+//! it.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
@@ -11,7 +12,7 @@ use crate::db::{self, Connection};
 use crate::keys::scope::Scope;
 use crate::schema::api_keys;
 
-/// Changes a key that has not ended. Returns what there is now.
+/// Changes a key that has not ended. Returns its state after the change.
 pub(super) fn change_live(
     conn: &mut Connection,
     account: AccountId,
@@ -26,10 +27,10 @@ pub(super) fn change_live(
     find(conn, account, id)
 }
 
-/// A key, which nobody else changes until the transaction ends. If its time is over, that is
-/// written down first.
+/// Locks and returns a key: no other transaction can change it until this one ends. If the key is
+/// due to end, that is recorded first.
 pub(super) fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
-    // Changes nothing, but others wait for it.
+    // Changes nothing, but makes other transactions wait.
     diesel::update(row(account, id))
         .set(api_keys::account_id.eq(account.0))
         .execute(conn)?;
@@ -40,7 +41,8 @@ pub(super) fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Re
         && let Some(over) = key.end_by(now)
     {
         let server = Actor::server();
-        // It is refused in any case; what is written down cannot be undone when the clock was wrong.
+        // The key is refused in any case, but a recorded end could not be undone if the clock was
+        // wrong.
         if db::trusted_now(conn)?.is_some() {
             end(conn, account, key, over.how, over.at, &server)?;
         }
@@ -49,7 +51,7 @@ pub(super) fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Re
     Ok(Found::of(key, now))
 }
 
-/// Ends a key: its hash can never be presented again, its row stays for the history with its
+/// Ends a key: its hash can never be presented again; its row is kept for the history, with its
 /// domains as text.
 pub(super) fn end(
     conn: &mut Connection,

@@ -1,4 +1,4 @@
-//! API keys in the database. Only hashes of keys come here.
+//! API keys in the database. This module sees only the hashes of keys.
 
 mod creation;
 mod end;
@@ -37,10 +37,10 @@ pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
 pub(in crate::keys) use rule_row::{RuleColumns, rule_columns};
 
-/// How many keys are found by the truncated forms in one text.
+/// The maximum number of keys found by the truncated forms in one text.
 const MOST_ALIKE: usize = 200;
 
-/// For how long a key that has ended is shown.
+/// How long a key is shown after its end.
 const SHOWN_AFTER_END: TimeDelta = TimeDelta::days(90);
 
 /// A key as pages and the command line show it. There is no field for the secret.
@@ -53,19 +53,19 @@ pub struct Key {
     pub scope: Scope,
     pub rule: Rule,
     pub paused: Option<Paused>,
-    /// The user who made it, unless the operator did.
+    /// The user who created it; none if the operator did.
     pub created_by: Option<i64>,
     pub created_at: NaiveDateTime,
     pub expires_at: Option<NaiveDateTime>,
     pub last_use: Option<LastUse>,
-    /// When it stops, after it was replaced.
+    /// When it stops, if it was replaced.
     pub stops_at: Option<NaiveDateTime>,
-    /// After how long without a call it stops by itself, after it was replaced.
+    /// If it was replaced: how long without a call before it stops by itself.
     pub stops_when_quiet: Option<TimeDelta>,
-    /// The key that this one was made to replace.
+    /// The key that this one was created to replace.
     pub replaces: Option<i64>,
     pub end: Option<End>,
-    /// The key that this one replaces, and the one that replaces it, while they live.
+    /// The predecessor and the successor, while they live.
     pub predecessor: Option<Peer>,
     pub successor: Option<Peer>,
 }
@@ -103,11 +103,11 @@ impl Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextEnd {
     pub at: Option<NaiveDateTime>,
-    /// Whether it expires then; else it stops, as a key that was replaced.
+    /// Whether it expires then; otherwise it stops, as a replaced key.
     pub is_expiry: bool,
-    /// Whether it was not said when it is to stop.
+    /// Whether a replaced key has no time set at which it stops.
     pub goes_on: bool,
-    /// Before that, when it was not used for so long.
+    /// It stops earlier if it has not been used for this long.
     pub when_quiet: Option<TimeDelta>,
 }
 
@@ -124,7 +124,7 @@ impl NextEnd {
 }
 
 impl Key {
-    /// By the clock of this node. What callers are told is decided by `verification::store`.
+    /// By the clock of this node. `verification::store` decides what callers are told.
     pub fn standing(&self, account: &AccountStatus) -> Standing {
         if let Some(end) = self.end_by(clock::now()) {
             return Standing::Ended(end);
@@ -141,7 +141,7 @@ impl Key {
         }
     }
 
-    /// How the key has ended by then: one whose time is over has, though nobody wrote it down yet.
+    /// How the key has ended by then; an expired key has ended even if that is not recorded yet.
     pub fn end_by(&self, now: NaiveDateTime) -> Option<End> {
         let over = |at: Option<NaiveDateTime>, how| {
             at.filter(|at| *at <= now)
@@ -157,10 +157,10 @@ impl Key {
         self.end_by(clock::now()).is_some()
     }
 
-    /// How the key ends by itself, if nobody changes that before.
+    /// How the key ends by itself, unless it is changed before.
     pub fn next_end(&self) -> NextEnd {
         NextEnd {
-            // Without a successor it is not known whether anybody has another key.
+            // Without a successor, it is not certain that any program has another key.
             when_quiet: self.successor.as_ref().and(self.stops_when_quiet),
             ..NextEnd::first(self.expires_at, self.stops_at)
         }
@@ -170,10 +170,11 @@ impl Key {
         self.last_use.as_ref().map(|last| last.at)
     }
 
-    /// Changes whenever something does that people can edit: a form that was opened before must
+    /// Changes whenever an editable property does: a form that was opened before the change must
     /// not undo it.
     pub fn version(&self) -> String {
-        // Of the scope the names alone: whether they are verified nobody edits.
+        // Only the names of the scope's domains: whether they are verified is not an editable
+        // property.
         let scope = self.scope.to_string();
         let edited = (
             &self.name,
@@ -190,7 +191,7 @@ impl Key {
     }
 }
 
-/// What became of a key that a request names.
+/// The result of looking up a key that a request names.
 #[derive(Debug)]
 pub enum Found {
     Live(Key),
@@ -235,7 +236,7 @@ struct KeyRow {
     ended_domain_names: Option<String>,
 }
 
-/// The hash of a key, or that of one that has ended.
+/// The hash of a key, or of a key that has ended.
 type HashesRow = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
 type UseRow = (Option<NaiveDateTime>, Option<String>, Option<String>);
 pub(in crate::keys) type DomainRow = (Option<i64>, Option<String>, Option<String>);
@@ -275,8 +276,8 @@ fn use_columns() -> _ {
     )
 }
 
-/// Keys, a row for each of their domains. (SQLite would put a nested join together as a whole, for
-/// every lookup of one key.)
+/// Keys, with one row for each of their domains. (SQLite would materialize a nested join
+/// completely, for every lookup of one key.)
 #[diesel::dsl::auto_type]
 pub(in crate::keys) fn keys_with_domains() -> _ {
     api_keys::table
@@ -284,7 +285,7 @@ pub(in crate::keys) fn keys_with_domains() -> _ {
         .left_join(sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)))
 }
 
-/// Of the domain beside a key, if there is one.
+/// The columns of a key's domain, if it has one.
 #[diesel::dsl::auto_type]
 pub(in crate::keys) fn domain_columns() -> _ {
     (
@@ -294,13 +295,13 @@ pub(in crate::keys) fn domain_columns() -> _ {
     )
 }
 
-/// One key. A while after its end it is found no more.
+/// One key. It is not found any more some time after its end.
 pub fn find(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
     let key = find_all(conn, account, &[id])?.pop();
     Ok(Found::of(key, db::now(conn)?))
 }
 
-/// Which keys of the account these are, or were, by their hashes.
+/// The keys of the account, live or ended, that have these hashes.
 pub fn find_by_hashes(
     conn: &mut Connection,
     account: AccountId,
@@ -327,7 +328,7 @@ pub fn find_by_hashes(
     Ok(keys.into_iter().filter_map(of).collect())
 }
 
-/// Which keys are shown like one of these, those that live first.
+/// The keys whose truncated form is one of these, live ones first.
 pub fn find_by_forms(
     conn: &mut Connection,
     account: AccountId,
@@ -366,7 +367,7 @@ fn find_all(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Resul
         return Ok(Vec::new());
     }
     let mut keys: Vec<Key> = Vec::new();
-    // SQLite takes some thousand values in a statement.
+    // SQLite limits a statement to some thousand values.
     for ids in ids.chunks(1_000) {
         let rows: Vec<(KeyRow, UseRow, DomainRow)> = keys_with_domains()
             .left_join(api_key_uses::table)
@@ -383,7 +384,7 @@ fn find_all(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Resul
     Ok(keys)
 }
 
-/// Puts the rows of a join together: one key may have several domains.
+/// Combines the rows of a join: one key may have several domains.
 fn gather(keys: &mut Vec<Key>, rows: Vec<(KeyRow, UseRow, DomainRow)>) {
     for (row, last_use, domain) in rows {
         if keys.last().is_none_or(|key| key.id != row.id) {
@@ -452,11 +453,11 @@ fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
     }
 }
 
-/// Finds the other keys of these keys' rotations, in one query.
+/// Adds predecessor and successor to these keys, in one query.
 fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> db::Result<()> {
     let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
     let replaced: Vec<i64> = keys.iter().filter_map(|key| key.replaces).collect();
-    // Two statements: in one, with "or", SQLite would read all keys of the account.
+    // Two statements: with "or" in one, SQLite would read all keys of the account.
     let mut rows: Vec<PeerRow> = live_peers(account)
         .filter(api_keys::replaces.eq_any(ids))
         .load(conn)?;
@@ -502,7 +503,8 @@ type PeerRow = (
 
 #[diesel::dsl::auto_type]
 fn live_peers(account: AccountId) -> _ {
-    // The account as a sum: else SQLite takes its index, not that of what is looked for.
+    // The account column is written as a sum, because SQLite would otherwise use its index instead
+    // of the better one.
     let id: i64 = account.0;
     let of_account = (api_keys::account_id + 0_i64).eq(id);
     api_keys::table

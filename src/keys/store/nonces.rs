@@ -1,4 +1,4 @@
-//! Forms that make a key: each makes one at most.
+//! Forms that create a key: each creates at most one.
 
 use chrono::TimeDelta;
 use diesel::prelude::*;
@@ -7,12 +7,12 @@ use crate::clock;
 use crate::db::{self, Connection};
 use crate::schema::form_nonces;
 
-/// How long a form can be sent after it was opened.
+/// How long after it was opened a form can be sent.
 pub(super) const LIFETIME: TimeDelta = TimeDelta::hours(24);
-/// How many forms of a person can be sent.
+/// How many open forms a person can have.
 const MOST: i64 = 1_000;
 
-/// Whether a form with this nonce was shown to the user and can still be sent, or was.
+/// Whether a form with this nonce was shown to the user and can still be sent, or has been.
 pub fn knows_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<bool> {
     let known: Option<i64> = form_nonces::table
         .filter(form_nonces::nonce_hash.eq(&nonce_hash[..]))
@@ -24,7 +24,7 @@ pub fn knows_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -
     Ok(known.is_some())
 }
 
-/// Remembers a form that is about to be shown; forgets those that are too old to be sent, and a
+/// Records a form that is about to be shown; deletes forms that are too old to be sent, and the
 /// person's oldest beyond `MOST`.
 pub fn issue_nonce(conn: &mut Connection, user_id: i64, nonce_hash: &[u8; 32]) -> db::Result<()> {
     if let Some(now) = db::trusted_now(conn)? {

@@ -1,4 +1,4 @@
-//! Replacing a key by another one, while the old one goes on for a while.
+//! Replaces a key by a new one, while the old key keeps working for a while.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -16,14 +16,15 @@ use crate::keys::name::{Description, KeyName};
 use crate::keys::secret::PlainKey;
 use crate::schema::api_keys;
 
-/// How a key is to be replaced.
+/// How to replace a key.
 #[derive(Debug, Clone)]
 pub struct Rotation {
-    /// How long the old key goes on, but never beyond its own expiry; `None`: until it is stopped.
+    /// How long the old key keeps working, but never beyond its own expiry; `None`: until it is
+    /// stopped.
     pub overlap: Option<TimeDelta>,
-    /// Whether the old key stops by itself when it has not been used for so long.
+    /// How long the old key must be unused to stop by itself, if it should.
     pub stops_when_quiet: Option<TimeDelta>,
-    /// Of the new key; `None`: as the old one's.
+    /// The expiry of the new key; `None`: the same as the old key's.
     pub expiry: Option<Expiry>,
 }
 
@@ -51,8 +52,8 @@ impl From<diesel::result::Error> for RotateError {
     }
 }
 
-/// Makes a successor with another secret and all else alike; the old key goes on for a while. Returns
-/// the new key.
+/// Creates a successor with another secret and otherwise the same properties; the old key keeps
+/// working for a while. Returns the new key.
 pub fn rotate(
     conn: &mut Connection,
     account: AccountId,
@@ -70,7 +71,7 @@ pub fn rotate(
     if has_live_successor(conn, account, &old)? {
         return Err(RotateError::AlreadyRotated(Box::new(old)));
     }
-    // A full account must be able to replace a key that leaked.
+    // An account at its limit must still be able to replace a leaked key.
     count_key(conn, account, limit.saturating_mul(2))?;
     let new = NewKey {
         name: KeyName::known(&old.name),
@@ -114,7 +115,7 @@ pub fn rotate(
     }
 }
 
-/// Whether another key replaces this one. If that one's time is over, that is written down.
+/// Whether a live key replaces this one. If the successor is due to end, that is recorded.
 fn has_live_successor(conn: &mut Connection, account: AccountId, key: &Key) -> db::Result<bool> {
     match &key.successor {
         Some(successor) => Ok(matches!(lock(conn, account, successor.id)?, Found::Live(_))),
@@ -122,7 +123,7 @@ fn has_live_successor(conn: &mut Connection, account: AccountId, key: &Key) -> d
     }
 }
 
-/// Ends a key that was replaced; any other is left as it is. Returns what there was.
+/// Ends a replaced key; any other is left unchanged. Returns the key as it was.
 pub fn stop(
     conn: &mut Connection,
     account: AccountId,
@@ -139,7 +140,7 @@ pub fn stop(
     Ok(found)
 }
 
-/// Takes back that a key that was replaced stops by itself. Returns what there is now.
+/// Cancels the automatic stop of a replaced key. Returns its state after the change.
 pub fn keep_going(
     conn: &mut Connection,
     account: AccountId,

@@ -1,4 +1,4 @@
-//! What all changes of a key share: its row, its domains, and the entry in the activity.
+//! What all changes of a key have in common: its row, its domains, and the entry in the activity.
 
 use diesel::prelude::*;
 
@@ -44,7 +44,7 @@ pub(super) fn record(
     events::record(conn, account, actor, event)
 }
 
-/// What a key is, for the record of its creation.
+/// The properties of a key, for the record of its creation.
 pub(super) fn describe(key: &Key) -> String {
     let mut parts = vec![format!("scope: {}", key.scope)];
     if let Some(at) = &key.expires_at {
@@ -56,7 +56,7 @@ pub(super) fn describe(key: &Key) -> String {
     parts.join("; ")
 }
 
-/// Restricts a key to domains of its own account. `None`: it has not all of them.
+/// Restricts a key to domains of its own account. `None`: the account does not have all of them.
 pub(super) fn restrict(
     conn: &mut Connection,
     account: AccountId,
@@ -75,7 +75,7 @@ pub(super) fn restrict(
             ))
             .execute(conn);
         match restricted {
-            // Deleted since it was found.
+            // The domain was deleted since it was found.
             Err(error) if is_foreign_key_violation(&error) => return Ok(None),
             restricted => restricted?,
         };

@@ -1,4 +1,4 @@
-//! The rule of a key as columns of its row. They are listed here and nowhere else.
+//! The rule of a key as columns of its row. They are listed only here.
 
 use diesel::prelude::*;
 

@@ -1,25 +1,25 @@
-//! What the page of a key shows of its calls: two bar charts, and why calls were refused.
+//! The usage section of a key's page: two bar charts, and why calls were refused.
 
 use super::history::{History, Refusals, Span};
 use crate::clock;
 
-/// From one bar to the next, in the chart's own units.
+/// The distance between bars, in the chart's own units.
 const STEP: usize = 10;
-/// The chart's height is 100; a little of it stays free.
+/// The chart's height is 100; a little space stays free at the top.
 const HIGHEST: i64 = 96;
-/// So that one call shows beside thousands.
+/// A minimum height, so that one call is visible beside thousands.
 const LOWEST: i64 = 2;
 
-/// For `keys/_usage.html`.
+/// The data for `keys/_usage.html`.
 pub struct Usage {
     pub charts: [Chart; 2],
     pub refusals: Vec<Refused>,
 }
 
-/// Bars of what was accepted, with what was refused on top.
+/// Bars of accepted calls, with the refused ones on top.
 pub struct Chart {
     pub title: &'static str,
-    /// What a span is.
+    /// The period of a bar.
     pub unit: &'static str,
     pub accepted: i64,
     pub refused: i64,
@@ -39,7 +39,7 @@ pub struct Bar {
 pub struct Refused {
     pub why: &'static str,
     pub calls: i64,
-    /// When the hour of the last one began, for people and for programs.
+    /// The start of the hour of the last one, for people and for programs.
     pub last: String,
     pub last_instant: String,
 }
@@ -95,7 +95,7 @@ impl Chart {
         self.accepted + self.refused == 0
     }
 
-    /// When the first bar is, and the last.
+    /// The times of the first and the last bar.
     pub fn ends(&self) -> [&str; 2] {
         [self.bars.first(), self.bars.last()].map(|bar| bar.map_or("", |bar| &bar.when))
     }
@@ -104,7 +104,7 @@ impl Chart {
 fn height(calls: i64, most: i64) -> i64 {
     match calls {
         0 => 0,
-        // A product of two counts may be too long.
+        // The product of two counts could overflow.
         _ => ((calls as f64 / most as f64 * HIGHEST as f64) as i64).max(LOWEST),
     }
 }
@@ -185,7 +185,7 @@ mod tests {
             assert!(page.contains(told), "{told} in {page}");
         }
         assert_eq!(page.matches("<svg ").count(), 2);
-        // The policy for content forbids them.
+        // The content security policy forbids them.
         assert!(!page.contains("style") && !page.contains("<script"));
     }
 

@@ -1,4 +1,4 @@
-//! The calls of one key, put together by the hour and by the day.
+//! The calls of one key, summed by hour and by day.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::outcome::Outcome;
 const HOURS: i32 = 24;
 const DAYS: i32 = 30;
 
-/// Hours and days are UTC's, and the present ones are among them.
+/// Hours and days are in UTC and include the current ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// The last 24, the earliest first.
     pub hours: Vec<Span>,
     /// The last 30, the earliest first.
     pub days: Vec<Span>,
-    /// Of those days, the commonest first.
+    /// In those days, the most frequent first.
     pub refusals: Vec<Refusals>,
 }
 
@@ -33,12 +33,12 @@ pub struct Span {
 pub struct Refusals {
     pub why: Outcome,
     pub calls: i64,
-    /// When the hour of the last one began.
+    /// The start of the hour of the last one.
     pub last_hour: NaiveDateTime,
 }
 
 impl History {
-    /// What is older has no part in it.
+    /// Calls before this instant are left out.
     pub fn since(now: NaiveDateTime) -> NaiveDateTime {
         begin(now, TimeDelta::days(1)) - TimeDelta::days(1) * (DAYS - 1)
     }
@@ -73,7 +73,7 @@ impl History {
     }
 }
 
-/// So many spans of a length, up to the present one.
+/// This many spans of one length, up to the current one.
 fn spans(now: NaiveDateTime, length: TimeDelta, number: i32) -> Vec<Span> {
     let last = begin(now, length);
     (0..number)
@@ -95,7 +95,7 @@ fn count(spans: &mut [Span], from: NaiveDateTime, outcome: Outcome, calls: i64) 
     }
 }
 
-/// When the span of this length began that an instant lies in.
+/// The start of the span of this length that contains an instant.
 fn begin(at: NaiveDateTime, length: TimeDelta) -> NaiveDateTime {
     at.duration_trunc(length).unwrap_or(at)
 }

@@ -1,5 +1,5 @@
-//! Records calls with keys: the last one and where it came from, how many there were, and how they
-//! ended.
+//! Records calls with keys: when and from where the last one came, how many there were, and how
+//! they ended.
 
 pub mod chart;
 pub mod history;

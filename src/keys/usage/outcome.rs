@@ -10,14 +10,14 @@ macro_rules! outcomes {
         impl Outcome {
             const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// As the column spells it, and the API where it is the code of an error.
+            /// The spelling in the column, and in the API where it is an error code.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
                 }
             }
 
-            /// As a page says it.
+            /// The wording on pages.
             pub fn label(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)*
@@ -32,7 +32,7 @@ outcomes! {
     Paused, "paused", "The key was paused";
     AccountPaused, "account_paused", "The account was paused";
     Expired, "expired", "The key had expired";
-    /// After it was replaced.
+    /// After a rotation.
     Stopped, "stopped", "The key had been replaced and stopped";
     Deleted, "deleted", "The key had been deleted";
     DomainNotFound, "domain_not_found", "The sender's domain is not one of the account";
@@ -45,12 +45,12 @@ outcomes! {
 }
 
 impl Outcome {
-    /// `None`: one that this version does not know.
+    /// `None`: an outcome that this version does not know.
     pub fn from_column(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|o| o.as_str() == text)
     }
 
-    /// Why a request was refused, by the codes that its answer gives.
+    /// Why a request was refused, by the error codes of its answer.
     pub fn of_refusal(mut codes: impl Iterator<Item = &'static str>) -> Self {
         codes
             .find_map(Self::from_column)

@@ -1,6 +1,6 @@
-//! When, from where and by what each key was last used, and how many calls were made with it:
-//! gathered in memory, written in batches, and never on a request's own time. A crash loses the
-//! last few seconds of it.
+//! When, from where and by which client each key was last used, and how many calls were made with
+//! it. The data is gathered in memory and written in batches, so requests never wait for it. A
+//! crash loses the last few seconds.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,37 +21,37 @@ use crate::http::keep_user_agent;
 use crate::keys::secret::KeyHash;
 
 const TICK: Duration = Duration::from_secs(1);
-/// With this many keys in use, their uses are written at every tick; with more, at every tenth, so
-/// that a busy server spends little on it.
+/// With up to this many keys in use, their uses are written at every tick; with more, at every
+/// tenth, so that a busy server spends little time on it.
 const FEW: usize = 1_000;
 const TICKS_OF_MANY: u32 = 10;
-/// Counts are written at every fifth tick: nobody waits for them.
+/// Counts are written at every fifth tick, because no request waits for them.
 const TICKS_OF_CALLS: u32 = 5;
-/// Keys that are remembered between two writes. The use of another one shows after the next.
+/// Keys remembered between two writes. A use of a further key shows after the next write.
 const MOST: usize = 200_000;
-/// Counts that are remembered while they cannot be written, besides one for each of those keys.
+/// Counts remembered while they cannot be written, besides one for each of those keys.
 const MOST_COUNTS: usize = 400_000;
-/// Keys that do not work, or that never did, which are remembered between two writes.
+/// Keys that do not work, or never existed, remembered between two writes.
 const MOST_REFUSED: usize = 10_000;
-/// Uses in one transaction: a page that changes something waits for no more than that.
+/// Uses written per transaction: a change on a page waits for no more than that.
 const CHUNK: usize = 5_000;
-/// As many refused keys take as long.
+/// Smaller than `CHUNK`, because each refused key costs an extra lookup.
 const CHUNK_OF_REFUSED: usize = 1_000;
 
-/// What is not written yet.
+/// Usage that is not written yet.
 #[derive(Default)]
 pub struct Usage(Mutex<Gathered>);
 
 #[derive(Default)]
 struct Gathered {
-    /// By the key's id.
+    /// By the id of the key.
     recent: HashMap<i64, Recent>,
-    /// Besides what is with the recent ones.
+    /// Counts other than those in `recent`.
     calls: HashMap<Calls, i64>,
     refused: HashMap<Refused, i64>,
 }
 
-/// The latest use of a key, with how many of its last calls had the same outcome within the same
+/// The latest use of a key, and how many of its latest calls had the same outcome within the same
 /// hour: most requests touch nothing else.
 struct Recent {
     last_use: Use,
@@ -68,8 +68,8 @@ impl From<Use> for Recent {
 }
 
 impl Usage {
-    /// Remembers a call with a working key that ends now. `outcome`: unless the server failed, or
-    /// the client did not wait.
+    /// Records a call with a working key that ends now. `outcome`: none if the server failed or the
+    /// client did not wait.
     pub fn record(
         &self,
         key_id: i64,
@@ -110,16 +110,17 @@ impl Usage {
         }
     }
 
-    /// Remembers a call with a key that does not work, if it ever was one.
+    /// Records a call with a key that does not work. If the hash never belonged to a key, it is
+    /// dropped when it is written.
     pub fn record_refusal(&self, hash: KeyHash) {
         let hour = hour_of(clock::now());
         let refused = &mut self.lock().refused;
         add(refused, Refused { hash, hour }, 1, MOST_REFUSED);
     }
 
-    /// Writes from time to time, and a last time when `stop` is dropped.
+    /// Writes periodically, and a last time when `stop` is dropped.
     ///
-    /// On a thread of its own: while a database hangs, that thread does, and nothing else.
+    /// Runs on its own thread, so that a hung database blocks that thread and nothing else.
     pub fn keep_writing(&self, db: &Db, stop: &Receiver<()>) {
         let mut ticks: u32 = 0;
         while stop.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
@@ -131,7 +132,7 @@ impl Usage {
         self.write(db, true);
     }
 
-    /// Writes what was gathered. What is not written now is kept for the next time.
+    /// Writes the gathered usage. Anything that cannot be written now is kept for the next time.
     fn write(&self, db: &Db, with_calls: bool) {
         let mut batch = std::mem::take(&mut *self.lock()).into_batch();
         let written = catch_unwind(AssertUnwindSafe(|| batch.write(db, with_calls)));
@@ -169,7 +170,7 @@ impl Gathered {
         }
     }
 
-    /// What came meanwhile goes before what is older.
+    /// Calls that came meanwhile take precedence over older ones.
     fn put_back(&mut self, batch: Batch) {
         for (key_id, older) in batch.uses {
             if self.recent.len() < MOST {
@@ -185,8 +186,7 @@ impl Gathered {
     }
 }
 
-/// What is being written. All nodes write in the same order, so that none waits for another in a
-/// circle.
+/// A batch being written. All nodes write in the same order, so that they cannot deadlock.
 #[derive(Default)]
 struct Batch {
     uses: Vec<(i64, Use)>,
@@ -195,10 +195,10 @@ struct Batch {
 }
 
 impl Batch {
-    /// Takes out what is written.
+    /// Removes each part once it is written.
     ///
     /// # Errors
-    /// If the database is away.
+    /// If the database is unavailable.
     fn write(&mut self, db: &Db, with_calls: bool) -> db::Result<()> {
         drain(&mut self.uses, CHUNK, |uses| {
             db.write_blocking(|conn| store::record_uses_of_any_account(conn, uses))
@@ -215,7 +215,7 @@ impl Batch {
     }
 }
 
-/// Writes rows, so many at a time, and takes out those that need no writing any more.
+/// Writes rows in chunks, and removes those that no longer need writing.
 fn drain<T>(
     rows: &mut Vec<T>,
     chunk: usize,
@@ -226,7 +226,7 @@ fn drain<T>(
         match write(&rows[rest..]) {
             Ok(()) => {}
             Err(error @ db::Error::Unavailable(_)) => return Err(error),
-            // Again would be in vain: a key is gone, since a backup was restored.
+            // A retry would fail too: a key is missing because a backup was restored.
             Err(error @ db::Error::Refused(_)) => {
                 tracing::error!(%error, "how keys were used was not written");
             }
@@ -236,7 +236,7 @@ fn drain<T>(
     Ok(())
 }
 
-/// Counts more of the same; of what is new, only while there are fewer than `most`.
+/// Adds to the counts; adds new entries only while there are fewer than `most`.
 fn add<K: Eq + Hash>(counts: &mut HashMap<K, i64>, of: K, number: i64, most: usize) {
     if counts.len() < most || counts.contains_key(&of) {
         *counts.entry(of).or_default() += number;

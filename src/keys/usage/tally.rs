@@ -1,4 +1,4 @@
-//! The rows that calls are recorded as.
+//! The rows in which calls are recorded.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::keys::secret::KeyHash;
 pub struct Use {
     pub at: NaiveDateTime,
     pub address: IpAddr,
-    /// As the client calls itself, cut to 200 bytes; empty if it does not.
+    /// The client's User-Agent, cut to 200 bytes; empty if it sends none.
     pub user_agent: String,
 }
 
@@ -20,12 +20,13 @@ pub struct Use {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Calls {
     pub key_id: i64,
-    /// When it began, in UTC.
+    /// The start of the hour, in UTC.
     pub hour: NaiveDateTime,
     pub outcome: Outcome,
 }
 
-/// Calls with a key that did not work. Which one it was, and why, is looked up when they are written.
+/// Calls with a key that did not work. The key and the reason are looked up when the calls are
+/// written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Refused {
     pub hash: KeyHash,

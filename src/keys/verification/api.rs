@@ -1,4 +1,4 @@
-//! `GET /v2/verify`: for gateways that ask whether a request may pass.
+//! `GET /v2/verify`: for gateways that check whether a request may pass.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
@@ -18,7 +18,7 @@ const SCOPE: HeaderName = HeaderName::from_static("x-tosend-scope");
 
 #[derive(Deserialize)]
 pub struct Question {
-    /// Asks besides whether the key may send from this domain.
+    /// Also checks whether the key may send from this domain.
     domain: Option<String>,
 }
 
@@ -42,7 +42,7 @@ struct KeyJson<'a> {
     scope: &'a Scope,
 }
 
-/// `GET /v2/verify`, also `?domain=`: who calls, in headers and in the body.
+/// `GET /v2/verify`, also with `?domain=`: returns the caller, in headers and in the body.
 pub async fn verify(
     context: web::Data<Context>,
     Bearer(key, call): Bearer,
@@ -51,7 +51,8 @@ pub async fn verify(
     call.end(answer(&context, &key, question).await)
 }
 
-/// As Envoy asks: below `/v2/verify`, with the path, query and method of the request that it holds.
+/// Envoy's form of the request: below `/v2/verify`, with the path, query and method of the request
+/// that it is holding.
 pub async fn verify_for_envoy(Bearer(key, call): Bearer) -> Result<HttpResponse, ApiError> {
     call.end(Ok(verdict(&key)))
 }
@@ -61,7 +62,7 @@ async fn answer(
     key: &LiveKey,
     question: Result<web::Query<Question>, actix_web::Error>,
 ) -> Result<HttpResponse, ApiError> {
-    // Complained about after the key only.
+    // Reported only after the key has been checked.
     let question = question.map_err(|_| ApiError::bad_request("Name one domain only."))?;
     if let Some(domain) = &question.domain
         && !may_send_from(context, key, domain).await?
@@ -71,7 +72,7 @@ async fn answer(
     Ok(verdict(key))
 }
 
-/// Whatever the reason.
+/// The same answer whatever the reason.
 fn domain_not_allowed() -> ApiError {
     let sentence = "The domain is not allowed for this API key.";
     ApiError::field(
@@ -83,7 +84,7 @@ fn domain_not_allowed() -> ApiError {
     )
 }
 
-/// Whether the domain is the account's, verified, and within the scope.
+/// Whether the account owns the domain, it is verified, and the key's scope includes it.
 async fn may_send_from(context: &Context, key: &LiveKey, domain: &str) -> Result<bool, ApiError> {
     let Ok(name) = DomainName::parse(domain) else {
         return Ok(false);

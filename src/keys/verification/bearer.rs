@@ -1,4 +1,4 @@
-//! Which key a request carries, in any of the places where clients put it.
+//! The key that a request carries, in any of the places where clients put it.
 
 use std::fmt;
 use std::future::Future;
@@ -23,18 +23,19 @@ use crate::keys::usage::outcome::Outcome;
 /// A working key from the header.
 pub struct Bearer(pub LiveKey, pub Call);
 
-/// A working key from the header, or from the query (`?api_key=`), as FluentSMTP checks keys.
+/// A working key from the header, or from the query (`?api_key=`), where FluentSMTP puts it to
+/// check keys.
 pub struct BearerOrQuery(pub LiveKey, pub Call);
 
-/// A working key from the header, or from the body's member `api_key`, and that body.
+/// A working key from the header, or from the member `api_key` of the body, together with that
+/// body.
 pub struct BearerWithBody {
     pub key: LiveKey,
     pub call: Call,
     pub body: Body,
 }
 
-/// A call with a working key. It is recorded when it is over: with its outcome if it came to its
-/// `end`.
+/// A call with a working key, recorded when it is over: with its outcome if `end` was reached.
 pub struct Call {
     key_id: i64,
     request: HttpRequest,
@@ -42,7 +43,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Gives the answer back.
+    /// Records the outcome and returns the answer.
     pub fn end<T>(self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
         self.end_for(answer.as_ref().err());
         answer
@@ -69,8 +70,8 @@ impl Drop for Call {
     }
 }
 
-/// A body that is read but not yet parsed as a whole: the key comes first, and a stranger must not
-/// make the server build 16 MiB of JSON values.
+/// A body that has been read but not fully parsed: the key is checked first, because a stranger
+/// must not make the server build 16 MiB of JSON values.
 pub struct Body {
     bytes: Bytes,
     place: Place,
@@ -78,7 +79,7 @@ pub struct Body {
 }
 
 impl Body {
-    /// What should be JSON, and the place that it takes; no body at all is as `{}`.
+    /// The presumed JSON, and the permit for its size; a missing body counts as `{}`.
     pub fn json(self) -> Result<(Bytes, Place), ApiError> {
         if self.bytes.is_empty() {
             Ok((Bytes::from_static(b"{}"), self.place))
@@ -89,7 +90,7 @@ impl Body {
         }
     }
 
-    /// The member `api_key` alone, also beside a batch's `emails`.
+    /// Only the member `api_key`, also next to the `emails` of a batch.
     fn key(&self) -> Option<Vec<u8>> {
         if !self.is_json {
             return None;
@@ -99,13 +100,13 @@ impl Body {
             .api_key?
         {
             ApiKey::Text(text) => presented(text.as_bytes()),
-            // Something was presented, and it is no key.
+            // The client presented something that is not a key.
             ApiKey::Other => Some(Vec::new()),
         }
     }
 }
 
-/// The member `api_key` of an object, the last if repeated; all else is skipped.
+/// The member `api_key` of an object, the last one if repeated; all other members are skipped.
 struct Members {
     api_key: Option<ApiKey>,
 }
@@ -189,10 +190,10 @@ impl FromRequest for BearerWithBody {
         Box::pin(async move {
             let (verifier, room): (&Verifier, &Room) = (part(&request), part(&request));
             let in_header = from_header(request.headers())?;
-            // For a place alone. What counts is the verdict when the body is there: the key may be
-            // revoked meanwhile.
+            // Only decides whose share the body counts against. The verdict that counts comes after
+            // the body has arrived: the key may be revoked meanwhile.
             let account = async || {
-                // Without one in the header it may still come, in the body.
+                // Without a key in the header, it may still come in the body.
                 let key = verifier.verify(in_header.as_ref()?).await;
                 key.ok().flatten().map(|key| key.account.0)
             };
@@ -246,7 +247,7 @@ fn missing_key() -> ApiError {
     )
 }
 
-/// One answer for every key that does not work, so that a stranger learns nothing.
+/// The same answer for every key that does not work, so that strangers learn nothing.
 fn invalid_key() -> ApiError {
     ApiError::field(
         StatusCode::FORBIDDEN,
@@ -257,8 +258,8 @@ fn invalid_key() -> ApiError {
     )
 }
 
-/// As for whatever cannot be answered: never as for a key that does not work, which makes
-/// programs throw it away.
+/// The answer for any request that cannot be answered, never the one for a key that does not work:
+/// programs would then throw the key away.
 impl From<Unavailable> for ApiError {
     fn from(_: Unavailable) -> Self {
         Self::of_status(StatusCode::SERVICE_UNAVAILABLE)
@@ -292,7 +293,7 @@ fn presented(text: &[u8]) -> Option<Vec<u8>> {
     (!text.is_empty()).then(|| text.to_vec())
 }
 
-/// JSON in UTF-8, or unlabelled.
+/// JSON in UTF-8, or without a content type.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return true;

@@ -1,4 +1,4 @@
-//! Finds who holds a key right now, for every request to the API and for gateways.
+//! Finds the holder of a key at this moment, for every request to the API and for gateways.
 
 pub mod api;
 pub mod bearer;

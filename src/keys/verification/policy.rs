@@ -1,4 +1,4 @@
-//! May a key that works send from here to there? The email API and gateways ask the same function.
+//! Whether a working key may send a given email. The email API and gateways use the same function.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::keys::scope::{Scope, ScopedDomain};
 
-/// What a key is to send. What is left out is not asked about.
+/// What a key is about to send. Fields left out are not checked.
 #[derive(Debug, Default)]
 pub struct Sending<'a> {
-    /// The account's domain that it is sent from; `None`: the account has no such domain.
+    /// The account's domain to send from; `None`: the account has no such domain.
     pub domain: Option<&'a ScopedDomain>,
     /// The sender's address.
     pub sender: Option<&'a str>,
@@ -19,20 +19,20 @@ pub struct Sending<'a> {
     pub recipients: Vec<(&'static str, &'a str)>,
 }
 
-/// Why it may not: the first reason of these.
+/// Why the key may not send it: the first of these reasons that applies.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal<'a> {
     DomainNotFound,
     DomainNotVerified,
-    /// The key is for other domains.
+    /// The key's scope does not include the domain.
     DomainNotAllowed,
-    /// The key is for other senders.
+    /// The key's rule does not allow the sender.
     SenderNotAllowed,
-    /// The key is for other recipients: the first wrong one of each field.
+    /// The key's rule does not allow these recipients: the first forbidden one of each field.
     RecipientsNotAllowed(Vec<(&'static str, &'a str)>),
 }
 
-/// Gives the id of the domain that it is sent from.
+/// Returns the id of the domain to send from.
 pub fn decide<'a>(key: &LiveKey, sending: &Sending<'a>) -> Result<i64, Refusal<'a>> {
     let domain = sending.domain.ok_or(Refusal::DomainNotFound)?;
     if !domain.is_verified {
@@ -58,7 +58,7 @@ pub fn decide<'a>(key: &LiveKey, sending: &Sending<'a>) -> Result<i64, Refusal<'
     }
 }
 
-/// The account's domains of these names. Those that the verdict names are not looked up again.
+/// The account's domains with these names. Those already in the verdict are not looked up again.
 pub async fn find_domains(
     db: &Db,
     key: &LiveKey,

@@ -1,4 +1,4 @@
-//! Which keys work right now: what every request asks.
+//! Which keys work at this moment: the query behind every request.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::keys::store::{
 };
 use crate::schema::{accounts, api_keys};
 
-/// A key that works right now, with all that a verdict needs.
+/// A key that works at this moment, with everything a verdict needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveKey {
     pub id: i64,
@@ -35,7 +35,7 @@ type LiveRow = (
     DomainRow,
 );
 
-/// Keys that work unless their time is over: active, and of an active account.
+/// Keys that work unless they have expired: active, and of an active account.
 #[diesel::dsl::auto_type]
 fn live_keys() -> _ {
     let active: &'static str = ACTIVE;
@@ -63,8 +63,8 @@ fn live_columns() -> _ {
     )
 }
 
-/// Keys whose time is not over by PostgreSQL's clock, which all nodes share. It is read when the
-/// statement begins.
+/// Keys that have not expired by PostgreSQL's clock, which all nodes share. The clock is read when
+/// the statement starts.
 #[diesel::dsl::auto_type]
 fn last_by_its_clock() -> _ {
     let utc: &'static str = "UTC";
@@ -73,9 +73,9 @@ fn last_by_its_clock() -> _ {
     (api_keys::expires_at.is_null().or(expires)).and(api_keys::stops_at.is_null().or(stops))
 }
 
-/// Who holds the keys with these hashes, no two of which are equal: an answer for each, in their
-/// order, all as of one moment during the call. Point lookups in one transaction on SQLite; one
-/// statement on PostgreSQL, where each is a round trip.
+/// The holders of the keys with these distinct hashes: one answer per hash, in the same order, all
+/// from one consistent snapshot taken during the call. SQLite uses point lookups in one
+/// transaction; PostgreSQL one statement, because each is a round trip.
 pub fn find_live_by_hashes_of_any_account(
     conn: &mut Connection,
     hashes: &[KeyHash],
@@ -88,7 +88,7 @@ pub fn find_live_by_hashes_of_any_account(
                 let found = found.map(|hash| find_live_by_hash_of_any_account(conn, hash, now));
                 found.collect()
             };
-            // One statement is a transaction of its own; BEGIN and COMMIT cost as much again.
+            // A single statement is its own transaction; BEGIN and COMMIT would double the cost.
             match hashes {
                 [_] => find(conn),
                 _ => conn.transaction(find),
@@ -113,8 +113,8 @@ pub fn find_live_by_hashes_of_any_account(
     }
 }
 
-/// By this node's clock, since SQLite has none of its own. Compared here: as values of the statement
-/// the instants would be written out for every lookup.
+/// By this node's clock, because SQLite has none of its own. Compared here, because instants passed
+/// as values of the statement would be formatted again for every lookup.
 fn find_live_by_hash_of_any_account(
     conn: &mut SqliteConnection,
     hash: &KeyHash,
@@ -135,7 +135,7 @@ fn find_live_by_hash_of_any_account(
     })
 }
 
-/// Puts the rows of one key together: one for each of its domains, or one without.
+/// Combines the rows of one key: one for each of its domains, or one without a domain.
 fn live_key(rows: Vec<LiveRow>) -> Option<LiveKey> {
     let (keys, domains): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     let (id, account_id, name, first8, last4, all_domains, rule) = keys.into_iter().next()?;

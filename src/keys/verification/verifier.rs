@@ -1,9 +1,9 @@
-//! Who holds this key? Asked of the database for every request, never of a cache, so that a
-//! deleted key is refused by the very next one.
+//! Who holds this key? The database is queried for every request, never a cache, so that a deleted
+//! key is refused from the very next request on.
 //!
-//! Questions are gathered: while a thread asks the database, what arrives waits, and is asked all
-//! at once next. Nobody waits for company, and no question joins a batch that was sent already:
-//! what a request is told was true at a moment after it arrived.
+//! Questions are batched: while a thread waits for the database, new questions queue, and all of
+//! them are sent together next. A question never waits to be batched, and never joins a batch that
+//! was already sent, so that each answer was true at a moment after its request arrived.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,49 +16,50 @@ use super::store::{self, LiveKey};
 use crate::db::{self, Connection, Db};
 use crate::keys::secret::{KeyHash, PlainKey};
 
-/// Threads that ask, each on a connection of its own: while one waits, another one sends.
+/// Lookup threads, one connection each, so that one can send the next batch while the other waits
+/// for its answer.
 const ASKERS: usize = 2;
-/// Threads at most, counting those that were given up on while they wait for a database.
+/// The maximum number of threads, including those abandoned while they wait for a database.
 const MOST_THREADS: usize = 8;
 const BATCH: usize = 256;
-/// Questions that may wait.
+/// The maximum number of queued questions.
 const QUEUE: usize = 8192;
 /// How long a request waits for its answer.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// A lookup that takes so long, while requests run out of time, is not waited for.
+/// A lookup that takes this long, while requests time out, is abandoned.
 const STUCK: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Nobody can say right now whether a key works: neither an accept nor a refusal.
+/// It cannot be determined now whether a key works: neither an acceptance nor a refusal.
 #[derive(Debug, thiserror::Error)]
 #[error("keys cannot be verified right now")]
 pub struct Unavailable;
 
-/// Finds the keys that work. The answers are as of one moment during the call.
+/// Finds the keys that work. All answers hold for the same moment during the call.
 pub trait Lookup {
-    /// An answer for each of these hashes, no two of which are equal, in their order.
+    /// One answer for each of these distinct hashes, in the same order.
     ///
     /// # Errors
     /// If the database did not answer.
     fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>>;
 }
 
-/// Verifies keys. Dropped, it answers what waits and ends its threads.
+/// Verifies keys. When dropped, it answers the queued questions and ends its threads.
 pub struct Verifier(Arc<Shared>);
 
 struct Shared {
     new_lookup: Box<dyn Fn() -> Box<dyn Lookup> + Send + Sync>,
     queue: Mutex<Queue>,
     arrival: Condvar,
-    /// When it was last logged that there was no verdict.
+    /// When a missing verdict was last logged.
     told: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Question>,
-    /// Since when each thread that is asking does so, by its number.
+    /// For each thread that is waiting for the database, by its number: since when.
     asking: HashMap<usize, Instant>,
     threads: usize,
     /// The number of the next thread.
@@ -67,20 +68,20 @@ struct Queue {
     is_closed: bool,
 }
 
-/// Dropped without an answer, it tells that there is none.
+/// When dropped without an answer, it reports that there is none.
 struct Question {
     hash: KeyHash,
     answer: oneshot::Sender<Option<LiveKey>>,
 }
 
 impl Verifier {
-    /// Asks the database.
+    /// Starts the threads that query the database.
     pub fn start(db: &Db) -> Self {
         let db = db.clone();
         Self::with_lookup(ASKERS, move || Box::new(DbLookup::new(db.clone())))
     }
 
-    /// Asks on so many threads whatever `new_lookup` makes for each of them, on that thread.
+    /// Starts this many threads; each queries what `new_lookup` makes on that thread.
     pub fn with_lookup(
         askers: usize,
         new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static,
@@ -97,10 +98,10 @@ impl Verifier {
         Self(shared)
     }
 
-    /// The key that was presented, if it works right now. What cannot be a key is not looked up.
+    /// The presented key, if it works at this moment. A text that cannot be a key is not looked up.
     ///
     /// # Errors
-    /// If the database is away or slow, or too many wait for it.
+    /// If the database is unavailable or slow, or too many requests wait for it.
     pub async fn verify(&self, presented: &[u8]) -> Result<Option<LiveKey>, Unavailable> {
         let Some(key) = PlainKey::parse(presented) else {
             return Ok(None);
@@ -138,14 +139,14 @@ impl Shared {
         queue.waiting.push_back(Question { hash, answer });
         let is_someone_idle = queue.sleeping > 0;
         drop(queue);
-        // Asked first, since waking costs a system call even when nobody sleeps.
+        // Checked first, because a wake-up costs a system call even when no thread sleeps.
         if is_someone_idle {
             self.arrival.notify_one();
         }
         Ok(receiver)
     }
 
-    /// Logs why there is no verdict, once a second however many wait for one.
+    /// Logs why there is no verdict, once a second however many requests wait.
     fn unavailable(&self, why: &str) -> Unavailable {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
@@ -155,7 +156,7 @@ impl Shared {
         Unavailable
     }
 
-    /// Returns whether there is one thread more.
+    /// Returns whether a thread was added.
     fn spawn(self: &Arc<Self>, queue: &mut Queue) -> bool {
         let number = queue.next;
         let shared = Arc::clone(self);
@@ -171,8 +172,8 @@ impl Shared {
         true
     }
 
-    /// A thread whose database does not come back any more, nor fails, is left to itself, and
-    /// another one with another connection takes its place.
+    /// Abandons a thread whose database neither answers nor fails, and replaces it by one with a
+    /// new connection.
     fn replace_stuck(self: &Arc<Self>) {
         let mut queue = self.lock();
         let stuck: Vec<usize> = queue
@@ -198,7 +199,7 @@ impl Shared {
                 None => drop(batch),
             }));
             if answered.is_err() || lookup.is_none() {
-                // What panics each time must not take up a core.
+                // A lookup that panics each time must not use up a core.
                 std::thread::sleep(SHORTEST_PAUSE);
                 lookup = new_lookup();
             }
@@ -210,7 +211,7 @@ impl Shared {
         self.lock().threads -= 1;
     }
 
-    /// Waits for questions and takes all, up to a batch; `None` when there will be no more.
+    /// Waits for questions and takes all of them, up to one batch; `None` when no more will come.
     fn next_batch(&self, number: usize) -> Option<Vec<Question>> {
         let mut queue = self.lock();
         while queue.waiting.is_empty() {
@@ -230,7 +231,7 @@ impl Shared {
     }
 }
 
-/// Asks for equal hashes once, and for those that nobody waits for any more not at all.
+/// Looks equal hashes up only once, and skips those whose requests no longer wait.
 fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>) {
     batch.retain(|question| !question.answer.is_closed());
     if batch.is_empty() {
@@ -239,20 +240,20 @@ fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>) {
     batch.sort_unstable_by_key(|question| question.hash);
     let mut hashes: Vec<KeyHash> = batch.iter().map(|question| question.hash).collect();
     hashes.dedup();
-    // Without answers, the senders are dropped, which tells those who wait.
+    // Without answers, the senders are dropped, which notifies the waiting requests.
     let Ok(answers) = lookup.look_up(&hashes) else {
         return;
     };
     let mut questions = batch.into_iter().peekable();
     for (hash, answer) in hashes.iter().zip(answers) {
         while let Some(question) = questions.next_if(|question| question.hash == *hash) {
-            // Whoever asked may have gone.
+            // The request may be gone.
             let _ = question.answer.send(answer.clone());
         }
     }
 }
 
-/// Asks the database on a connection of its own, which it makes anew when it is lost.
+/// Queries the database on its own connection, and reconnects when that is lost.
 struct DbLookup {
     db: Db,
     conn: Option<Connection>,
@@ -274,7 +275,7 @@ impl DbLookup {
     }
 
     /// # Errors
-    /// At once, while the last failure is not long ago.
+    /// Fails immediately while the last failure is recent.
     fn connect(&mut self) -> db::Result<&mut Connection> {
         if Instant::now() < self.not_before {
             return Err(db::Error::Unavailable("it was not a moment ago".into()));
@@ -299,7 +300,7 @@ impl Lookup for DbLookup {
         if let Some(conn) = &mut self.conn {
             match store::find_live_by_hashes_of_any_account(conn, hashes) {
                 Ok(answers) => return Ok(answers),
-                // That a connection was lost shows only when it is used.
+                // A lost connection is noticed only when it is used.
                 Err(error) => tracing::warn!(%error, "a lookup of keys failed: trying once more"),
             }
         }
@@ -329,7 +330,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(60);
 
-    /// A database whose part the test plays: each lookup waits for what the test answers.
+    /// A database that the test controls: each lookup waits for the test's answer.
     struct Played(mpsc::Sender<Call>);
 
     struct Call {
@@ -352,7 +353,7 @@ mod tests {
                 hashes: hashes.clone(),
                 reply,
             };
-            // Nobody plays any more: as if there were no database.
+            // The test has ended: behaves as if there were no database.
             let failure = || db::Error::Unavailable("it is a play".into());
             self.0.send(call).map_err(|_| failure())?;
             match replied.recv().unwrap_or(Reply::Failure) {
@@ -366,7 +367,7 @@ mod tests {
         }
     }
 
-    /// One that tells by its name which key it is.
+    /// A live key whose name shows which key it is.
     fn live_key(hash: &KeyHash) -> LiveKey {
         LiveKey {
             id: 1,
@@ -413,7 +414,7 @@ mod tests {
             self.calls.recv_timeout(LIMIT).expect("a lookup")
         }
 
-        /// A lookup that is under way until it is answered, and the request that waits for it.
+        /// A lookup in progress until it is answered, and the request that waits for it.
         fn busy<'a>(&'a self, key: &'a PlainKey) -> (Request<'a>, Call) {
             (self.request(key), self.call())
         }
@@ -450,7 +451,7 @@ mod tests {
         let late = stage.request(&key);
         call.find(&[&key]);
         assert_eq!(early.await, works(&key));
-        // Meanwhile it was deleted.
+        // The key was deleted meanwhile.
         stage.call().find(&[]);
         assert_eq!(late.await, Ok(None));
     }
@@ -533,7 +534,7 @@ mod tests {
         for presented in [wrong.as_str(), "", "tsend_"] {
             assert_eq!(stage.raw(presented.as_bytes()).await, Ok(None));
         }
-        // The next lookup is another one's.
+        // The next lookup runs on another thread.
         let (_request, call) = stage.busy(&key);
         assert_eq!(call.hashes, [key.hash()]);
     }
@@ -561,7 +562,7 @@ mod tests {
         assert_eq!(request.await, Err(()));
         assert!(began.elapsed() < LIMIT);
         let (request, call) = stage.busy(&key);
-        // What it says after all is for nobody, and its thread is one too many.
+        // Its late answer goes to nobody, and its thread is one too many.
         stuck.find(&[]);
         call.find(&[&key]);
         assert_eq!(request.await, works(&key));
@@ -591,7 +592,7 @@ mod tests {
             waiting.await.unwrap().map(|key| key.name),
             works(&key).unwrap()
         );
-        // The last thread takes with it what makes lookups.
+        // The last thread drops the function that makes lookups.
         let ended = calls.recv_timeout(LIMIT).map(drop);
         assert_eq!(ended, Err(mpsc::RecvTimeoutError::Disconnected));
     }

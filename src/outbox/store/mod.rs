@@ -1,4 +1,4 @@
-//! Totals of emails, and emails that are not delivered yet, in the database.
+//! Totals of emails, and undelivered emails, in the database.
 
 mod totals;
 mod waiting;

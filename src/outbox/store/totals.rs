@@ -1,8 +1,9 @@
-//! How many emails were accepted with keys. Delivery, the API and the pages of keys ask here.
+//! How many emails were accepted with keys, for delivery, the API and the key pages.
 //!
-//! Hours that are over are counted once, in `email_counts`, and those before the frontier all are; what
-//! came since is counted where it is. The frontier is read first: the counts before it never change,
-//! and no email that comes later is older, so that the sum is exact whatever happens meanwhile.
+//! Each completed hour is counted once, into `email_counts`; all hours before the frontier are
+//! counted, and later emails are counted directly. The frontier is read first: the counts before it
+//! never change, and no email that is stored later has an earlier time, so the sum is exact
+//! whatever happens meanwhile.
 
 use std::collections::HashMap;
 
@@ -19,15 +20,15 @@ use crate::db::{self, Connection, is_unique_violation};
 use crate::outbox::volume::Volume;
 use crate::schema::{email_counts, email_counts_frontier, emails};
 
-/// For how long an hour that is over may still get emails: an email has its `created_at` before it
-/// is committed, by the clock of its node. A write is given up after seconds; clocks that differ by
-/// minutes are broken.
+/// How long a completed hour may still receive emails: `created_at` is set by the node's clock
+/// before the commit. A write is abandoned after seconds, and clocks that differ by minutes are
+/// broken.
 const LATE: TimeDelta = TimeDelta::minutes(10);
 const THE_ROW: i64 = 1;
-/// In one statement.
+/// Rows per statement.
 const ROWS: usize = 1_000;
 
-/// All that an account has handed in.
+/// All emails that an account has submitted.
 pub fn volume_of_account(conn: &mut Connection, account: AccountId) -> db::Result<Volume> {
     let now = clock::now();
     let frontier = frontier(conn)?;
@@ -49,8 +50,8 @@ pub fn volume_of_key(conn: &mut Connection, account: AccountId, id: i64) -> db::
     })
 }
 
-/// How many emails each of these keys had in the last 24 hours, in as many queries however many
-/// they are; those without any are left out.
+/// How many emails each of these keys had in the last 24 hours, in a fixed number of queries; keys
+/// without any are left out.
 pub fn count_emails_of_keys(
     conn: &mut Connection,
     account: AccountId,
@@ -83,16 +84,16 @@ pub fn count_emails_of_domains(
     Ok(added_up(rows))
 }
 
-/// When emails were accepted: from, and before.
+/// A half-open range of acceptance times: `[from, before)`.
 type Span = (NaiveDateTime, NaiveDateTime);
 
-/// The first instant, and one that never comes.
+/// The first instant, and one that is never reached.
 const EVER: NaiveDateTime = DateTime::UNIX_EPOCH.naive_utc();
 const NEVER: NaiveDateTime = NaiveDate::from_ymd_opt(9999, 1, 1)
     .expect("a day")
     .and_time(chrono::NaiveTime::MIN);
 
-/// All the time since an instant: whole hours that were counted, and the rest.
+/// The time since an instant, split into whole counted hours and the rest.
 #[derive(Debug, PartialEq)]
 struct Spans {
     counted: Option<Span>,
@@ -100,7 +101,7 @@ struct Spans {
 }
 
 impl Spans {
-    /// `frontier`: before which hour emails are counted; none, if nothing ever was.
+    /// `frontier`: emails before this hour are counted; none if nothing has been counted yet.
     fn of(since: NaiveDateTime, frontier: Option<NaiveDateTime>) -> Self {
         let hour = hour_of(since);
         let first = match hour == since {
@@ -175,7 +176,7 @@ fn count_of_keys(
     Ok(added_up(rows))
 }
 
-/// As a number that both databases give alike: PostgreSQL's sum is a decimal.
+/// Cast so that both databases return the same type: PostgreSQL's sum is a decimal.
 fn all_accepted() -> SqlLiteral<BigInt> {
     sql("CAST(COALESCE(SUM(email_counts.accepted), 0) AS BIGINT)")
 }
@@ -204,12 +205,12 @@ fn frontier(conn: &mut Connection) -> QueryResult<Option<NaiveDateTime>> {
         .optional()
 }
 
-/// The earliest time that an email may be accepted at: those before are counted already.
+/// The earliest time at which an email may be accepted: the hours before are already counted.
 pub fn countable_from_of_any_account(conn: &mut Connection) -> db::Result<NaiveDateTime> {
     Ok(frontier(conn)?.map_or(EVER, |frontier| frontier + LATE))
 }
 
-/// Whether the frontier is ahead of the time: a wrong clock had moved it past hours whose emails came
+/// Whether the frontier is in the future: a wrong clock moved it past hours whose emails came
 /// later.
 pub fn is_counted_ahead_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     let now = db::trusted_now(conn)?;
@@ -217,7 +218,7 @@ pub fn is_counted_ahead_of_any_account(conn: &mut Connection) -> db::Result<bool
     Ok(ahead.is_some_and(|(frontier, now)| frontier > now + TimeDelta::hours(1)))
 }
 
-/// Begins to count anew if the frontier is ahead of the time. Returns whether it was.
+/// Starts counting again if the frontier is in the future. Returns whether it was.
 pub fn recount_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     let is_ahead = is_counted_ahead_of_any_account(conn)?;
     if is_ahead {
@@ -227,10 +228,10 @@ pub fn recount_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     Ok(is_ahead)
 }
 
-/// The emails of an hour, to be written down; none, where there is nothing but time to be passed over.
+/// The emails of one hour, about to be stored; empty if only the frontier has to move.
 #[derive(Debug)]
 pub struct HourOfEmails {
-    /// The frontier before, and after.
+    /// The frontier before and after.
     from: Option<NaiveDateTime>,
     before: NaiveDateTime,
     counts: Vec<CountRow>,
@@ -254,8 +255,9 @@ struct CountRow {
     accepted: i64,
 }
 
-/// Counts the first hour of emails that is over for long enough and not written down yet; from the
-/// first email on, where nothing ever was. Nobody waits for it: it is read before anything is locked.
+/// Counts the first hour that ended long enough ago and is not stored yet, beginning with the first
+/// email if no hour is. No other transaction waits for it, because it reads before anything is
+/// locked.
 pub fn find_hour_of_any_account(conn: &mut Connection) -> db::Result<Option<HourOfEmails>> {
     let from = frontier(conn)?;
     let Some(now) = db::trusted_now(conn)? else {
@@ -305,14 +307,14 @@ pub fn find_hour_of_any_account(conn: &mut Connection) -> db::Result<Option<Hour
     }))
 }
 
-/// Writes an hour down, unless somebody did meanwhile. The frontier moves first: others wait for its
-/// row, and then find it moved.
+/// Stores an hour, unless another node did meanwhile. The frontier moves first: other nodes wait
+/// for its row, and then see that it has moved.
 pub fn write_hour_of_any_account(conn: &mut Connection, hour: &HourOfEmails) -> db::Result<()> {
     if !move_frontier(conn, hour.from, hour.before)? {
         return Ok(());
     }
     match conn {
-        // Many in one statement: each statement is a round trip.
+        // Many rows per statement, because each statement is a round trip.
         Connection::Postgres(conn) => {
             for rows in hour.counts.chunks(ROWS) {
                 diesel::insert_into(email_counts::table)
@@ -331,7 +333,7 @@ pub fn write_hour_of_any_account(conn: &mut Connection, hour: &HourOfEmails) -> 
     Ok(())
 }
 
-/// Whether it stood there.
+/// Returns whether the frontier was where it was expected.
 fn move_frontier(
     conn: &mut Connection,
     from: Option<NaiveDateTime>,

@@ -1,4 +1,4 @@
-//! Emails that are not delivered yet.
+//! Undelivered emails.
 
 use diesel::prelude::*;
 
@@ -7,14 +7,15 @@ use crate::db::{self, Connection};
 use crate::outbox::status::Status;
 use crate::schema::emails;
 
-/// How the reply of an email begins that waits because the relay refuses this server.
+/// The beginning of the reply stored with an email that waits because the relay refuses this
+/// server.
 pub const RELAY_REFUSES: &str = "The relay refuses this server: ";
 
-/// How many of an account's newest deferred emails are looked at for such a reply.
+/// How many of an account's newest deferred emails are searched for such a reply.
 const LOOKED_AT: i64 = 100;
 
-/// What the relay says to this server, if it refuses the account's emails. Its words may name
-/// recipients, so they come from the account's own emails alone.
+/// The relay's message to this server, if it refuses the account's emails. It may name recipients,
+/// so it is taken only from the account's own emails.
 pub fn refusal_by_relay(conn: &mut Connection, account: AccountId) -> db::Result<Option<String>> {
     let replies: Vec<Option<String>> = emails::table
         .filter(emails::account_id.eq(account.0))
@@ -27,7 +28,7 @@ pub fn refusal_by_relay(conn: &mut Connection, account: AccountId) -> db::Result
     Ok(replies.into_iter().flatten().find(refused))
 }
 
-/// How many emails are still to be delivered, counted up to a number.
+/// How many emails are still to be delivered, counted up to a maximum.
 pub fn count_waiting_emails(
     conn: &mut Connection,
     account: AccountId,

@@ -1,4 +1,4 @@
-//! How many calls were made with keys, by hour and by how they ended.
+//! Counts of calls with keys, by hour and by outcome.
 
 use std::collections::HashMap;
 
@@ -38,12 +38,12 @@ impl From<&(Calls, i64)> for CallsRow {
     }
 }
 
-/// Adds calls to those that are known. Should the answer to a COMMIT be lost, they count twice.
+/// Adds calls to the stored counts. If the answer to a COMMIT is lost, they are counted twice.
 pub fn count_calls_of_any_account(conn: &mut Connection, calls: &[(Calls, i64)]) -> db::Result<()> {
     match conn {
-        // Many in one statement: each statement is a round trip.
+        // Many rows per statement, because each statement is a round trip.
         Connection::Postgres(conn) => {
-            // As with the last uses.
+            // As for the last uses: a crash may lose them.
             conn.batch_execute("SET LOCAL synchronous_commit = off")?;
             for calls in calls.chunks(1_000) {
                 diesel::insert_into(api_key_calls::table)
@@ -61,7 +61,8 @@ pub fn count_calls_of_any_account(conn: &mut Connection, calls: &[(Calls, i64)])
                     .execute(conn)?;
             }
         }
-        // Two statements that Diesel keeps prepared, which it does with none that says ON CONFLICT.
+        // Two statements that Diesel keeps prepared; it keeps none prepared that contains ON
+        // CONFLICT.
         Connection::Sqlite(conn) => {
             for calls in calls {
                 let mut row = CallsRow::from(calls);
@@ -81,8 +82,8 @@ pub fn count_calls_of_any_account(conn: &mut Connection, calls: &[(Calls, i64)])
     Ok(())
 }
 
-/// Counts calls with keys that did not work, by why they do not work now. What never was a key is
-/// forgotten.
+/// Counts calls with keys that did not work, by the reason why they do not work now. Hashes that
+/// never belonged to a key are dropped.
 pub fn count_refused_of_any_account(
     conn: &mut Connection,
     refused: &[(Refused, i64)],
@@ -110,7 +111,7 @@ pub fn count_refused_of_any_account(
 
 type Why = HashMap<Vec<u8>, (i64, Outcome)>;
 
-/// Of keys that have not ended, or of which nobody wrote it down yet.
+/// Keys that have not ended, or whose end is not recorded yet.
 fn refused_with_a_hash(conn: &mut Connection, hashes: &[&[u8]]) -> QueryResult<Why> {
     type Row = (
         Option<Vec<u8>>,
@@ -142,7 +143,7 @@ fn refused_with_a_hash(conn: &mut Connection, hashes: &[&[u8]]) -> QueryResult<W
         } else if status == ACTIVE && account_status != AccountStatus::Active.as_str() {
             Outcome::AccountPaused
         } else {
-            // Also if it works again: it was resumed meanwhile.
+            // Also if it works again because it was resumed meanwhile.
             Outcome::Paused
         };
         Some((hash?, (id, outcome)))
@@ -187,8 +188,8 @@ pub fn history(conn: &mut Connection, account: AccountId, key_id: i64) -> db::Re
     Ok(History::of(rows.into_iter().filter_map(known), now))
 }
 
-/// Forgets calls that are older than 90 days, those of at most so many keys and hours. Returns how
-/// many rows those were.
+/// Deletes calls older than 90 days, for a limited number of keys and hours. Returns how many rows
+/// were deleted.
 pub fn forget_calls_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
     let Some(now) = db::trusted_now(conn)? else {
         return Ok(0);
@@ -201,7 +202,7 @@ pub fn forget_calls_of_any_account(conn: &mut Connection, most: i64) -> db::Resu
         .load(conn)?;
     let mut forgotten = 0;
     for of_hour in old.chunk_by(|a, b| a.0 == b.0) {
-        // SQLite takes some thousand values in a statement.
+        // SQLite limits a statement to some thousand values.
         for some in of_hour.chunks(1_000) {
             let keys = some.iter().map(|(_, key_id)| *key_id);
             forgotten += diesel::delete(api_key_calls::table)

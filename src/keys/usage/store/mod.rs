@@ -1,4 +1,4 @@
-//! The use of keys in the database.
+//! The usage of keys in the database.
 
 mod calls;
 mod uses;

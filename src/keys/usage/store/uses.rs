@@ -1,4 +1,4 @@
-//! When, from where and by what keys were last used.
+//! When, from where and by which client keys were last used.
 
 use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;
@@ -29,7 +29,7 @@ impl<'a> From<&'a (i64, Use)> for UseRow<'a> {
     }
 }
 
-/// Takes back uses that a wrong clock put into the future, or later ones would not show. Returns how
+/// Corrects uses that a wrong clock dated in the future, which would hide later ones. Returns how
 /// many.
 pub fn pull_back_uses_of_any_account(conn: &mut Connection) -> db::Result<usize> {
     let now = db::stamp(conn)?;
@@ -39,14 +39,14 @@ pub fn pull_back_uses_of_any_account(conn: &mut Connection) -> db::Result<usize>
         .execute(conn)?)
 }
 
-/// Remembers uses of keys, each unless a later one is known already.
+/// Records uses of keys, each unless a later one is already stored.
 pub fn record_uses_of_any_account(conn: &mut Connection, uses: &[(i64, Use)]) -> db::Result<()> {
     match conn {
-        // Many in one statement: each statement is a round trip.
+        // Many rows per statement, because each statement is a round trip.
         Connection::Postgres(conn) => {
             use diesel::query_dsl::methods::FilterDsl;
 
-            // A crash may lose them, and nobody waits for the disk or for a standby.
+            // A crash may lose them, and the commit waits for neither the disk nor a standby.
             conn.batch_execute("SET LOCAL synchronous_commit = off")?;
             for uses in uses.chunks(1_000) {
                 diesel::insert_into(api_key_uses::table)
@@ -62,7 +62,8 @@ pub fn record_uses_of_any_account(conn: &mut Connection, uses: &[(i64, Use)]) ->
                     .execute(conn)?;
             }
         }
-        // Two statements that Diesel keeps prepared, which it does with none that says ON CONFLICT.
+        // Two statements that Diesel keeps prepared; it keeps none prepared that contains ON
+        // CONFLICT.
         Connection::Sqlite(conn) => {
             for latest in uses {
                 let known: Vec<NaiveDateTime> = api_key_uses::table
