@@ -1,4 +1,4 @@
-//! An account's activity as CSV (RFC 4180), to be opened in a spreadsheet.
+//! An account's activity as CSV (RFC 4180), for spreadsheets.
 
 use super::event::Action;
 use super::store::events::Event;
@@ -46,8 +46,8 @@ fn write<const N: usize, T: AsRef<[u8]>>(
     writer.into_inner().map_err(|e| e.into_error().into())
 }
 
-/// Text that no spreadsheet takes for a formula (OWASP, CSV Injection): where people separate
-/// columns by semicolons, one may begin after each of these too.
+/// Text that no spreadsheet interprets as a formula (OWASP, CSV Injection). Where semicolons
+/// separate columns, a formula may also begin after each of them.
 fn harmless(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     let parts = plain.split(';').map(|part| match begins_formula(part) {
@@ -58,7 +58,7 @@ fn harmless(text: &str) -> String {
 }
 
 fn begins_formula(text: &str) -> bool {
-    // The last four are the full-width forms of the first.
+    // The last four are the full-width forms of the first four.
     let begins = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
     text.trim_start_matches(|c: char| c.is_whitespace() || c == '"')
         .starts_with(begins)

@@ -1,17 +1,18 @@
-//! What someone is signed in on, as far as it tells.
+//! The device a person is signed in on, as far as its headers show.
 
 use std::fmt;
 
 /// Where a session was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// Empty: not known.
+    /// Empty: unknown.
     pub address: String,
-    /// As the browser calls itself, cut to 200 bytes; empty if it does not.
+    /// The browser's User-Agent, cut to 200 bytes; empty if it sends none.
     pub user_agent: String,
 }
 
-/// Browsers also name those whose pages they can show: the first that is found is it.
+/// Browsers also name the browsers they are compatible with, so the first match in this order
+/// counts.
 const BROWSERS: [(&str, &str); 13] = [
     ("Edg/", "Edge"),
     ("EdgA/", "Edge"),
@@ -28,7 +29,7 @@ const BROWSERS: [(&str, &str); 13] = [
     ("Safari/", "Safari"),
 ];
 
-/// Likewise: an iPhone is "like Mac OS X", and Android is a Linux.
+/// In order, too: an iPhone says "like Mac OS X", and Android also says Linux.
 const SYSTEMS: [(&str, &str); 8] = [
     ("iPhone", "iPhone"),
     ("iPad", "iPad"),
@@ -41,7 +42,7 @@ const SYSTEMS: [(&str, &str); 8] = [
 ];
 
 impl Device {
-    /// As people call it: `Firefox on Linux`.
+    /// A name for people: `Firefox on Linux`.
     pub fn name(&self) -> String {
         let find = |known: &[(&str, &'static str)]| {
             let mut known = known.iter();
@@ -55,7 +56,7 @@ impl Device {
     }
 }
 
-/// Tells two of the same kind apart: `Firefox on Linux at 192.0.2.1`.
+/// Distinguishes devices of the same kind: `Firefox on Linux at 192.0.2.1`.
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;

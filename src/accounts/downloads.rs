@@ -1,25 +1,26 @@
-//! How many downloads of an account's activity run at a time: each holds memory until it is taken.
+//! Limits how many downloads of an account's activity run at once, because each holds memory until
+//! the client has read it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Of one account.
+/// Per account.
 const MOST: usize = 4;
-/// When it is worth asking again.
+/// After how many seconds a retry is worthwhile.
 pub const BUSY_SECONDS: u64 = 30;
 
-/// The downloads under way, by account.
+/// The downloads in progress, by account.
 #[derive(Default)]
 pub struct Downloads(Arc<Mutex<HashMap<i64, usize>>>);
 
-/// Kept as long as a download runs.
+/// Held while a download runs.
 pub struct Turn {
     account: i64,
     running: Arc<Mutex<HashMap<i64, usize>>>,
 }
 
 impl Downloads {
-    /// `None`: as many as may run do.
+    /// `None`: the limit is reached.
     pub fn begin(&self, account: i64) -> Option<Turn> {
         let mut running = lock(&self.0);
         let count = running.entry(account).or_default();

@@ -6,7 +6,7 @@ use lettre::Address;
 
 const MAX_CHARS: usize = 254;
 
-/// A valid address, lower-case throughout: no two people share one that differs in case alone.
+/// A valid address, in lower case: no two people can have addresses that differ only in case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Email(String);
 

@@ -1,4 +1,4 @@
-//! What happens in an account, as its activity tells it: who did what, from where.
+//! The events in an account's activity: who did what, and from where.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -10,18 +10,18 @@ use super::email::Email;
 /// Who does something, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The user, if a person who is signed in does it.
+    /// The user, if a signed-in person does it.
     pub user_id: Option<i64>,
-    /// The user's email address, or one of the two below.
+    /// The user's email address, or one of the names below.
     pub name: String,
     pub address: Option<IpAddr>,
 }
 
-/// Whoever runs the command line: the names of people have an `@`.
+/// The operator at the command line; unlike this name, those of people contain an `@`.
 const OPERATOR: &str = "operator";
-/// What the server does by itself when its time comes.
+/// For what the server does by itself.
 const SERVER: &str = "server";
-/// Somebody who is not signed in.
+/// A person who is not signed in.
 const STRANGER: &str = "unknown";
 
 impl Actor {
@@ -33,7 +33,7 @@ impl Actor {
         }
     }
 
-    /// Someone who has no account yet, and makes one.
+    /// A person who is creating an account.
     pub fn newcomer(email: &Email, address: IpAddr) -> Self {
         Self {
             user_id: None,
@@ -50,7 +50,7 @@ impl Actor {
         Self::without_address(SERVER)
     }
 
-    /// Someone who is not signed in, and whose address is all that is known.
+    /// A person who is not signed in, known only by address.
     pub fn stranger(address: IpAddr) -> Self {
         Self {
             user_id: None,
@@ -68,7 +68,7 @@ impl Actor {
     }
 }
 
-/// An actor's name as people read it.
+/// An actor's name as pages show it.
 pub fn actor_label(name: &str) -> &str {
     match name {
         OPERATOR => "the operator (command line)",
@@ -89,14 +89,15 @@ macro_rules! actions {
         impl Action {
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// As the column, the filter and the CSV spell it: the kind of its subject, a dot, a verb.
+            /// The spelling in the column, the filter and the CSV: the kind of its subject, a dot,
+            /// a verb.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
                 }
             }
 
-            /// As a page says it.
+            /// The wording on pages.
             pub fn label(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)*
@@ -111,11 +112,11 @@ actions! {
     AccountRenamed, "account.renamed", "Account renamed";
     AccountPaused, "account.paused", "Account paused";
     AccountResumed, "account.resumed", "Account resumed";
-    /// Which ends all sessions of the person, but for the one that it is done in.
+    /// This ends all of the person's sessions except the one in use.
     PasswordChanged, "account.password_changed", "Password changed";
     SessionStarted, "session.started", "Signed in";
     SessionEnded, "session.ended", "Signed out";
-    /// Many of them, summed up.
+    /// Many of them, summed up in one event.
     SessionRefused, "session.refused", "Sign-in failed";
     DomainAdded, "domain.added", "Domain added";
     DomainVerified, "domain.verified", "Domain verified";
@@ -128,9 +129,9 @@ actions! {
     KeyEdited, "key.edited", "Key edited";
     KeyPaused, "key.paused", "Key paused";
     KeyResumed, "key.resumed", "Key resumed";
-    /// Its subject is the key that is replaced.
+    /// Its subject is the key being replaced.
     KeyRotated, "key.rotated", "Key rotated";
-    /// After a rotation: at its time, when it was quiet for long enough, or by hand.
+    /// After a rotation: at the set time, after it was quiet for long enough, or by hand.
     KeyStopped, "key.stopped", "Key stopped";
     KeyExpired, "key.expired", "Key expired";
     KeyDeleted, "key.deleted", "Key deleted";
@@ -146,7 +147,7 @@ impl Action {
     }
 }
 
-/// What an action is about.
+/// The kind of thing an action concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Key,
@@ -168,7 +169,7 @@ impl Kind {
         }
     }
 
-    /// As a page says it.
+    /// The wording on pages.
     pub fn label(self) -> &'static str {
         match self {
             Self::Key => "Keys",
@@ -179,11 +180,11 @@ impl Kind {
     }
 }
 
-/// Which part of an account's activity someone wants to see.
+/// A filter for an account's activity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     pub kind: Option<Kind>,
-    /// A part of the actor's name, in any case.
+    /// A part of the actor's name, case-insensitive.
     pub actor: String,
     pub key_id: Option<i64>,
     /// The first and the last day, in UTC.
@@ -191,18 +192,18 @@ pub struct Filter {
     pub to: Option<NaiveDate>,
 }
 
-/// How many bytes of an event's detail are kept.
+/// How many bytes of an event's detail are stored.
 pub const MOST_DETAIL: usize = 4 * 1024;
-/// For "and 92 more", behind each list that is cut.
+/// Space for "and 92 more" after each list that is cut.
 const ROOM_FOR_COUNT: usize = 32;
 
-/// A detail as it is kept: lists that are too long end with how many more there were. Every part of
-/// it, and both sides of an arrow, get their share.
+/// A detail as it is stored: lists that are too long end with the number of omitted items. Each
+/// part of the detail, and each side of an arrow, gets its share of the space.
 pub fn bounded(detail: &str) -> Cow<'_, str> {
     if detail.len() <= MOST_DETAIL {
         return detail.into();
     }
-    // Each list with what stands before it.
+    // Each list with the text before it.
     let mut lists: Vec<(&str, &str)> = Vec::new();
     for (at, part) in detail.split("; ").enumerate() {
         for (side, list) in part.split(" → ").enumerate() {
@@ -214,13 +215,13 @@ pub fn bounded(detail: &str) -> Cow<'_, str> {
             lists.push((before, list));
         }
     }
-    // So many parts are none that this program writes: then it is one text.
+    // This program never writes so many parts: the detail is treated as one text.
     if lists.len() > 32 {
         lists = vec![("", detail)];
     }
     let between: usize = lists.iter().map(|(before, _)| before.len()).sum();
     let mut left = MOST_DETAIL - between;
-    // The shortest leave what they do not need to the others.
+    // The shortest lists leave the space they do not need to the others.
     let mut lengths: Vec<usize> = lists.iter().map(|(_, list)| list.len()).collect();
     lengths.sort_unstable();
     let mut share = left;
@@ -243,7 +244,7 @@ pub fn bounded(detail: &str) -> Cow<'_, str> {
     cut.collect::<String>().into()
 }
 
-/// As many whole items as fit, and how many more there are.
+/// As many whole items as fit, and the number of omitted ones.
 fn cut_list(list: &str, most: usize) -> String {
     let items: Vec<&str> = list.split(", ").collect();
     let mut end = 0;
@@ -262,14 +263,14 @@ fn cut_list(list: &str, most: usize) -> String {
     format!("{} and {} more", &list[..end], items.len() - kept)
 }
 
-/// One thing that happened, about to be recorded.
+/// An event about to be recorded.
 #[derive(Debug, Clone)]
 pub struct NewEvent<'a> {
     pub action: Action,
     pub subject_id: Option<i64>,
-    /// What it happened to, as it was called then.
+    /// The subject's name at that time.
     pub subject: &'a str,
-    /// What changed, in words, however many; never a secret. What is kept of it is `bounded`.
+    /// The changes in words, of any length; never a secret. The stored text is `bounded`.
     pub detail: &'a str,
 }
 
@@ -301,7 +302,7 @@ mod tests {
             .unwrap()
             .rsplit_once(" and ")
             .unwrap();
-        // What is short is whole.
+        // Short lists are kept whole.
         let list_after = rest.strip_prefix(&format!("name: “a” → “b”; senders: {} → ", list(3)));
         let shown = list_after.unwrap().split(", ").count();
         assert_eq!(shown + count.parse::<usize>().unwrap(), 1_000);

@@ -1,8 +1,8 @@
-//! Failed sign-ins, told to the account that they were meant for.
+//! Reports failed sign-ins to the account they were aimed at.
 //!
-//! A request only notes the address that was entered, in memory, the same for known and unknown ones.
-//! Whether somebody has it is asked beside the requests, a second later, so that no answer and no
-//! time tells. A crash can lose the last ones.
+//! A request only notes the address that was entered, in memory, in the same way for known and
+//! unknown addresses. Whether an account has it is looked up a second later, outside the request,
+//! so that neither the answer nor its timing reveals anything. A crash can lose the latest ones.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,17 +19,17 @@ use crate::http::refusals::Refusals;
 const TICK: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Addresses that are remembered until it is asked whether somebody has them; others that come in
-/// the same second are in the log only.
+/// The maximum number of addresses waiting to be looked up; further ones in the same second are
+/// only in the log.
 const MOST_ASKED: usize = 10_000;
-/// People who are remembered, each for an hour after the last failure.
+/// The maximum number of people remembered, each for an hour after the last failure.
 const MOST_KNOWN: usize = 10_000;
 
-/// How often sign-ins with an address failed, since it was told last.
+/// How often sign-ins with an address failed since the last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
     pub failed: u64,
-    /// Not looked at, since there were too many before.
+    /// Refused without checking the password, because there were too many before.
     pub refused: u64,
     /// Where the last one came from.
     address: IpAddr,
@@ -48,7 +48,7 @@ impl Tally {
         self.failed + self.refused == 0
     }
 
-    /// What there is, and begins anew.
+    /// Returns the tally and starts a new one.
     fn take(&mut self) -> Self {
         let taken = *self;
         *self = Self::of(taken.address);
@@ -73,7 +73,7 @@ impl Tally {
     }
 }
 
-/// Somebody whose address was entered.
+/// A person whose address was entered.
 struct Known {
     person: Person,
     tally: Tally,
@@ -82,7 +82,8 @@ struct Known {
 }
 
 impl Known {
-    /// A minute after the first one, and then once an hour: an attack fills no one's activity.
+    /// A minute after the first failure, and then once an hour, so that an attack cannot flood the
+    /// activity.
     fn is_due(&self, now: Instant) -> bool {
         !self.tally.is_empty()
             && now.duration_since(self.since) >= MINUTE
@@ -106,12 +107,12 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// A wrong password, or none of an account.
+    /// Notes a wrong password, or an address without an account.
     pub fn note_failed(&self, email: &Email, address: IpAddr) {
         self.note(email, address, |tally| tally.failed += 1);
     }
 
-    /// One that was not looked at.
+    /// Notes a sign-in that was refused unchecked.
     pub fn note_refused(&self, email: &Email, address: IpAddr) {
         self.note(email, address, |tally| tally.refused += 1);
     }
@@ -126,7 +127,7 @@ impl Failures {
         count(tally);
     }
 
-    /// Takes what somebody is to be told who has just signed in.
+    /// Takes the tally to report to a person who has just signed in.
     pub fn take(&self, email: &Email) -> Option<Tally> {
         let mut sum = lock(&self.asked).remove(email.as_ref());
         if let Some(known) = lock(&self.known).get_mut(email.as_ref()) {
@@ -139,7 +140,7 @@ impl Failures {
         sum.filter(|tally| !tally.is_empty())
     }
 
-    /// What could not be written down is told later.
+    /// Keeps a tally that could not be recorded, to report it later.
     pub fn put_back(&self, email: &str, tally: &Tally) {
         let mut asked = lock(&self.asked);
         let sum = asked
@@ -149,7 +150,7 @@ impl Failures {
         sum.refused += tally.refused;
     }
 
-    /// Tells people what is due, and sums the log up, until `stop` is dropped.
+    /// Records due reports, and sums up refusals in the log, until `stop` is dropped.
     pub fn keep_telling(&self, db: &Db, refusals: &Refusals, stop: &Receiver<()>) {
         let mut bound_at = Instant::now();
         let mut is_failing = false;
@@ -171,7 +172,7 @@ impl Failures {
         }
     }
 
-    /// Finds out whose addresses were entered.
+    /// Looks up whose addresses were entered.
     fn ask(&self, db: &Db) -> db::Result<()> {
         let emails: Vec<String> = lock(&self.asked).keys().cloned().collect();
         if emails.is_empty() {
@@ -208,7 +209,7 @@ impl Failures {
         Ok(())
     }
 
-    /// Writes down what is due; everything, at the end.
+    /// Records what is due; everything, at shutdown.
     fn tell(&self, db: &Db, is_last: bool) -> db::Result<()> {
         let now = Instant::now();
         let mut due = Vec::new();
@@ -225,7 +226,7 @@ impl Failures {
         }
         let mut done = Ok(());
         for (email, person, tally) in due {
-            // Not tried after a failure, by which nothing is lost.
+            // Skipped after a failure, which loses nothing.
             done =
                 done.and_then(|()| db.write_blocking(|conn| record(conn, &person, &email, &tally)));
             if done.is_err() {
@@ -239,7 +240,7 @@ impl Failures {
     }
 }
 
-/// Writes a person's failed sign-ins down in the activity of the account.
+/// Records a person's failed sign-ins in the activity of the account.
 pub fn record(
     conn: &mut Connection,
     person: &Person,

@@ -1,8 +1,9 @@
-//! Devices on which a person has signed in before: a cookie that means nothing to anybody else.
+//! Devices on which a person has signed in before, recognized by a cookie that reveals nothing to
+//! others.
 //!
-//! It proves no more than that: whoever has it must still know the password, and gets a limit and a
-//! delay of their own for guessing it. It is bound to the password that was right then, so that
-//! whoever signed in with an old one has nothing left of it, and shares the public limits again.
+//! It proves only that. Whoever has the cookie must still know the password, and has a separate
+//! limit and delay for guessing it. The cookie is bound to the password at that sign-in, so that a
+//! person who knew an old one has no advantage any more, and shares the public limits.
 
 use sha2::{Digest, Sha256};
 
@@ -11,14 +12,14 @@ use super::throttle::Counter;
 use crate::secret::ServerSecret;
 use crate::token;
 
-/// How many people a browser is remembered for, the latest first.
+/// How many people a browser is remembered for, the most recent first.
 const MOST_PEOPLE: usize = 4;
 /// A random token, and the proof in hexadecimal digits.
 const TOKEN_CHARS: usize = 32;
 const ENTRY_CHARS: usize = TOKEN_CHARS + 64;
 const SEPARATOR: char = '.';
 
-/// As long as a hash of a password: so that an unknown address takes as long as a known one.
+/// As long as the hash of a password, so that an unknown address takes as long as a known one.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 pub struct KnownDevices {
@@ -32,8 +33,8 @@ impl KnownDevices {
         }
     }
 
-    /// What wrong passwords of this person count against on a device that has this cookie; `None`
-    /// unless they signed in there with the password that they have now.
+    /// The counter for wrong passwords of this person on a device with this cookie; `None` unless
+    /// they signed in there with their current password.
     pub fn find(&self, cookie: &str, person: Option<&Credentials>) -> Option<Counter> {
         let nobody = Credentials {
             user_id: 0,
@@ -47,7 +48,8 @@ impl KnownDevices {
         is_somebody.then(|| Counter::of_device(user.user_id, token))
     }
 
-    /// The cookie after a sign-in: this person first, on the same device as before if it is known.
+    /// The cookie after a sign-in: this person comes first, on the same device as before if it is
+    /// known.
     pub fn remember(&self, cookie: &str, person: &Credentials) -> String {
         let token = match self.token_in(cookie, person) {
             Some(token) => token.to_owned(),
@@ -64,13 +66,13 @@ impl KnownDevices {
         let proven = entries(cookie)
             .map(|entry| entry.split_at(TOKEN_CHARS))
             .find(|(token, proof)| {
-                // Of hashes, so that the time taken tells nothing of how much was right.
+                // Compares hashes, so that the time taken does not reveal how much was right.
                 token::hash(proof) == token::hash(&self.proof(token, person))
             });
         proven.map(|(token, _)| token)
     }
 
-    /// Over parts of a fixed length each.
+    /// Computed over parts of fixed length.
     fn proof(&self, token: &str, person: &Credentials) -> String {
         let proof = Sha256::new()
             .chain_update(self.key)

@@ -1,4 +1,4 @@
-//! Passwords: which are strong enough, and argon2id over them.
+//! Passwords: minimum strength, and hashing with argon2id.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,15 +21,15 @@ const LANES: u32 = 1;
 const MIN_CHARS: usize = 15;
 const MAX_CHARS: usize = 128;
 
-/// How long a sign-in waits for its turn before it is answered 503.
+/// How long a sign-in waits to be hashed before it is answered 503.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// A password in Unicode's form NFC, so that it is the same from every keyboard.
+/// A password in Unicode's NFC form, so that it is the same from every keyboard.
 #[derive(Debug, Clone)]
 pub struct Password(SecretString);
 
 impl Password {
-    /// Takes whatever was typed: for comparing.
+    /// Accepts any input, for comparing.
     pub fn typed(text: &SecretString) -> Self {
         Self(text.expose_secret().nfc().collect::<String>().into())
     }
@@ -38,7 +38,7 @@ impl Password {
         self.0.expose_secret() == other.0.expose_secret()
     }
 
-    /// Takes a password that is to be set.
+    /// Accepts a password that is strong enough to be set.
     pub fn choose(text: &SecretString, email: &str, title: &str) -> Result<Self, WeakPassword> {
         let password = Self::typed(text);
         let chars = password.0.expose_secret().chars().count();
@@ -57,7 +57,7 @@ impl Password {
     }
 }
 
-/// Whether little is left of a password without what everyone knows of its owner. (zxcvbn finds
+/// Whether little of a password remains without what everyone knows about its owner. (zxcvbn finds
 /// these words, but rates a sequence of them as strong.)
 fn is_made_of(password: &str, known: &[&str]) -> bool {
     let mut rest = password.to_lowercase();
@@ -81,12 +81,13 @@ pub enum WeakPassword {
     Guessable,
 }
 
-/// Runs argon2id off the async threads, on all cores but one at a time.
+/// Runs argon2id outside the async threads, on all cores but one at a time.
 #[derive(Clone)]
 pub struct Hasher {
     permits: Arc<Semaphore>,
     runs: Arc<AtomicU64>,
-    /// Compared with when there is no such user, so that this takes as long as a wrong password.
+    /// A hash to compare with when there is no such user, so that this takes as long as a wrong
+    /// password.
     nobody: Arc<str>,
 }
 
@@ -94,12 +95,12 @@ pub struct Hasher {
 #[error("too many passwords are being checked at once")]
 pub struct Busy;
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Match {
     No,
     Yes,
-    /// Right, but hashed with weaker parameters than today's: here is today's hash.
+    /// Right, but hashed with weaker parameters than today's: this is the new hash.
     Rehashed(String),
 }
 
@@ -114,7 +115,7 @@ impl Hasher {
         }
     }
 
-    /// How often argon2 ran for a request: for tests of enumeration and guessing.
+    /// How often requests ran argon2, for tests about enumeration and guessing.
     pub fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
     }
@@ -124,7 +125,8 @@ impl Hasher {
         self.run(move || hash_blocking(&password)).await
     }
 
-    /// Compares with a stored PHC string. With `None`, as for an unknown user, it takes as long.
+    /// Compares a password with a stored PHC string. With `None`, for an unknown user, it takes as
+    /// long.
     pub async fn compare(&self, password: Password, phc: Option<String>) -> Result<Match, Busy> {
         let nobody = self.nobody.clone();
         self.run(move || match phc {
@@ -147,7 +149,8 @@ impl Hasher {
             .map_err(|_| Busy)?;
         self.runs.fetch_add(1, Ordering::SeqCst);
         tokio::task::spawn_blocking(move || {
-            // Held by the work, not by the request: a client that hangs up frees no core.
+            // Held by the work, not by the request: a client that disconnects must not free the
+            // core early.
             let _permit = permit;
             f()
         })

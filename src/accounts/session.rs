@@ -1,4 +1,5 @@
-//! Who is signed in: sessions in the database behind actix-session, and the `SignedIn` argument.
+//! The signed-in person: sessions in the database behind actix-session, and the `SignedIn`
+//! argument.
 
 use std::collections::HashMap;
 use std::future::{Future, Ready, ready};
@@ -22,26 +23,27 @@ use crate::db::{self, Connection, Db};
 use crate::http::{Context, Error, client_address, keep_user_agent, part, user_agent};
 use crate::token;
 
-/// Whose the session is, and which row. Only on the way from `load` to a handler.
+/// The session's user and row. Set only between `load` and the handler.
 const USER: &str = "user";
 const ID: &str = "id";
-/// Only on the way from `sign_in` to `save`: who, what the password was compared with, where from.
+/// The user, the hash that the password was compared with, and the address. Set only between
+/// `sign_in` and `save`.
 const USER_ID: &str = "user_id";
 const PASSWORD_HASH: &str = "password_hash";
 const ADDRESS: &str = "address";
 const USER_AGENT: &str = "user_agent";
-/// Only on the way from `go_on` to `update`: the key that the row has now.
+/// The row's new key. Set only between `go_on` and `update`.
 const NEXT_KEY: &str = "next_key";
 
-/// For how long a browser remembers who signed in on it, from the last time.
+/// How long a browser remembers who signed in on it, counted from the last time.
 const DEVICE_KEPT: Duration = Duration::days(365);
 
-/// What a session holds is the user's id and nothing else, so a row is its user, and only people who
-/// signed in have one. Rows are keyed by the hash of the session key.
+/// A session holds only the user's id, so a row belongs to a user, and only people who signed in
+/// have one. Rows are keyed by the hash of the session key.
 #[derive(Clone)]
 pub struct DbSessions {
     pub db: Db,
-    /// Whether a request is a sign of somebody, who may stay signed in.
+    /// Whether a request shows that the person is there, which extends the session.
     pub keeps_alive: bool,
 }
 
@@ -59,7 +61,8 @@ impl SessionStore for DbSessions {
         if self.keeps_alive && is_due {
             let touched = self.db.write(move |conn| sessions::touch(conn, id)).await;
             if let Err(error) = touched {
-                // The session may end earlier than it might; the request does not fail over it.
+                // The session may end earlier than it should; the request does not fail because of
+                // that.
                 tracing::warn!(%error, "the last use of a session could not be written");
             }
         }
@@ -94,8 +97,8 @@ impl SessionStore for DbSessions {
             .map_err(|_| SaveError::Other(anyhow::anyhow!("the session key is too long")))
     }
 
-    /// A session's state never changes, and saving it anew here would revive one that was ended
-    /// while the request ran. Its key may have changed: then the cookie follows.
+    /// A session's state never changes, and saving it again here would revive a session that was
+    /// ended while the request ran. Its key may have changed: then the cookie gets the new one.
     async fn update(
         &self,
         key: SessionKey,
@@ -110,7 +113,8 @@ impl SessionStore for DbSessions {
             .map_err(|_| UpdateError::Other(anyhow::anyhow!("the session key is too long")))
     }
 
-    /// A cookie lives no longer than its session, and a session is seen when it is loaded.
+    /// A cookie expires no later than its session; a session's last use is recorded when it is
+    /// loaded.
     async fn update_ttl(&self, _key: &SessionKey, _ttl: &Duration) -> Result<(), anyhow::Error> {
         Ok(())
     }
@@ -124,7 +128,7 @@ impl SessionStore for DbSessions {
     }
 }
 
-/// What `sign_in` put into a new session.
+/// The data that `sign_in` put into a new session.
 fn sign_in_of(state: &HashMap<String, String>) -> Option<(Credentials, IpAddr, String)> {
     let proven = Credentials {
         user_id: serde_json::from_str(state.get(USER_ID)?).ok()?,
@@ -135,7 +139,7 @@ fn sign_in_of(state: &HashMap<String, String>) -> Option<(Credentials, IpAddr, S
     Some((proven, address, user_agent))
 }
 
-/// Signs a user in whose password was right, under a new session id (ASVS 5.0, 7.2.4).
+/// Signs in a user whose password was right, under a new session id (ASVS 5.0, 7.2.4).
 pub fn sign_in(
     session: &Session,
     request: &HttpRequest,
@@ -155,8 +159,8 @@ pub fn sign_in(
     Ok(())
 }
 
-/// Tells the browser the key that its session has now. (`renew` would start another session, after
-/// the handler, which may fail.) `now`: with the password that was just set.
+/// Tells the browser the session's new key. (`renew` would start another session, after the
+/// handler, and might fail.) `now`: the credentials with the password that was just set.
 pub fn go_on(
     session: &Session,
     request: &HttpRequest,
@@ -170,7 +174,7 @@ pub fn go_on(
     Ok(())
 }
 
-/// What the browser is to remember, on the way from a handler to `remember_device`.
+/// What the browser should remember, passed from a handler to `remember_device`.
 struct Device(String);
 
 fn note_device(request: &HttpRequest, person: &Credentials) {
@@ -179,7 +183,7 @@ fn note_device(request: &HttpRequest, person: &Credentials) {
     request.extensions_mut().insert(device);
 }
 
-/// Middleware around the session's: lets the browser remember who signed in, once they have.
+/// Middleware around the session middleware: lets the browser remember a person after they sign in.
 pub async fn remember_device<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
@@ -199,7 +203,7 @@ pub async fn remember_device<B: MessageBody>(
     Ok(response)
 }
 
-/// The cookie of devices as it came; empty if there is none.
+/// The device cookie as received; empty if there is none.
 pub fn devices_of(request: &HttpRequest) -> String {
     let cookie = request.cookie(device_cookie(request));
     cookie.map_or_else(String::new, |cookie| cookie.value().to_owned())
@@ -212,7 +216,7 @@ fn device_cookie(request: &HttpRequest) -> &'static str {
     }
 }
 
-/// Signs out: the session is over when this returns `Ok`.
+/// Signs out: the session has ended when this returns `Ok`.
 pub async fn sign_out(session: &Session, db: &Db, address: IpAddr) -> Result<(), Error> {
     let id: Option<SessionId> = session.get(ID).ok().flatten();
     let user: Option<User> = session.get(USER).ok().flatten();
@@ -224,8 +228,8 @@ pub async fn sign_out(session: &Session, db: &Db, address: IpAddr) -> Result<(),
     Ok(())
 }
 
-/// The user who sent the request, as someone who changes something: by way of the session, which is
-/// the only way to write for a person.
+/// The user who sent the request and is about to change something. Writes go through the session;
+/// there is no other way to write on a person's behalf.
 pub struct Acting {
     pub user: User,
     pub actor: Actor,
@@ -274,11 +278,12 @@ pub struct ThisSession {
 }
 
 impl ThisSession {
-    /// Runs a change as [`Db::write`] does, if the session still lives then: it may have ended since
-    /// the request was let in, and what ended before a change is committed must not change anything.
+    /// Runs a change like [`Db::write`], if the session is still live at that time: it may have
+    /// ended since the request was admitted, and a session that ended before the commit must not
+    /// change anything.
     ///
     /// # Errors
-    /// The session has ended, or the database could not tell. What the change itself says is within.
+    /// The session has ended, or the database did not answer. The change's own result is inside.
     pub async fn write<T, E>(
         &self,
         db: &Db,

@@ -1,9 +1,9 @@
-//! The set-up code: what the first visitor must know where strangers could be first.
+//! The set-up code: the first visitor must enter it if strangers could come first.
 
 use sha2::{Digest, Sha256};
 
-/// 80 bits derived from the server's secret, so that it is the same after a restart and on every
-/// node: four groups of four characters out of 32 that cannot be confused.
+/// 80 bits derived from the server's secret, so that the code is the same after a restart and on
+/// every node: four groups of four characters from an alphabet of 32 that are not easily confused.
 #[derive(Clone)]
 pub struct SetupCode(String);
 
@@ -26,18 +26,18 @@ impl SetupCode {
         Self(groups.join("-"))
     }
 
-    /// The code, for the terminal of whoever starts the server.
+    /// The code, for the terminal in which the server is started.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Compares hashes, so that the time taken tells nothing of how much was right.
+    /// Compares hashes, so that the time taken does not reveal how much was right.
     pub fn matches(&self, typed: &str) -> bool {
         Sha256::digest(plain(typed)) == Sha256::digest(plain(&self.0))
     }
 }
 
-/// Case, hyphens and spaces do not matter to someone who copies it by hand.
+/// Ignores case, hyphens and spaces, for people who copy the code by hand.
 fn plain(code: &str) -> String {
     code.chars()
         .filter(|c| c.is_ascii_alphanumeric())

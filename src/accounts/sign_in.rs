@@ -1,5 +1,5 @@
-//! Whether a password is right. Every look is counted before it is made, and takes as long for an
-//! address that nobody has.
+//! Checks passwords. Every check is counted before it is made, and takes as long for an unknown
+//! address as for a known one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::http::Error;
 use crate::http::refusals::{Refusal, Refusals};
 use crate::secret::ServerSecret;
 
-/// Where someone wants to sign in.
+/// Where a person signs in from.
 pub struct Place<'a> {
     pub address: IpAddr,
     /// The cookie of devices on which people signed in before; empty if there is none.
     pub devices: &'a str,
 }
 
-/// What every check of a password uses: the limits, the known devices, the hasher, and the record of
+/// Everything a password check uses: the limits, the known devices, the hasher, and the record of
 /// failures.
 pub struct SignInGuard {
     pub hasher: Hasher,
@@ -48,19 +48,18 @@ impl SignInGuard {
         }
     }
 
-    /// Tells people of failed sign-ins, and sums up in the log what was refused, until `stop` is
-    /// dropped.
+    /// Reports failed sign-ins to people, and sums up refusals in the log, until `stop` is dropped.
     pub fn keep_telling(&self, db: &Db, stop: &Receiver<()>) {
         self.failures.keep_telling(db, &self.refusals, stop);
     }
 
-    /// Forms of strangers that run argon2 count against the address they come from.
+    /// Limits the forms from strangers that run argon2, by the address they come from.
     pub fn admit(&self, address: IpAddr) -> Result<(), Error> {
         let admitted = self.per_address.admit(address);
         admitted.map_err(|wait| self.too_many(address, wait))
     }
 
-    /// Limits how often a signed-in person may enter their password: each session counts for itself.
+    /// Limits how often a signed-in person may enter their password, for each session separately.
     pub fn admit_session(&self, session: Counter, from: IpAddr) -> Result<(), Error> {
         let admitted = self.per_device.admit(session);
         admitted.map_err(|wait| self.too_many(from, wait))
@@ -73,7 +72,7 @@ impl SignInGuard {
         }
     }
 
-    /// The user's credentials, if the password is theirs.
+    /// The user's credentials, if the password is right.
     pub async fn authenticate(
         &self,
         db: &Db,
@@ -139,7 +138,7 @@ impl SignInGuard {
         self.compare(db, counter, found, password).await
     }
 
-    /// The same for a person who is signed in, and is asked again for the password they have now.
+    /// The same for a signed-in person who must enter their current password again.
     pub async fn confirm(
         &self,
         db: &Db,
@@ -157,7 +156,7 @@ impl SignInGuard {
         compared
     }
 
-    /// The credentials, if the password is theirs. A wrong one counts against `counter`.
+    /// The credentials, if the password is right. A wrong one counts against `counter`.
     async fn compare(
         &self,
         db: &Db,

@@ -1,6 +1,7 @@
-//! Against guessing: a limit for each address, here, and a delay for each account, in the database.
-//! A device on which a person signed in before has a limit and a delay of its own: what strangers
-//! guess does not keep that person out, and what is guessed with a stolen device is slowed down too.
+//! Protection against guessing: a limit per client address, here, and a delay per account, in the
+//! database. A device on which a person signed in before has its own limit and delay, so that
+//! guesses by strangers do not lock the person out, and guesses on a stolen device are slowed down
+//! too.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,18 +19,19 @@ use crate::token;
 const BURST: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// How many keys a limit remembers. At most once a second those that may try again anyway are
-/// forgotten; if that is not enough, all are: whoever has so many addresses is not held back by a
-/// limit for each of them, and the delay of each account holds on.
+/// How many keys a limit remembers. At most once a second, keys that may try again anyway are
+/// forgotten; if that is not enough, all are: an attacker with so many addresses is not held back
+/// by a limit per address, and the delay per account still applies.
 const MOST: usize = 100_000;
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 
-/// Failures that cost nothing: people mistype.
+/// Wrong passwords allowed before sign-in is delayed; people mistype.
 const FREE_FAILURES: i64 = 5;
 const LONGEST_DELAY_SECONDS: i64 = 60;
 pub const LONGEST_DELAY: TimeDelta = TimeDelta::seconds(LONGEST_DELAY_SECONDS);
 
-/// How often each of many may do something, in bounded memory. Each node counts for itself.
+/// Limits how often each of many keys may do something, in bounded memory. Each node counts
+/// separately.
 pub struct Limit<K: Hash + Eq + Clone> {
     quota: Quota,
     inner: Mutex<Inner<K>>,
@@ -52,7 +54,7 @@ impl<K: Hash + Eq + Clone> Limit<K> {
     }
 
     /// # Errors
-    /// How many seconds to wait.
+    /// With the seconds to wait.
     pub fn admit(&self, key: &K) -> Result<(), u64> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.limiter.len() >= MOST && inner.swept.elapsed() >= BETWEEN_SWEEPS {
@@ -74,7 +76,7 @@ fn of_forms() -> Quota {
     Quota::per_minute(PER_MINUTE).allow_burst(BURST)
 }
 
-/// How often an address may submit them. IPv6 counts by /64, which is what one customer has.
+/// How often one address may submit them. IPv6 counts by /64, the network of one customer.
 pub struct PerAddress(Limit<IpAddr>);
 
 impl PerAddress {
@@ -83,7 +85,7 @@ impl PerAddress {
     }
 
     /// # Errors
-    /// How many seconds to wait.
+    /// With the seconds to wait.
     pub fn admit(&self, address: IpAddr) -> Result<(), u64> {
         self.0.admit(&network(address))
     }
@@ -105,7 +107,7 @@ impl PerDevice {
     }
 
     /// # Errors
-    /// How many seconds to wait.
+    /// With the seconds to wait.
     pub fn admit(&self, device: Counter) -> Result<(), u64> {
         self.0.admit(&device)
     }
@@ -117,22 +119,22 @@ impl Default for PerDevice {
     }
 }
 
-/// What wrong passwords count against, as a hash.
+/// Identifies what wrong passwords count against, as a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Counter([u8; 32]);
 
 impl Counter {
-    /// Of whoever knows no more than the address, which may be nobody's.
+    /// For a client that knows only the email address, which may be nobody's.
     pub fn of_email(email: &Email) -> Self {
         Self(token::hash(email.as_ref()))
     }
 
-    /// No email address begins like the text of these two.
+    /// No email address can begin like the text hashed here and below.
     pub fn of_device(user_id: i64, token: &str) -> Self {
         Self(token::hash(&format!("\0device {user_id} {token}")))
     }
 
-    /// Of a session in which the present password is asked again.
+    /// For a session in which the current password must be entered again.
     pub fn of_session(id: &impl std::fmt::Display) -> Self {
         Self(token::hash(&format!("\0session {id}")))
     }
@@ -154,7 +156,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How long the sign-in of a counter stays shut after so many failures in a row.
+/// How long sign-in is blocked after this many failures in a row.
 pub fn delay_after(failures: i64) -> TimeDelta {
     let seconds = match failures - FREE_FAILURES {
         ..0 => 0,
@@ -180,7 +182,7 @@ mod tests {
         let limit = PerAddress::new();
         let address = "192.0.2.1".parse().unwrap();
         let admitted = (0..100).filter(|_| limit.admit(address).is_ok()).count();
-        // One more may drip in if the machine takes seconds for this loop.
+        // One more may be admitted if the machine takes seconds for this loop.
         assert!((20..30).contains(&admitted), "{admitted}");
         assert!(limit.admit("192.0.2.2".parse().unwrap()).is_ok());
     }

@@ -10,7 +10,7 @@ use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::config::Config;
 use crate::db::{Connection, DatabaseUrl, Db, migrations};
 
-/// The database, made if it is a file that is missing. Its tables may be out of date.
+/// Opens the database, and creates it if it is a missing file. Its tables may be out of date.
 pub fn open(config: &Config) -> Result<Db, String> {
     if let DatabaseUrl::Sqlite(file) = &config.database {
         make_folder(file.folder())?;
@@ -33,8 +33,8 @@ pub fn migrate(db: &Db) -> Outcome {
     Ok(())
 }
 
-/// Makes a folder for its owner alone. One that exists is not changed; an empty name is the
-/// current one's.
+/// Creates a folder that only its owner can access. An existing folder is not changed; an empty
+/// name means the current one.
 pub fn make_folder(folder: &Path) -> Outcome {
     if folder.as_os_str().is_empty() {
         return Ok(());
@@ -46,7 +46,7 @@ pub fn make_folder(folder: &Path) -> Outcome {
         .map_err(|e| format!("the folder {} cannot be created: {e}", folder.display()))
 }
 
-/// The account that one of its people's email address names.
+/// The account of the person with this email address.
 pub fn find_account(conn: &mut Connection, email: &str) -> Result<AccountId, Failure> {
     let email = Email::parse(email).map_err(failure)?;
     accounts_store::find_id_by_email(conn, &email)?

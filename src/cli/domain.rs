@@ -61,7 +61,7 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
         let refusal = store::refusal(conn, account, &name, config.domain_limit)?;
         Ok::<_, Failure>(refusal.is_none())
     })?;
-    // Before the transaction, for which others may wait.
+    // Before the transaction, because other transactions may wait for that one.
     let key = match is_new {
         true => make_domain_key(config, db, &name)?,
         false => None,
@@ -114,8 +114,8 @@ fn no_such_domain(name: &DomainName) -> Failure {
     Failure(format!("the account has no domain {name}"))
 }
 
-/// A key for a new domain. `None` where the server makes it later: only the nodes' secret can seal it
-/// so that they can use it.
+/// A key for a new domain. `None` where the server has to make it later: only the secret that the
+/// nodes share can seal it so that they can use it.
 pub fn make_domain_key(
     config: &Config,
     db: &Db,

@@ -54,7 +54,7 @@ enum Command {
     AdoptSecret,
 }
 
-/// What of the settings a command uses besides those that all use, by its words.
+/// The settings that a command uses besides the common ones, by the words of the command.
 fn used_by(words: &str) -> &'static [&'static str] {
     match words {
         "key create" | "key rotate" => &["key_limit"],
@@ -66,15 +66,15 @@ fn used_by(words: &str) -> &'static [&'static str] {
 }
 
 impl Cli {
-    /// Parses what this process was started with; ends it if that asks for help or is wrong.
+    /// Parses the arguments of this process; exits if they ask for help or are invalid.
     pub fn from_arguments() -> Self {
         let matches = command().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }
 
-/// The commands, each with help on those of the settings that it uses. The others are accepted
-/// all the same, so that one set of flags serves all commands.
+/// The commands, each with help on only the settings it uses. Each accepts the others too, so that
+/// one set of flags works for all commands.
 fn command() -> clap::Command {
     let command = Cli::command();
     let settings: Vec<Arg> = command
@@ -83,7 +83,7 @@ fn command() -> clap::Command {
         .cloned()
         .collect();
     command.mut_subcommands(|command| match command.get_name() {
-        // Which is what happens without a command: everything concerns it.
+        // This is what happens without a command, so all settings apply.
         "serve" => command,
         name => {
             let name = name.to_owned();
@@ -107,7 +107,7 @@ fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap:
     })
 }
 
-/// Runs a command. Exit code 2 for problems of the configuration, 1 for what failed.
+/// Runs a command. Exit code 2 for configuration errors, 1 for other failures.
 pub fn run(cli: Cli) -> ExitCode {
     let log = Log::to_stderr();
     let code = match Config::parse(&cli.settings) {
@@ -155,7 +155,7 @@ fn execute(command: Command, config: Config) -> Outcome {
 mod tests {
     use super::*;
 
-    /// The commands below a command, with the settings that the help of each lists.
+    /// The subcommands of a command, with the settings that the help of each lists.
     fn listed(command: &clap::Command, words: &str, all: &mut Vec<(String, Vec<String>)>) {
         for below in command.get_subcommands() {
             let words = format!("{words} {}", below.get_name());

@@ -1,14 +1,14 @@
-//! What a command tells: its result on stdout, or why it failed.
+//! A command's output: its result on stdout, or why it failed.
 
 use std::fmt::Display;
 use std::io::Write;
 
 use crate::db;
 
-/// Why a command did not do what was asked, in one sentence.
+/// Why a command failed, in one sentence.
 pub type Outcome = Result<(), String>;
 
-/// A line of the result. (`println!` panics where nobody reads.)
+/// Prints a line of the result. (`println!` panics if stdout is closed.)
 pub fn print(line: impl Display) -> Outcome {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
@@ -20,7 +20,7 @@ pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a command tells when it failed.
+/// The message of a command that failed.
 #[derive(Debug)]
 pub struct Failure(pub String);
 

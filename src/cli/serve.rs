@@ -12,9 +12,10 @@ use crate::listener::ReservedAddress;
 use crate::open_files;
 use crate::server::{self, Components};
 
-/// What would keep it from serving comes first, and the migrations, which can take minutes and
-/// cannot be undone, last. Meanwhile clients are refused: the port is taken, but nothing listens
-/// yet. A request that waited instead would be carried out when its client has long given up.
+/// Everything that could prevent serving is checked first, and the migrations, which can take
+/// minutes and cannot be undone, come last. Meanwhile clients are refused: the port is reserved,
+/// but not listened on yet. A request that waited instead would be carried out long after its
+/// client has given up.
 pub fn run(config: Config) -> Outcome {
     let cannot_listen = |e: std::io::Error| match e.kind() {
         ErrorKind::AddrInUse => format!(
@@ -41,12 +42,12 @@ pub fn run(config: Config) -> Outcome {
     let components = Components::new(config, db, secret);
     let greeting = greeting(&components, &url, is_empty);
     warn(&components.context.config);
-    // On a thread, since serving goes on even if nobody reads this.
+    // On its own thread, because serving must go on even if stdout is not read.
     let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
     server::run(listener, components, greet).map_err(|e| format!("the server stopped: {e}"))
 }
 
-/// One line for whoever started it.
+/// One line for the person who started the server.
 fn greeting(components: &Components, url: &str, is_empty: bool) -> String {
     let config = &components.context.config;
     let first = match (is_empty, config.signup) {
@@ -65,7 +66,7 @@ fn greeting(components: &Components, url: &str, is_empty: bool) -> String {
     format!("API Keys dashboard: {url}{first}")
 }
 
-/// What they should know besides.
+/// Further warnings for them.
 fn warn(config: &Config) {
     if !config.is_https() && !config.is_loopback() {
         tracing::warn!(

@@ -1,4 +1,4 @@
-//! The server's secret, and whether it belongs to the database.
+//! The server's secret, and the check that it belongs to the database.
 
 use super::database::make_folder;
 use super::outcome::{Outcome, one_line, print};
@@ -13,12 +13,13 @@ use crate::secret::ServerSecret;
 enum Wrong {
     Missing,
     Other,
-    /// It does not open the key of this domain.
+    /// It cannot open the key of this domain.
     DoesNotOpen(DomainName),
 }
 
-/// The secret that belongs to the database, also before its tables are up to date. One is made only if
-/// the database needs none yet: a new one in the place of one that was lost would hide the loss.
+/// The secret that belongs to the database, even before its tables are up to date. A secret is
+/// created only if the database needs none yet: a new one in place of a lost one would hide the
+/// loss.
 pub fn read(config: &Config, db: &Db) -> Result<ServerSecret, String> {
     let secret = ServerSecret::find(&config.secret_file)?;
     match find_fault(db, secret.as_ref())? {
@@ -27,8 +28,8 @@ pub fn read(config: &Config, db: &Db) -> Result<ServerSecret, String> {
     }
 }
 
-/// Writes down that the secret belongs to the database, unless another one does. The tables have
-/// to be up to date.
+/// Records that the secret belongs to the database, unless another one does. The tables must be up
+/// to date.
 pub fn record(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
     let hash = secret.hash();
     let is_shared = db
@@ -40,8 +41,8 @@ pub fn record(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
     }
 }
 
-/// The secret with which new domains' keys are sealed. `None` if this is not a node of the
-/// PostgreSQL: the server makes the keys later.
+/// The secret with which the keys of new domains are sealed. `None` if this machine is not a node
+/// of the PostgreSQL database: the server makes the keys later.
 pub fn find_for_sealing(config: &Config, db: &Db) -> Result<Option<ServerSecret>, String> {
     if !db.is_postgres() {
         let secret = read(config, db)?;
@@ -57,7 +58,7 @@ pub fn find_for_sealing(config: &Config, db: &Db) -> Result<Option<ServerSecret>
         .then_some(secret))
 }
 
-/// Makes the secret in the file, or a new one, the one that belongs to the database.
+/// Makes the secret in the file, or a new one, the one of this database.
 pub fn adopt(config: &Config, db: &Db) -> Outcome {
     let secret = read_or_make(config)?;
     db.write_blocking(|conn| nodes::adopt_secret(conn, &secret.hash()))
@@ -91,7 +92,7 @@ fn find_fault(db: &Db, secret: Option<&ServerSecret>) -> Result<Option<Wrong>, S
             None => Some(Wrong::Missing),
         });
     }
-    // Databases that were made before a secret was recorded: only domains' keys tell which it was.
+    // Databases created before secrets were recorded: only domain keys show which secret was used.
     let sealed = db
         .read_blocking(domains_store::list_sealed_of_any_account)
         .map_err(|e| one_line(&e.to_string()))?;

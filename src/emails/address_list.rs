@@ -1,24 +1,24 @@
-//! Addresses as people and programs write them in a line (RFC 5322, 3.4), taken apart with patience:
-//! what follows something wrong is still found.
+//! A tolerant parser of address lists as people and programs write them (RFC 5322, 3.4): it still
+//! finds the addresses that follow an error.
 
-/// What may be an address, with the name before it.
+/// A possible address, with the name in front of it.
 #[derive(Debug, Default, PartialEq)]
 pub struct Entry {
     pub name: String,
     pub address: String,
 }
 
-/// The entries of a list, also those of the groups in it, without comments.
+/// The entries of a list, including those inside groups, without comments.
 pub fn parse(text: &str) -> Vec<Entry> {
     let mut reader = Reader::default();
-    // A quote or a comment that does not end is none.
+    // An unterminated quote or comment is taken literally.
     if !reader.read(text, true) {
         reader = Reader::default();
         reader.read(text, false);
     }
     let entries = reader.entries;
     let mut with_address = entries.iter().filter(|entry| entry.address.contains('@'));
-    // Programs also write names such as “Acme, Inc.” without quotes.
+    // Some programs write names such as “Acme, Inc.” without quotes.
     if let (Some(only), None, Some((name, _))) = (
         with_address.next(),
         with_address.next(),
@@ -36,15 +36,15 @@ pub fn parse(text: &str) -> Vec<Entry> {
 #[derive(Default)]
 struct Reader {
     entries: Vec<Entry>,
-    /// The entry that is read: without the quotes of its name, and as it is.
+    /// The name of the current entry: once without its quotes, once as written.
     name: String,
     literal: String,
-    /// What stands between its brackets.
+    /// The text in angle brackets.
     bracketed: Option<String>,
 }
 
 impl Reader {
-    /// Returns whether all quotes and comments ended, if they count.
+    /// Returns whether all quotes and comments were terminated, if they are recognized.
     fn read(&mut self, text: &str, has_quotes: bool) -> bool {
         let mut chars = text.chars();
         let (mut is_quoted, mut comments, mut is_in_brackets) = (false, 0_usize, false);
@@ -85,7 +85,7 @@ impl Reader {
                     is_in_brackets = false;
                     self.end_entry();
                 }
-                // The name of a group, or a scheme.
+                // The name of a group, or a URL scheme.
                 ':' if !is_in_brackets && !self.literal.contains('[') => {
                     self.name.clear();
                     self.literal.clear();
@@ -95,7 +95,7 @@ impl Reader {
                     self.literal.push(c);
                     self.name.push(c);
                 }
-                // What stands behind the brackets says nothing.
+                // Text after the brackets is ignored.
                 _ => {}
             }
         }

@@ -26,7 +26,7 @@ use crate::keys::verification::policy::{self, Refusal, Sending};
 use crate::keys::verification::store::LiveKey;
 use crate::outbox::{Arrivals, store as outbox_store};
 
-/// What accepting emails takes.
+/// What is needed to accept emails.
 struct Intake<'a> {
     context: &'a Context,
     room: &'a Room,
@@ -38,7 +38,7 @@ struct Accepted {
     message_id: String,
 }
 
-/// What became of an email of a batch.
+/// The result for one email of a batch.
 #[derive(Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum Entry {
@@ -46,8 +46,8 @@ enum Entry {
     Error(ApiError),
 }
 
-/// `GET /v2/info`: the account behind a key, and its domains, all of them even for a key that is
-/// restricted.
+/// `GET /v2/info`: the account that a key belongs to, and all of its domains, even for a restricted
+/// key.
 pub async fn info(
     context: web::Data<Context>,
     BearerOrQuery(key, call): BearerOrQuery,
@@ -105,7 +105,7 @@ async fn describe(context: &Context, key: &LiveKey) -> Result<HttpResponse, ApiE
     })))
 }
 
-/// `POST /v2/emails`: durably stored before it is answered, and delivered after that.
+/// `POST /v2/emails`: stores the email durably before answering; it is delivered later.
 pub async fn create(
     context: web::Data<Context>,
     room: web::Data<Room>,
@@ -125,7 +125,7 @@ async fn accept_one(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Acc
     let (bytes, place) = body.json()?;
     let parse = move || {
         let value = json::parse(&bytes)?;
-        // The strings in it are copies, which the message takes over.
+        // The parsed strings are copies, which the message takes over.
         drop(bytes);
         Ok(vec![Ok(Message::parse(value)?)])
     };
@@ -133,8 +133,9 @@ async fn accept_one(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Acc
     accept_all(intake, key, place, messages).await?.remove(0)
 }
 
-/// `POST /v2/emails/batch`: what can be accepted is stored, all of it or, if the database fails,
-/// nothing. As one call it is accepted if any email is, else refused for the first one's reason.
+/// `POST /v2/emails/batch`: stores all emails that can be accepted or, if the database fails, none.
+/// The call counts as accepted if any email is; otherwise it is refused for the first email's
+/// reason.
 pub async fn create_batch(
     context: web::Data<Context>,
     room: web::Data<Room>,
@@ -168,7 +169,7 @@ async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<R
     let (bytes, place) = body.json()?;
     let parse = move || {
         let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
-        // One after the other: as values they take many times as much memory.
+        // One after the other, because parsed values take many times as much memory.
         let parse = |email: &str| {
             let fields = json::parse_part(&bytes, email.as_bytes())?;
             Ok(Message::parse(fields).map_err(ApiError::from))
@@ -183,7 +184,7 @@ type Messages = Vec<Result<Message, ApiError>>;
 type Results = Vec<Result<Accepted, ApiError>>;
 type Domains = HashMap<DomainName, ScopedDomain>;
 
-/// For what takes time and memory with the length of a body; for big ones, a few at a time.
+/// For work whose time and memory grow with the body; for big bodies, only a few run at a time.
 async fn off_the_async_threads<T: Send + 'static>(
     room: &Room,
     place: &Place,
@@ -194,7 +195,7 @@ async fn off_the_async_threads<T: Send + 'static>(
     };
     let place = place.clone();
     let done = web::block(move || {
-        // Kept even when nobody waits for the answer any more.
+        // Held even if no request waits for the result any more.
         let _kept = (place, turn);
         work()
     });
@@ -204,7 +205,7 @@ async fn off_the_async_threads<T: Send + 'static>(
     })
 }
 
-/// Stores what the key allows, in one transaction. Gives a result for each, in their order.
+/// Stores the emails that the key allows, in one transaction. Returns a result for each, in order.
 async fn accept_all(
     intake: &Intake<'_>,
     key: LiveKey,
@@ -224,7 +225,7 @@ async fn accept_all(
     if allowed.is_empty() {
         return Ok(results);
     }
-    // Only now: an email that is refused costs no more than its checks.
+    // Only now, so that a refused email costs no more than its checks.
     let make = move || {
         let emails = allowed.into_iter().map(|(domain_id, message_id, message)| {
             NewEmail::new(domain_id, message_id, message.with_text())
@@ -241,7 +242,7 @@ async fn accept_all(
     Ok(results)
 }
 
-/// The account's domains that these messages are sent from; each is looked up once.
+/// The account's domains from which these messages are sent; each is looked up once.
 async fn sending_domains(
     context: &Context,
     key: &LiveKey,

@@ -1,4 +1,4 @@
-//! A batch as the API takes it: `{"emails": […]}`, or the list alone.
+//! A batch as the API accepts it: `{"emails": […]}`, or only the list.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Emails in one request.
+/// The maximum number of emails per request.
 pub const MOST: usize = 100;
 
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum NoBatch {
     TooMany,
 }
 
-/// The JSON of each email, in their order: 1 to 100.
+/// The JSON of each email, in order: 1 to 100.
 pub fn split(json: &[u8]) -> Result<Vec<&str>, NoBatch> {
     let whole: &RawValue = serde_json::from_slice(json).map_err(|_| NoBatch::Unreadable)?;
     let list = match whole.get().starts_with('{') {
@@ -41,10 +41,10 @@ fn part<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Result<T, NoBatch> {
     serde_json::from_str(json.get()).map_err(|_| NoBatch::Unreadable)
 }
 
-/// The member `emails` of an object, the last if repeated.
+/// The member `emails` of an object, the last one if repeated.
 struct Members<'a>(Option<&'a RawValue>);
 
-/// The entries of a list, and no more of them than tell that they are too many.
+/// The entries of a list; no more of them than are needed to see that there are too many.
 struct Entries<'a>(Vec<&'a RawValue>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

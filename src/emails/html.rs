@@ -1,23 +1,24 @@
-//! HTML taken apart (HTML, 13.2.5, as far as a text needs it). Every byte is read once and nothing
-//! is kept, so that no input costs more than its length: parsers that build a tree do not promise
-//! that (they open elements again, and compare each attribute with all before it).
+//! Splits HTML into pieces (HTML, 13.2.5, as far as extracting text requires). It reads every byte
+//! once and keeps nothing, so the cost is proportional to the length of the input. Parsers that
+//! build a tree do not guarantee that: they reopen elements, and compare each attribute with all
+//! before it.
 
-/// Elements whose content is not markup, and is not shown (HTML, 13.1.2 and 15.3.1).
+/// Elements whose content is not markup and is not displayed (HTML, 13.1.2 and 15.3.1).
 const NOT_SHOWN: [&str; 6] = ["script", "style", "title", "iframe", "noembed", "noframes"];
-/// Elements whose content is not markup, and is shown as it is.
+/// Elements whose content is not markup and is displayed as it is.
 const SHOWN: [&str; 3] = ["textarea", "xmp", "plaintext"];
 
 #[derive(Debug, PartialEq)]
 pub enum Piece<'a> {
-    /// Never empty. May have character references.
+    /// Never empty. May contain character references.
     Text(&'a str),
     Start(Tag<'a>),
-    /// With the name as it was written.
+    /// With the name as written.
     End(&'a str),
 }
 
-/// A start tag, with those of its attributes that matter for a text, as they were written. Of an
-/// attribute that is repeated, the first counts.
+/// A start tag, with the attributes that matter for text, as written. If an attribute is repeated,
+/// the first one counts.
 #[derive(Debug, Default, PartialEq)]
 pub struct Tag<'a> {
     pub name: &'a str,
@@ -28,7 +29,7 @@ pub struct Tag<'a> {
     pub style: Option<&'a str>,
 }
 
-/// Comments, declarations and what is not shown are left out.
+/// Comments, declarations and hidden content are left out.
 pub fn pieces(html: &str) -> Pieces<'_> {
     Pieces {
         rest: html,
@@ -90,7 +91,7 @@ impl<'a> Pieces<'a> {
         taken
     }
 
-    /// Up to an end that is looked for from a place on; all of it if there is none.
+    /// Skips to the end of the next `end` after a position, or to the end of the text.
     fn skip_past(&mut self, end: &str, from: usize) {
         let found = self.rest[from..].find(end);
         self.rest = found.map_or("", |at| &self.rest[from + at + end.len()..]);
@@ -98,7 +99,7 @@ impl<'a> Pieces<'a> {
 
     fn comment(&mut self) {
         if !self.rest.starts_with("<!--") {
-            // Also the conditional comments of Outlook, whose content is shown.
+            // This includes Outlook's conditional comments, whose content is displayed.
             return self.skip_past(">", 2);
         }
         let is_empty = |end: &&str| self.rest.starts_with(*end);
@@ -110,7 +111,7 @@ impl<'a> Pieces<'a> {
         loop {
             match self.rest.strip_prefix("!>").or(self.rest.strip_prefix('>')) {
                 Some(rest) => return self.rest = rest,
-                // Of many hyphens the last two count.
+                // Of many hyphens, the last two close the comment.
                 None if self.rest.starts_with('-') => self.rest = &self.rest[1..],
                 None if self.rest.is_empty() => return,
                 None => self.skip_past("--", 0),
@@ -118,7 +119,7 @@ impl<'a> Pieces<'a> {
         }
     }
 
-    /// A tag, whose name begins there. `None`: it does not end, and then nothing is left.
+    /// A tag whose name begins at this position. `None`: it is not terminated, and nothing is left.
     fn tag(&mut self, from: usize) -> Option<Tag<'a>> {
         self.rest = &self.rest[from..];
         let is_end = |c: char| is_space(c) || matches!(c, '/' | '>');
@@ -143,7 +144,7 @@ impl<'a> Pieces<'a> {
     }
 
     fn attribute(&mut self) -> (&'a str, &'a str) {
-        // It may begin with a sign that ends others.
+        // The name may begin with a character that ends other names.
         let first = self.rest.chars().next().map_or(0, char::len_utf8);
         let is_end = |c: char| is_space(c) || matches!(c, '/' | '>' | '=');
         let end = self.rest[first..].find(is_end);
@@ -186,7 +187,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// Where the content of an element ends that has no markup in it.
+/// The position at which an element with literal content ends.
 fn end_of_literal(rest: &str, name: &str) -> usize {
     let mut from = 0;
     if name.eq_ignore_ascii_case("plaintext") {

@@ -1,4 +1,4 @@
-//! Emails as programs hand them in: `POST /v2/emails`, and `GET /v2/info` beside it.
+//! Emails that programs submit: `POST /v2/emails`, and `GET /v2/info`.
 
 mod address_list;
 pub mod api;

@@ -1,24 +1,24 @@
-//! The text of an email that has only HTML: what people would see of it, in lines. It takes time and
-//! memory in proportion to the HTML, whatever that is.
+//! Makes the text of an email that has only HTML: what people would see of it, in lines. Time and
+//! memory are proportional to the length of the HTML, whatever it contains.
 
 use super::html::{self, Piece, Tag};
 
-/// A text is never longer than its HTML, unless it is short.
+/// A text is never longer than its HTML, except up to this size.
 const SHORT_BYTES: usize = 4 * 1024;
-/// Elements within each other. Deeper ones are taken as if they had no tags; browsers stop at 512.
+/// Nesting depth of elements. The tags of deeper ones are ignored; browsers stop at 512.
 const MOST_DEEP: usize = 4_096;
-/// Lists within each other that are indented.
+/// Nesting depth up to which lists are indented.
 const MOST_INDENTED: usize = 4;
 
 /// How an element is laid out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Layout {
     Inline,
-    /// In lines of its own.
+    /// On its own lines.
     Lines,
     /// With an empty line before and after.
     Paragraph,
-    /// As a paragraph, with its white space.
+    /// Like a paragraph, but keeps its white space.
     Verbatim,
     List {
         is_ordered: bool,
@@ -28,17 +28,17 @@ enum Layout {
     Row,
     Cell,
     Link,
-    /// Never shown.
+    /// Never displayed.
     Gone,
-    /// Has no content, and no end tag.
+    /// Without content and end tag.
     Void,
-    /// Of which there is one, whatever tags there are.
+    /// Exists once, whatever tags there are.
     Root,
 }
 
 use Layout::*;
 
-/// By name, in order.
+/// Sorted by name.
 #[rustfmt::skip]
 const ELEMENTS: [(&str, Layout); 88] = [
     ("a", Link), ("address", Lines), ("area", Void), ("article", Lines), ("aside", Lines),
@@ -62,7 +62,7 @@ const ELEMENTS: [(&str, Layout); 88] = [
     ("ul", List { is_ordered: false }), ("wbr", Void),
 ];
 
-/// Elements of other names are one, and inline.
+/// All elements with other names count as this one, which is inline.
 const UNKNOWN: usize = ELEMENTS.len();
 
 const A: usize = place_of("a");
@@ -119,7 +119,7 @@ fn layout(element: usize) -> Layout {
     ELEMENTS.get(element).map_or(Inline, |(_, layout)| *layout)
 }
 
-/// `None` where there is nothing to read.
+/// `None` if there is nothing to read.
 pub fn of_html(html: &str) -> Option<String> {
     let most = html.len().max(SHORT_BYTES);
     let mut page = Page::new();
@@ -137,10 +137,10 @@ pub fn of_html(html: &str) -> Option<String> {
     page.writer.end(most)
 }
 
-/// What of an element's style tells whether its text can be seen.
+/// The properties of an element's style that decide whether its text is visible.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Look {
-    /// With all in it, whatever that says of itself.
+    /// Hidden with all descendants, whatever their own style says.
     is_gone: bool,
     has_no_size: bool,
     is_invisible: bool,
@@ -156,23 +156,23 @@ impl Look {
 struct Open {
     element: u8,
     look: Look,
-    /// Where the one before it of its name is in the list of those that are open, from 1.
+    /// The position of the previous open element of the same name, from 1.
     before: u16,
 }
 
 struct OpenLink<'a> {
     href: &'a str,
-    /// Where its text begins.
+    /// The position at which its text begins.
     begin: usize,
 }
 
-/// HTML on its way to a text.
+/// The state of the conversion from HTML to text.
 struct Page<'a> {
     writer: Writer,
     open: Vec<Open>,
-    /// For each element, where the innermost one that is open is in that list, from 1.
+    /// For each element name, the position of the innermost open one, from 1.
     innermost: [u16; UNKNOWN + 1],
-    /// The number of the next item of each list that is open, if they have numbers.
+    /// For each open list, the number of its next item, if its items are numbered.
     lists: Vec<Option<i32>>,
     link: Option<OpenLink<'a>>,
 }
@@ -266,7 +266,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// What stands before the next item of the innermost list.
+    /// The marker of the next item of the innermost list.
     fn marker(&mut self) -> String {
         match self.lists.last_mut() {
             Some(Some(number)) => {
@@ -284,14 +284,14 @@ impl<'a> Page<'a> {
             self.close_down_to(usize::from(at) - 1);
         } else if self.look().is_seen() {
             match element {
-                // As browsers take it.
+                // Browsers treat it as a line break.
                 BR => self.writer.end_line(),
                 _ => self.stand_apart(layout(element)),
             }
         }
     }
 
-    /// Closes what the start of an element ends (HTML, 13.1.2.4).
+    /// Closes the elements that the start of another one ends (HTML, 13.1.2.4).
     fn close_before(&mut self, element: usize, layout: Layout) {
         match element {
             A => self.close(&[A], 0),
@@ -310,7 +310,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Closes the innermost of each of these elements, if it is within that place and its scope.
+    /// Closes the innermost of each of these elements, if it is open within that position and its
+    /// scope.
     fn close(&mut self, elements: &[usize], within: u16) {
         for element in elements {
             let at = self.innermost[*element];
@@ -320,8 +321,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The place of the innermost element through which an end tag does not reach: a table, or its
-    /// cell.
+    /// The position of the innermost element that an end tag cannot cross: a table or a table cell.
     fn scope_of(&self, element: usize) -> u16 {
         match element {
             TABLE => 0,
@@ -335,7 +335,7 @@ impl<'a> Page<'a> {
         places.max().unwrap_or_default()
     }
 
-    /// Closes elements until that many are open.
+    /// Closes elements until this many are open.
     fn close_down_to(&mut self, number: usize) {
         while self.open.len() > number {
             let Some(closed) = self.open.pop() else {
@@ -363,7 +363,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// From what is before it, or after it.
+    /// Separates it from the text before or after it.
     fn stand_apart(&mut self, layout: Layout) {
         match layout {
             Paragraph | Verbatim | Table => self.writer.part(2),
@@ -375,7 +375,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// The look of an element with this style, in one that looks so.
+/// The look of an element with this style inside an element with that look.
 fn styled(mut look: Look, style: &str, layout: Layout) -> Look {
     let style = style.to_ascii_lowercase();
     let (mut is_none, mut is_clear, mut is_flat, mut is_small) = (false, false, false, false);
@@ -402,7 +402,8 @@ fn styled(mut look: Look, style: &str, layout: Layout) -> Look {
                 let size = |word: &str| is_zero(word.split('/').next().unwrap_or_default());
                 look.has_no_size = value.split_whitespace().any(size);
             }
-            // On links and tables it hides from Outlook what that has another form of.
+            // On links and tables it only hides content from Outlook that is also there in another
+            // form.
             "mso-hide" if !matches!(layout, Link | Table | Row | Cell) => {
                 is_for_others = value == "all";
             }
@@ -413,32 +414,32 @@ fn styled(mut look: Look, style: &str, layout: Layout) -> Look {
     look
 }
 
-/// Whether a length of CSS is none, in whatever unit.
+/// Whether a CSS length is zero, in any unit.
 fn is_zero(value: &str) -> bool {
     let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
     number.parse::<f32>() == Ok(0.0)
 }
 
-/// Whether a size is that of the element around it, or a share of it.
+/// Whether a size is inherited from the surrounding element, or relative to it.
 fn is_relative(value: &str) -> bool {
     let ends = ["em", "%", "inherit", "unset", "smaller", "larger"];
     ends.iter().any(|end| value.ends_with(end)) && !value.ends_with("rem")
 }
 
-/// Writes a text in lines. White space is written only where something follows.
+/// Writes text in lines. White space is written only if visible text follows.
 #[derive(Default)]
 struct Writer {
     text: String,
-    /// Line ends before what comes next.
+    /// Line ends to write before the next text.
     breaks: usize,
-    /// Whether there is a space before it.
+    /// Whether a space comes before the next text.
     is_spaced: bool,
-    /// Characters since the last one that is seen that join it with the next, and the last of them.
+    /// The number of joining characters since the last visible one, and the last of them.
     joiners: (usize, char),
-    /// What the next line begins with.
+    /// The beginning of the next line.
     marker: Option<String>,
     indent: usize,
-    /// Whether the next line end is none (HTML, 13.2.6.4.7, "pre").
+    /// Whether the next line end is ignored (HTML, 13.2.6.4.7, "pre").
     is_after_pre: bool,
 }
 
@@ -451,7 +452,7 @@ impl Writer {
         self.breaks = self.breaks.max((self.breaks + 1).min(2));
     }
 
-    /// Text whose white space counts as one space.
+    /// Writes text whose white space is collapsed to single spaces.
     fn put(&mut self, text: &str) {
         for c in text.chars() {
             match c {
@@ -484,7 +485,7 @@ impl Writer {
 
     fn put_char(&mut self, c: char) {
         match c {
-            // Emoji and some scripts need them; many in a row hide what follows a preview.
+            // Emoji and some scripts need them; long runs of them only pad a preview.
             '\u{200C}'..='\u{200F}' | '\u{61C}' => self.joiners = (self.joiners.0 + 1, c),
             c if is_not_seen(c) => {}
             c => {
@@ -500,7 +501,7 @@ impl Writer {
         }
     }
 
-    /// The white space before what is seen.
+    /// Writes the pending white space before visible text.
     fn begin(&mut self) {
         let is_first = self.text.is_empty();
         if is_first || self.breaks > 0 {
@@ -518,7 +519,7 @@ impl Writer {
         self.is_spaced = false;
     }
 
-    /// Where a link leads, behind its text, unless that says it.
+    /// Writes the target of a link after its text, unless the text already contains it.
     fn put_url(&mut self, begin: usize, href: &str) {
         let href = htmlize::unescape_attribute(href);
         let url: String = href.trim().chars().filter(|c| !c.is_control()).collect();
@@ -543,7 +544,7 @@ impl Writer {
         }
     }
 
-    /// The text, of at most so many bytes.
+    /// The text, limited to this many bytes.
     fn end(mut self, most: usize) -> Option<String> {
         let most = most.min(self.text.len());
         let is_boundary = |at: &usize| self.text.is_char_boundary(*at);
@@ -555,7 +556,7 @@ impl Writer {
     }
 }
 
-/// A URL without what people leave out.
+/// A URL without the parts that people leave out.
 fn bare(url: &str) -> &str {
     let schemes = ["https://", "http://"].into_iter();
     let rest = schemes.filter_map(|scheme| url.strip_prefix(scheme)).next();
@@ -565,12 +566,12 @@ fn bare(url: &str) -> &str {
         .trim_end_matches('/')
 }
 
-/// Also a cell of Braille without dots, with which previews are filled up.
+/// Including the blank Braille cell, which is used to pad previews.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || c == '\u{2800}'
 }
 
-/// Characters of no width, and fillers.
+/// Zero-width characters, and fillers.
 fn is_not_seen(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -695,7 +696,7 @@ mod tests {
             "Sale\n\nHello"
         );
         assert_eq!(text("co&shy;op\u{200B}er\u{AD}ate\0"), "cooperate");
-        // They belong to what they join.
+        // They belong to the characters they join.
         assert_eq!(
             text("👩\u{200D}👧 می\u{200C}خواهم"),
             "👩\u{200D}👧 می\u{200C}خواهم"
@@ -796,8 +797,8 @@ mod tests {
         );
     }
 
-    /// Each costs what its length does, or this would not end: of a way to read HTML that looks at
-    /// what is open, or at what was read before, each takes hours.
+    /// Every input must cost time proportional to its length, or this test would not end: an
+    /// algorithm that rescans the open elements, or earlier text, takes hours for each.
     #[test]
     fn no_html_takes_longer_than_its_length() {
         const BYTES: usize = 1_000_000;
@@ -895,7 +896,7 @@ mod tests {
             let text = of_html(&html).unwrap_or_default();
             prop_assert!(text.len() <= html.len().max(SHORT_BYTES));
             prop_assert!(!text.contains(['\0', '\r']));
-            // Each step takes something away.
+            // Each step consumes some of the input.
             prop_assert!(html::pieces(&html).count() <= html.len());
         }
 

@@ -11,25 +11,25 @@ use crate::token;
 
 /// An email to store.
 pub struct NewEmail {
-    /// What the program knows it by.
+    /// The id by which the program knows it.
     pub message_id: String,
     domain_id: i64,
-    /// The message as it is stored.
+    /// The message in stored form.
     fields: String,
     sender: String,
-    /// The first one.
+    /// The first recipient.
     recipient: Option<String>,
     recipients: i64,
 }
 
-/// What a program is to know an email by.
+/// Chooses the id by which a program knows an email.
 pub fn message_id(message: &Message) -> String {
     message.message_hash.clone().unwrap_or_else(token::random)
 }
 
 impl NewEmail {
     pub fn new(domain_id: i64, message_id: String, message: Message) -> Self {
-        // All at once: a buffer that grows would be there twice.
+        // Allocated at its full size: a growing buffer would exist twice.
         let mut fields = Vec::with_capacity(message.estimated_bytes());
         serde_json::to_writer(&mut fields, &message).expect("strings, lists and maps of strings");
         Self {
@@ -43,9 +43,9 @@ impl NewEmail {
     }
 }
 
-/// Stores emails, held for delivery.
+/// Stores emails as held for delivery.
 pub fn accept(conn: &mut Connection, key: &LiveKey, accepted: &[NewEmail]) -> db::Result<()> {
-    // So that it is counted once, whatever the clock does.
+    // So that each email is counted exactly once, whatever the clock does.
     let now = db::stamp(conn)?.max(store::countable_from_of_any_account(conn)?);
     for email in accepted {
         let stored = diesel::insert_into(emails::table)
@@ -65,7 +65,7 @@ pub fn accept(conn: &mut Connection, key: &LiveKey, accepted: &[NewEmail]) -> db
             ))
             .execute(conn);
         stored.map_err(|error| match is_foreign_key_violation(&error) {
-            // Whoever tries again is told that it is not found.
+            // A client that tries again will learn that the domain is not found.
             true => db::Error::Unavailable("the domain was deleted in the meantime".to_owned()),
             false => error.into(),
         })?;

@@ -1,4 +1,4 @@
-//! What follows from an attempt to deliver: when it is tried again, and when it ends.
+//! What follows an attempt to deliver an email: a retry at some time, or the end.
 
 use std::time::Duration;
 
@@ -11,51 +11,51 @@ use super::mime::Unsendable;
 use super::relay::{Fate, Trouble, refuses};
 use crate::outbox::Status;
 
-/// Minutes after the first attempt, the second, and so on; then as long as the last.
+/// Minutes until the second attempt, the third, and so on; then always the last value.
 const DELAYS: [i64; 7] = [1, 5, 15, 30, 60, 120, 240];
-/// How much longer a delay may be, in percent, so that what failed together does not come back
+/// How much longer a delay may be, in percent, so that emails that failed together are not retried
 /// together.
 const JITTER: i64 = 20;
-/// For how long after the first attempt it is tried: RFC 5321, 4.5.4.1 says four or five days, but
-/// what is sent by programs is stale by then.
+/// How long after the first attempt retries continue. RFC 5321, 4.5.4.1 says four or five days, but
+/// emails from programs are stale by then.
 const PATIENCE: TimeDelta = TimeDelta::hours(48);
 
-/// Someone who will not get it, and the relay's words.
+/// A recipient that will not get the email, and the relay's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     pub email: String,
     pub reply: String,
 }
 
-/// What came of the attempts before.
+/// The result of the earlier attempts.
 #[derive(Debug, Clone)]
 pub struct Before {
     pub attempts: i64,
     pub first_attempt_at: Option<NaiveDateTime>,
     pub refused: Vec<Refused>,
-    /// How many have it already.
+    /// How many recipients have it already.
     pub delivered: usize,
 }
 
-/// What an attempt comes to.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub status: Status,
     pub attempts: i64,
-    /// From when on it counts how long it is put off. `None` until there was an attempt at a time that
-    /// could be believed.
+    /// The start of the time allowed for retries. `None` until there was an attempt while the clock
+    /// was trusted.
     pub first_attempt_at: Option<NaiveDateTime>,
-    /// In how long it is tried again, if it is.
+    /// The time until the next attempt, if there is one.
     pub retry_in: Option<TimeDelta>,
-    /// Who is still to get it.
+    /// The recipients that still have to get it.
     pub remaining: Vec<String>,
     pub refused: Vec<Refused>,
     pub reply: String,
 }
 
 impl Before {
-    /// After the relay told the fate of each recipient. `now`: unless the clock is in doubt, when no
-    /// email is given up.
+    /// After the relay answered for each recipient. `now`: none while the clock is in doubt, when
+    /// no email is given up.
     pub fn then(
         self,
         now: Option<NaiveDateTime>,
@@ -106,8 +106,8 @@ impl Before {
         }
     }
 
-    /// After the relay could not be used: no attempt is counted, and nothing ends for a login that
-    /// is wrong, or while the relay refuses this server.
+    /// After the relay could not be used: this does not count as an attempt, and no email fails
+    /// because the login is wrong or the relay refuses this server.
     pub fn then_trouble(
         self,
         now: Option<NaiveDateTime>,
@@ -124,7 +124,7 @@ impl Before {
         Outcome {
             status: Status::Deferred,
             attempts: self.attempts,
-            // How long this server was refused does not count.
+            // The time during which this server was refused does not count.
             first_attempt_at: self.first_attempt_at.or(now).filter(|_| is_away),
             retry_in: Some(TimeDelta::from_std(retry_in).unwrap_or(TimeDelta::minutes(1))),
             remaining: recipients.iter().map(ToString::to_string).collect(),
@@ -133,7 +133,7 @@ impl Before {
         }
     }
 
-    /// When it cannot become a message at all.
+    /// When the email cannot become a message at all.
     pub fn then_never(self, why: &Unsendable) -> Outcome {
         Outcome {
             status: Status::Failed,
@@ -152,7 +152,7 @@ impl Before {
     }
 }
 
-/// How long it is until the next attempt, after that many before this one.
+/// The delay before the next attempt, after this many earlier ones.
 fn delay(attempts: i64) -> TimeDelta {
     let at = usize::try_from(attempts).map_or(0, |at| at.min(DELAYS.len() - 1));
     let usual = TimeDelta::minutes(DELAYS[at]);
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(outcome.reply, "450 later");
         assert_eq!(outcome.refused[0].reply, "450 later");
 
-        // Others have it.
+        // Other recipients have it.
         let late = Before {
             delivered: 1,
             ..before(3, 48)
@@ -258,7 +258,7 @@ mod tests {
         for refusal in [Trouble::NotLetIn, Trouble::Refuses("554 no".into())] {
             let outcome = before(3, 1_000).then_trouble(Some(clock::now()), &to, &refusal, wait);
             assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
-            // Once it is let in, there is time for other attempts.
+            // Once the relay accepts this server, there is time for more attempts.
             assert_eq!(outcome.first_attempt_at, None);
         }
     }

@@ -1,4 +1,4 @@
-//! The message that the relay gets (RFC 5322), made and signed from a stored email.
+//! The message for the relay (RFC 5322), built from a stored email and signed.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,14 +19,14 @@ use crate::domains::dkim::{self, DkimKey};
 use crate::domains::name::DomainName;
 use crate::emails::message::{Attachment, Mailbox, Message, fold};
 
-/// What signing a message needs of the stack: lettre reads headers by a call for each character.
+/// The stack needed to sign a message: lettre parses headers with one nested call per character.
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
-/// Relays take no more: Postfix's `header_size_limit` is 100 KiB.
+/// The most that relays accept: Postfix's `header_size_limit` is 100 KiB.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// RFC 5322, 2.1.1.
 const MAX_LINE_BYTES: usize = 998;
 
-/// Signed in every message, and listed once more than they are there (RFC 6376, 5.4.2), so that none
+/// Signed in every message, and listed once more than they occur (RFC 6376, 5.4.2), so that none
 /// can be added on the way.
 const ALWAYS_SIGNED: [&str; 9] = [
     "From",
@@ -40,7 +40,7 @@ const ALWAYS_SIGNED: [&str; 9] = [
     "Content-Type",
 ];
 
-/// How the headers begin that relays of providers act on and take out.
+/// Prefixes of headers that the relays of providers act on and remove.
 const OF_RELAYS: [&str; 5] = ["x-ses-", "x-smtpapi", "x-mailgun-", "x-pm-", "x-mc-"];
 
 /// How the emails of a domain are signed.
@@ -50,8 +50,8 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// For a message with these headers: RFC 6376, 5.4.1, and RFC 8058, 4, of which the relay gets
-    /// all that it does not take out.
+    /// The configuration for a message with these headers: RFC 6376, 5.4.1, and RFC 8058, 4.
+    /// Headers that the relay removes are not signed.
     fn config(self, headers: &[HeaderName]) -> DkimConfig {
         let always = ALWAYS_SIGNED.map(HeaderName::new_from_ascii_str);
         let is_kept = |name: &&HeaderName| {
@@ -72,11 +72,11 @@ impl Signature {
     }
 }
 
-/// What goes to the relay.
+/// The message and its envelope for the relay.
 pub struct Mail {
     pub sender: Address,
     pub content: Vec<u8>,
-    /// An address is not ASCII: only a relay with SMTPUTF8 (RFC 6531) can take it.
+    /// An address is not ASCII: only a relay with SMTPUTF8 (RFC 6531) can accept it.
     pub needs_utf8: bool,
 }
 
@@ -95,15 +95,15 @@ pub enum Unsendable {
     Header,
     #[error("It cannot be turned into a message.")]
     Message(#[from] lettre::error::Error),
-    /// An error of ours, that it should not come back to.
+    /// A bug of ours, which must not be retried.
     #[error("It cannot be turned into a message.")]
     Panic,
 }
 
-/// The key of a domain, ready to sign.
+/// The signing key of a domain.
 ///
 /// # Errors
-/// If the key is none that lettre can use.
+/// If lettre cannot use the key.
 pub fn signature(key: &DkimKey, domain: &DomainName) -> Result<Signature, String> {
     let pem = key.private_pem().map_err(|e| e.to_string())?;
     let key = DkimSigningKey::new(pem.expose_secret(), DkimSigningAlgorithm::Rsa)
@@ -114,10 +114,10 @@ pub fn signature(key: &DkimKey, domain: &DomainName) -> Result<Signature, String
     })
 }
 
-/// Every mailbox that is to get it, once, as the relay is told. Domains are compared without case.
+/// All recipients, each once, as the relay gets them. Domains are compared case-insensitively.
 ///
 /// # Errors
-/// If an address cannot be told.
+/// If an address cannot be passed to the relay.
 pub fn recipients(message: &Message) -> Result<Vec<Address>, Unsendable> {
     let mut found: Vec<Address> = Vec::new();
     for mailbox in [&message.to, &message.cc, &message.bcc]
@@ -135,10 +135,10 @@ pub fn recipients(message: &Message) -> Result<Vec<Address>, Unsendable> {
     Ok(found)
 }
 
-/// Makes the message. Those in bcc stand nowhere in it. Needs `STACK_BYTES` if it is signed.
+/// Builds the message. Recipients in bcc do not appear in it. Needs `STACK_BYTES` if it is signed.
 ///
 /// # Errors
-/// If it could not be sent as it should be.
+/// If it could not be sent as intended.
 pub fn build(
     message: &Message,
     internet_id: &str,
@@ -147,8 +147,8 @@ pub fn build(
 ) -> Result<Mail, Unsendable> {
     let sender = address(&message.from.email)?;
     let (content_type, encoding, body) = body(message)?;
-    // lettre reads some headers again, and does not understand each that it writes: it gets these
-    // when it has the rest.
+    // lettre parses some headers again and does not understand all that it writes itself, so it
+    // gets these after the rest.
     let nobody = Address::new_dangerous("nobody", "invalid.invalid");
     let mut built = RfcMessage::builder()
         .envelope(Envelope::new(Some(nobody.clone()), vec![nobody.clone()])?)
@@ -190,7 +190,7 @@ pub fn build(
     })
 }
 
-/// The names of the headers in their text.
+/// The names of the headers in their text form.
 fn names_in(text: &str) -> Vec<HeaderName> {
     let begins = text.lines().filter(|line| !line.starts_with([' ', '\t']));
     let names = begins.filter_map(|line| Some(line.split_once(':')?.0.to_owned()));
@@ -199,7 +199,7 @@ fn names_in(text: &str) -> Vec<HeaderName> {
         .collect()
 }
 
-/// An address as it is told: the domain in A-labels (RFC 5890).
+/// An address in the form for the relay: the domain in A-labels (RFC 5890).
 fn address(email: &str) -> Result<Address, Unsendable> {
     let (user, domain) = email.rsplit_once('@').ok_or(Unsendable::Address)?;
     let domain = match domain.is_ascii() {
@@ -225,8 +225,8 @@ fn mailboxes<'a>(
     mailboxes.into_iter().map(mailbox).collect()
 }
 
-/// A header of plain text. One with a word that fits no line is written in encoded words (RFC 2047),
-/// which lettre does for what is not ASCII alone; and lettre does not fold at tabs.
+/// A header of plain text. If a word does not fit on a line, it is written in encoded words (RFC
+/// 2047), which lettre does only for non-ASCII text; and lettre does not fold at tabs.
 fn text_header(name: HeaderName, text: &str) -> HeaderValue {
     /// Bytes of text in an encoded word, which has at most 75 characters.
     const WORD_BYTES: usize = 45;
@@ -253,7 +253,7 @@ fn text_header(name: HeaderName, text: &str) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(name, text.to_owned(), encoded.join("\r\n "))
 }
 
-/// A part of a message: lettre's two kinds.
+/// A part of a message: lettre has two kinds.
 enum Part {
     One(SinglePart),
     Many(MultiPart),
@@ -268,7 +268,8 @@ impl Part {
     }
 }
 
-/// The body with what the message's own headers say of it, so that the signature has them.
+/// The body and the headers that describe it, which go into the message's headers so that they are
+/// signed.
 fn body(message: &Message) -> Result<(ContentType, ContentTransferEncoding, Vec<u8>), Unsendable> {
     let (headers, mut formatted) = match part(message)? {
         Part::One(part) => (part.headers().clone(), part.formatted()),
@@ -279,18 +280,18 @@ fn body(message: &Message) -> Result<(ContentType, ContentTransferEncoding, Vec<
         .windows(end.len())
         .position(|window| window == end)
         .map_or(0, |at| at + end.len());
-    // In place: a message may have many MB.
+    // In place, because a message may have many MB.
     formatted.drain(..begin);
     Ok((
         headers.get().ok_or(Unsendable::Header)?,
-        // Of several parts each is encoded by itself.
+        // In a multipart message each part has its own encoding.
         headers.get().unwrap_or(ContentTransferEncoding::SevenBit),
         formatted,
     ))
 }
 
-/// `mixed(alternative(text, related(html, inline …)), attachment …)` (RFC 2046, 5.1), of which only
-/// what is needed is there.
+/// `mixed(alternative(text, related(html, inline …)), attachment …)` (RFC 2046, 5.1), with only the
+/// levels that are needed.
 fn part(message: &Message) -> Result<Part, Unsendable> {
     let (inline, attached): (Vec<_>, Vec<_>) = message
         .attachments
@@ -320,7 +321,7 @@ fn part(message: &Message) -> Result<Part, Unsendable> {
 
 fn text_part(kind: ContentType, text: &str) -> SinglePart {
     let part = SinglePart::builder().header(kind);
-    // lettre would leave it as it is, which RFC 5321, 4.5.2 and RFC 2045, 2.7 do not.
+    // lettre would not encode it, but RFC 5321, 4.5.2 and RFC 2045, 2.7 require that.
     let part = match text.contains('\0') {
         true => part.header(ContentTransferEncoding::QuotedPrintable),
         false => part,
@@ -339,7 +340,7 @@ fn attachment_part(attachment: &Attachment) -> Result<SinglePart, Unsendable> {
     let content = STANDARD
         .decode(&attachment.content)
         .map_err(|_| Unsendable::Attachment)?;
-    // What is made of parts must not be in base64 (RFC 2045, 6.4).
+    // Composite types must not be in base64 (RFC 2045, 6.4).
     let is_of_parts = |kind: &str| {
         let kind = kind.trim_start().to_ascii_lowercase();
         kind.starts_with("multipart/") || kind.starts_with("message/")
@@ -365,7 +366,7 @@ fn octets() -> ContentType {
     ContentType::parse("application/octet-stream").expect("a media type")
 }
 
-/// Text with the line ends of messages. (lettre's own way to them takes minutes for a long text.)
+/// Text with CRLF line ends. (lettre's own conversion takes minutes for a long text.)
 fn crlf(text: &str) -> String {
     text.replace("\r\n", "\n")
         .replace('\r', "\n")
@@ -468,7 +469,7 @@ mod tests {
             assert!(content.is_ascii() && !content.contains('\0'));
             assert_eq!(content.replace("\r\n", "").find(['\r', '\n']), None);
         }
-        // As it may have been accepted before headers had a limit.
+        // Such an email may have been accepted before headers had a limit.
         let mut long = email(json!({"headers": {"X-Long": "x"}}));
         long.headers.insert("X-Long".into(), "x ".repeat(40_000));
         let failed = build(&long, ID, clock::now(), None);
@@ -482,7 +483,7 @@ mod tests {
             let message = email(json!({"text": "\n".repeat(2_000_000) + "x"}));
             send.send(built(&message).len()).unwrap();
         });
-        // With lettre's own line ends it would take hours.
+        // With lettre's own conversion of line ends it would take hours.
         let bytes = receive.recv_timeout(Duration::from_secs(20 * 60)).unwrap();
         assert!(bytes > 4_000_000);
     }
@@ -494,7 +495,7 @@ mod tests {
         let domain = DomainName::parse("acme.test").unwrap();
         let key = DkimKey::generate().unwrap();
         let key = DkimKey::open(&key.seal(&secret, &domain).unwrap(), &secret, &domain).unwrap();
-        // As it may have been accepted before names had a limit.
+        // Such an email may have been accepted before names had a limit.
         let mut message = email(json!({}));
         message.to[0].name = Some("x ".repeat(30_000));
         let signed = move || {
@@ -511,7 +512,7 @@ mod tests {
     }
 
     fn hostile() -> impl Strategy<Value = String> {
-        // Most of it must be accepted, or nothing would be tried.
+        // Most pieces must be acceptable, or no message would be built.
         let piece = prop_oneof![
             20 => "\\PC{0,8}",
             20 => "[ -~]{0,80}",
@@ -535,7 +536,7 @@ mod tests {
         ]
     }
 
-    /// Most often what is accepted.
+    /// Usually an acceptable value.
     fn usually(good: &'static str) -> impl Strategy<Value = String> {
         prop_oneof![9 => good, 1 => hostile()]
     }
@@ -598,7 +599,7 @@ mod tests {
                 *found.entry(name).or_default() += 1;
             }
             prop_assert_eq!(found, expected);
-            // Those of the parts, each behind a boundary.
+            // The headers of the parts, each after a boundary.
             let (_, body) = content.split_once("\r\n\r\n").expect("a body");
             let body = format!("\r\n{body}");
             let parts = body.split("\r\n--").skip(1);

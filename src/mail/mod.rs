@@ -1,4 +1,4 @@
-//! Delivery: accepted emails become messages, and go to the relay.
+//! Delivery: turns accepted emails into messages and hands them to the relay.
 
 pub mod attempt;
 pub mod mime;

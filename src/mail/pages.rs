@@ -1,4 +1,4 @@
-//! What became of an account's emails: a page beside its activity.
+//! The page of an account's emails and their status, beside its activity.
 
 use actix_web::{HttpResponse, web};
 use askama::Template;
@@ -88,7 +88,7 @@ pub async fn index(
 }
 
 impl Sent {
-    /// What the relay said, of an email that was not delivered.
+    /// The relay's reply, for an email that was not delivered.
     fn shown_reply(&self) -> Option<&str> {
         let is_told = matches!(self.status, Status::Deferred | Status::Failed);
         self.reply.as_deref().filter(|_| is_told)
@@ -100,7 +100,7 @@ impl Sent {
 }
 
 impl Status {
-    /// The kind of badge that the page says it in.
+    /// The style of the badge on the page.
     fn badge(self) -> &'static str {
         match self {
             Self::Held => "paused",

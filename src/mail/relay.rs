@@ -1,4 +1,4 @@
-//! Talks to the relay (RFC 5321): one transaction for a message, and what it says of each recipient.
+//! Talks to the relay (RFC 5321): one transaction per message, with a reply for each recipient.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -24,52 +24,53 @@ use crate::visible::visible;
 
 const CONNECT: Duration = Duration::from_secs(30);
 const COMMAND: Duration = Duration::from_secs(60);
-/// RFC 5321, 4.5.3.2.6 asks for ten minutes after the final dot, which no relay takes to queue.
+/// RFC 5321, 4.5.3.2.6 asks for ten minutes after the final dot, but no relay needs that to queue
+/// an email.
 const CONTENT: Duration = Duration::from_secs(300);
-/// After that long without use a connection is closed: relays close theirs after minutes.
+/// Idle connections are closed after this time; relays close theirs after minutes.
 const IDLE: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Bytes of a message that are written at a time.
+/// Bytes of a message written at a time.
 const PART: usize = 64 * 1024;
-/// Of what a relay says, this much is kept.
+/// The length to which a relay's replies are cut.
 const MAX_WORDS: usize = 300;
 
-/// The relay, and connections that wait for the next message.
+/// The relay, and idle connections for the next messages.
 pub struct Relay {
     url: RelayUrl,
     idle: Mutex<VecDeque<(Instant, AsyncSmtpConnection)>>,
 }
 
-/// What became of a message for one recipient. The words are the relay's.
+/// The result for one recipient, in the relay's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     Delivered(String),
-    /// To be tried again.
+    /// To be retried.
     Deferred(String),
-    /// To be tried again: the relay refuses this server or the sender, not the recipient.
+    /// To be retried: the relay refuses this server or the sender, not the recipient.
     PutOff(String),
-    /// For good.
+    /// Permanently.
     Refused(String),
 }
 
 /// The relay cannot be used at all, which says nothing about the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
-    /// With the reason, for the operator alone.
+    /// With the reason, which only the operator sees.
     Unreachable(String),
-    /// It does not take our login, or wants one.
+    /// It rejects our login, or requires one.
     NotLetIn,
-    /// It answers, and refuses this server whatever the email is. In its words.
+    /// It answers, but refuses this server whatever the email is. In its words.
     Refuses(String),
 }
 
-/// What an account is told of it.
+/// The text about it for an account.
 pub fn refuses(words: &str) -> String {
     format!("{RELAY_REFUSES}{words}")
 }
 
 impl Trouble {
-    /// What the account may know.
+    /// The part that the account may know.
     pub fn sentence(&self) -> String {
         match self {
             Self::Unreachable(_) => "The relay cannot be reached.".to_owned(),
@@ -82,15 +83,15 @@ impl Trouble {
 /// Why a step of the conversation did not succeed.
 #[derive(Debug)]
 struct Failure {
-    /// The relay's code; `None`: there was no answer that could be understood.
+    /// The relay's code; `None`: there was no answer that could be parsed.
     code: Option<u16>,
     words: String,
-    /// Whether the connection broke.
+    /// Whether the connection was lost.
     is_lost: bool,
 }
 
 impl Failure {
-    /// What it says of an email.
+    /// What the failure means for an email.
     ///
     /// # Errors
     /// If it says nothing about the email.
@@ -108,17 +109,17 @@ impl Failure {
         }
     }
 
-    /// Whether the connection is of no more use (RFC 5321, 3.8: 421 closes it).
+    /// Whether the connection can no longer be used (RFC 5321, 3.8: 421 closes it).
     fn is_the_end(&self) -> bool {
         matches!(self.code, None | Some(421))
     }
 
-    /// Of a step that says nothing about a message. Codes of RFC 4954, 6.
+    /// The trouble behind a failure that says nothing about a message. Codes of RFC 4954, 6.
     fn trouble(&self, is_login: bool) -> Trouble {
         let words = self.words.clone();
         match self.code {
             Some(530 | 534 | 535 | 538) => Trouble::NotLetIn,
-            // Or it offers no way to log in that we know.
+            // Or it offers no login method that we support.
             Some(500..) | None if is_login && !self.is_lost => Trouble::NotLetIn,
             Some(_) if !is_login => Trouble::Refuses(words),
             _ => Trouble::Unreachable(words),
@@ -151,10 +152,10 @@ impl Relay {
         }
     }
 
-    /// Hands a message over, for these recipients. Their fates are in the same order.
+    /// Sends a message to these recipients. The results are in the same order.
     ///
     /// # Errors
-    /// If nothing was learnt about the message.
+    /// If the result for the message is unknown.
     pub async fn send(&self, mail: &Mail, recipients: &[Address]) -> Result<Vec<Fate>, Trouble> {
         let mut connection = self.connection().await?;
         let (fates, is_usable) = transact(&mut connection, mail, recipients).await?;
@@ -164,14 +165,14 @@ impl Relay {
         Ok(fates)
     }
 
-    /// Says goodbye to those that nobody used for a while.
+    /// Closes the connections that have been idle for a while.
     pub async fn close_idle(&self) {
         while let Some(mut connection) = self.take(|since| since.elapsed() > IDLE) {
             let _ = timeout(GOODBYE, connection.command(Quit)).await;
         }
     }
 
-    /// One that is open, if it still answers, or a new one.
+    /// An open connection that still answers, or a new one.
     async fn connection(&self) -> Result<AsyncSmtpConnection, Trouble> {
         while let Some(mut connection) = self.take(|_| true) {
             if step(COMMAND, connection.command(Rset)).await.is_ok() {
@@ -190,7 +191,7 @@ impl Relay {
             hello,
         } = &self.url;
         let unreachable = |failure: Failure| failure.trouble(false);
-        // Made anew, so that certificates that were renewed are known.
+        // Created each time, so that renewed certificates are used.
         let tls = || TlsParameters::new(host.clone()).map_err(|e| Failure::from(e).trouble(false));
         let wrapper = match security {
             Security::Tls => Some(tls()?),
@@ -233,15 +234,16 @@ impl Relay {
     }
 }
 
-/// How this machine is called if nothing says so: by its name, if it is a whole one, else by the
-/// address from which the relay is reached (RFC 5321, 4.1.4), since relays refuse a bare name.
+/// The name of this machine if none is configured: its host name if that is a full one, else the
+/// address from which it reaches the relay (RFC 5321, 4.1.4), because relays refuse a bare host
+/// name.
 async fn own_name(host: &str, port: u16) -> ClientId {
     if let ClientId::Domain(name) = ClientId::default()
         && is_whole_name(&name)
     {
         return ClientId::Domain(name);
     }
-    // Sends nothing, but chooses the address.
+    // Sends nothing, but makes the system choose the address.
     let local = async {
         for any in ["0.0.0.0:0", "[::]:0"] {
             let socket = UdpSocket::bind(any).await?;
@@ -258,7 +260,7 @@ async fn own_name(host: &str, port: u16) -> ClientId {
     }
 }
 
-/// One transaction. Also tells whether the connection can be used for another.
+/// One transaction. Also returns whether the connection can be used for another.
 async fn transact(
     connection: &mut AsyncSmtpConnection,
     mail: &Mail,
@@ -297,7 +299,7 @@ async fn transact(
         let fate = failure.fate(Step::Data)?;
         return Ok((settle(fates, &fate), !failure.is_the_end()));
     }
-    // A part at a time, which is all that is copied.
+    // One part at a time, so that no more than that is copied.
     let parts = mail.content.chunks(PART);
     let sent = step(CONTENT, connection.message_iter(parts)).await;
     Ok(match sent {
@@ -306,8 +308,8 @@ async fn transact(
             let words = tidy(&format!("{} {}", response.code(), said.join(" ")));
             (settle(fates, &Fate::Delivered(words)), true)
         }
-        // Without an answer nobody knows whether it has it: it gets it again, with the same
-        // Message-ID.
+        // Without an answer it is unknown whether the relay has the message: it is sent again, with
+        // the same Message-ID.
         Err(failure) => {
             let fate = failure.fate(Step::Content)?;
             (settle(fates, &fate), !failure.is_the_end())
@@ -329,7 +331,7 @@ fn parameters(connection: &AsyncSmtpConnection, mail: &Mail) -> Option<Vec<MailP
     })
 }
 
-/// All that have no fate yet get this one.
+/// Gives this result to all recipients that have none yet.
 fn settle(fates: Vec<Option<Fate>>, fate: &Fate) -> Vec<Fate> {
     let settled = fates.into_iter();
     settled
@@ -351,7 +353,7 @@ async fn step<T>(
     }
 }
 
-/// What a relay said, in one line of bounded length.
+/// A relay's reply as one line of bounded length.
 fn tidy(words: &str) -> String {
     let line: Vec<&str> = words
         .split(|c: char| c.is_whitespace() || c.is_control())

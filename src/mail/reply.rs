@@ -1,10 +1,10 @@
-//! What a relay's refusal is about: the recipient, the message, or this server.
+//! What a relay's refusal concerns: the recipient, the message, or this server.
 //!
-//! Only a refusal of a recipient or of a message is final. A relay that refuses this server, a sender
-//! or something by its policy would refuse every email until somebody changes its settings or ours,
-//! so these are tried again.
+//! Only a refusal of a recipient or a message is final. A relay that refuses this server, a sender
+//! or something by its policy would refuse every email until a person changes its settings or ours,
+//! so those emails are retried.
 
-/// Where in the conversation a reply stands.
+/// The step of the conversation that a reply belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// `MAIL FROM`.
@@ -17,27 +17,27 @@ pub enum Step {
     Content,
 }
 
-/// What a refusal is about.
+/// What a refusal concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
-    /// Nothing for good: it may be taken later.
+    /// Nothing permanent: the email may be accepted later.
     Later,
     /// The recipient, or the message: final.
     Email,
-    /// Whether this server, or this sender, may send through the relay.
+    /// Whether this server or this sender may send through the relay.
     Policy,
     /// This server, whatever the email is.
     Server,
 }
 
 /// The second and third number of an enhanced status code (RFC 3463). The first one only repeats
-/// that of the reply's code.
+/// the first digit of the reply's code.
 type Status = (u16, u16);
 
-/// Codes by which a relay asks for a login or for encryption (RFC 4954, 6, RFC 3207, 4).
+/// Codes with which a relay requires a login or encryption (RFC 4954, 6, RFC 3207, 4).
 const ASKS_FOR_LOGIN: [u16; 4] = [530, 534, 535, 538];
 
-/// Words that speak of the client or its greeting, as relays say them at any step.
+/// Phrases about the client or its greeting, which relays use at any step.
 const OF_SERVER: [&str; 12] = [
     "client host",
     "helo command rejected",
@@ -53,7 +53,7 @@ const OF_SERVER: [&str; 12] = [
     "must issue a starttls",
 ];
 
-/// Words that speak of what may pass the relay.
+/// Phrases about what the relay lets through.
 const OF_POLICY: [&str; 32] = [
     "relay access denied",
     "relay denied",
@@ -89,7 +89,7 @@ const OF_POLICY: [&str; 32] = [
     "sending quota",
 ];
 
-/// Words that speak of a recipient's mailbox, also where others speak of a quota.
+/// Phrases about a recipient's mailbox, even with words that other replies use for a sending quota.
 const OF_MAILBOX: [&str; 5] = [
     "mailbox",
     "user unknown",
@@ -98,8 +98,8 @@ const OF_MAILBOX: [&str; 5] = [
     "over quota",
 ];
 
-/// What a refusal is about: by its enhanced status code, if it has one that tells; else by the place
-/// in the conversation and the code; in what these leave open, by well-known words.
+/// What a refusal concerns: decided by its enhanced status code, if that is specific; else by the
+/// step of the conversation and the code; in what these leave open, by well-known phrases.
 pub fn about(step: Step, code: u16, reply: &str) -> About {
     let words = own_words(reply);
     let says = |list: &[&str]| list.iter().any(|phrase| words.contains(phrase));
@@ -107,7 +107,7 @@ pub fn about(step: Step, code: u16, reply: &str) -> About {
     if ASKS_FOR_LOGIN.contains(&code) {
         return About::Server;
     }
-    // A status of addresses, mailboxes or content says that the words only quote something.
+    // With a status about addresses, mailboxes or content, the phrases are only quoted.
     if says(&OF_SERVER) && !matches!(status, Some((1 | 2 | 6, _))) {
         return About::Server;
     }
@@ -115,22 +115,23 @@ pub fn about(step: Step, code: u16, reply: &str) -> About {
         return About::Later;
     }
     match status {
-        // Not of the recipient, but of the sender's address.
+        // About the sender's address, not the recipient.
         Some((1, 7 | 8)) => About::Policy,
         Some((1 | 2, _)) if step == Step::Sender => About::Policy,
         Some((1, _)) => About::Email,
-        // Disabled, full, too long for it, a list: of the mailbox. Exchange adds others of senders.
+        // About the mailbox: disabled, full, message too long for it, or a mailing list. Exchange
+        // adds others about senders.
         Some((2, 0..=4)) => About::Email,
         // Too big.
         Some((3, 4)) => About::Email,
-        // Congestion, by which providers mean the daily limit of a sender.
+        // Congestion, which providers use for a sender's daily limit.
         Some((4, 5)) => About::Policy,
         // The recipient's domain cannot be reached, or does not exist.
         Some((4, _)) if step != Step::Sender => About::Email,
         Some((6, _)) => About::Email,
-        // No client gets through without a name in DNS (RFC 7372).
+        // No client is accepted without a name in DNS (RFC 7372).
         Some((7, 25)) => About::Server,
-        // Of contents it is said of spam, too.
+        // For content, it also means spam.
         Some((7, 0 | 1 | 7)) if step == Step::Content && !says(&OF_POLICY) => About::Email,
         Some((2..=5 | 7, _)) => About::Policy,
         _ => about_without_status(step, code, says(&OF_POLICY), says(&OF_MAILBOX), &words),
@@ -149,17 +150,17 @@ fn about_without_status(
         (Step::Sender | Step::Data, _) => About::Policy,
         (Step::Recipient, _) if says_mailbox => About::Email,
         _ if says_policy => About::Policy,
-        // Of the mailbox (RFC 5321, 4.2.3), or of its domain (RFC 7504).
+        // About the mailbox (RFC 5321, 4.2.3), or its domain (RFC 7504).
         (Step::Recipient, 550 | 551 | 553 | 556) => About::Email,
-        // 552 is said of too many recipients, too (RFC 5321, 4.5.3.1.10).
+        // 552 also means too many recipients (RFC 5321, 4.5.3.1.10).
         (Step::Recipient, _) => About::Policy,
         (Step::Content, 500..=549) => About::Policy,
         (Step::Content, _) => About::Email,
     }
 }
 
-/// The enhanced status code of a reply that begins with its code: `550 5.1.1 …`, `550-5.1.1 …`, or,
-/// as qmail has it, `553 … (#5.7.1)`.
+/// The enhanced status code of a reply, after the reply's code: `550 5.1.1 …`, `550-5.1.1 …`, or,
+/// in qmail's form, `553 … (#5.7.1)`.
 fn status_of(reply: &str) -> Option<Status> {
     let rest = reply.get(4..).unwrap_or_default();
     let first = rest.split_whitespace().next();
@@ -176,8 +177,8 @@ fn parse_status(word: &str) -> Option<Status> {
     (matches!(class, 4 | 5) && numbers.next().is_none()).then_some((subject, detail))
 }
 
-/// What the relay itself says, in lower case: without addresses, which programs choose, and without
-/// what it repeats of another server.
+/// The relay's own words, in lower case: without addresses, which programs choose, and without what
+/// it quotes from another server.
 fn own_words(reply: &str) -> String {
     let reply = reply.to_lowercase();
     let reply = reply.split(" said: ").next().unwrap_or_default();
@@ -198,7 +199,7 @@ fn own_words(reply: &str) -> String {
     words.join(" ")
 }
 
-/// A reply as the log may have it: without addresses.
+/// A reply fit for the log: without addresses.
 pub fn without_addresses(reply: &str) -> String {
     let words = reply.split_whitespace();
     let words: Vec<&str> = words
@@ -299,7 +300,7 @@ mod tests {
         check(
             Step::Recipient,
             &[
-                // Postfix, which says by default here what it has against the client
+                // Postfix, which by default reports here what it objects to about the client
                 (
                     Email,
                     "550 5.1.1 <bob@x.test>: Recipient address rejected: User unknown in local recipient table",
@@ -403,7 +404,7 @@ mod tests {
                 (Policy, "503 need MAIL first"),
                 (Policy, "521 no mail here"),
                 (Later, "450 mailbox busy"),
-                // Programs choose addresses, and other servers what is repeated of them.
+                // Programs choose the addresses, and other servers the quoted text.
                 (Email, "550 <\"client host rejected\"@x.test>: user unknown"),
                 (Email, "550 client@host.test unknown"),
                 (

@@ -1,5 +1,5 @@
-//! Emails on their way, in the database. Any number of nodes may deliver at once: an email is whose
-//! claim stands on it.
+//! Emails to deliver, in the database. Any number of nodes may deliver at once: an email belongs to
+//! the node whose claim is on it.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
@@ -12,7 +12,7 @@ use crate::db::{self, Connection};
 use crate::outbox::Status;
 use crate::schema::{api_keys, emails};
 
-/// An email that is to be sent.
+/// An email to be sent.
 #[derive(Debug)]
 pub struct Outgoing {
     pub domain_id: Option<i64>,
@@ -22,7 +22,7 @@ pub struct Outgoing {
     pub created_at: NaiveDateTime,
     pub attempts: i64,
     pub first_attempt_at: Option<NaiveDateTime>,
-    /// Who is still to get it; `None`: all.
+    /// The recipients that still have to get it; `None`: all.
     pub remaining: Option<Vec<String>>,
     pub refused: Vec<Refused>,
 }
@@ -44,13 +44,13 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// How many get it besides the one that is named.
+    /// How many recipients it has besides the one shown.
     pub fn others(&self) -> i64 {
         self.recipients.map_or(0, |count| count - 1)
     }
 }
 
-/// An account with emails on their way: the next one of each kind that is due, if any.
+/// An account with emails to deliver: the next due email of each kind, if any.
 #[derive(Debug, Clone, PartialEq, Eq, QueryableByName)]
 pub struct Turn {
     #[diesel(sql_type = BigInt)]
@@ -58,12 +58,12 @@ pub struct Turn {
     /// Never tried yet.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub fresh: Option<i64>,
-    /// To be tried again.
+    /// To be retried.
     #[diesel(sql_type = Nullable<BigInt>)]
     pub retry: Option<i64>,
 }
 
-/// Whether the time of any email has come.
+/// Whether any email is due.
 pub fn is_any_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     let now = db::stamp(conn)?;
     let due = emails::table
@@ -73,17 +73,17 @@ pub fn is_any_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     Ok(due.first::<i64>(conn).optional()?.is_some())
 }
 
-/// The accounts with emails on their way that come after an account, in the order of their ids.
+/// The accounts with emails to deliver after a given account, in the order of their ids.
 ///
-/// The index is entered once for each account and kind: what it costs depends on how many accounts
-/// are looked at, and not on how many emails they have.
+/// Uses one index lookup per account and kind: the cost depends on the number of accounts examined,
+/// not on how many emails they have.
 pub fn list_turns_of_any_account(
     conn: &mut Connection,
     after: i64,
     most: i64,
 ) -> db::Result<Vec<Turn>> {
     let now = db::stamp(conn)?;
-    // SQLite numbers the parameters by where each stands first: that must be in this order.
+    // SQLite numbers the parameters by their first occurrence, so they must be bound in this order.
     let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
     let query = sql_query(format!(
         "WITH RECURSIVE waiting (account_id, place) AS (
@@ -111,8 +111,8 @@ pub fn list_turns_of_any_account(
         .load(conn)?)
 }
 
-/// Claims these emails for as long as a lease, but for those that somebody else took. Gives those
-/// claimed.
+/// Claims these emails for the length of a lease, except those that another node has taken. Returns
+/// the ones claimed.
 pub fn claim_of_any_account(
     conn: &mut Connection,
     ids: &[i64],
@@ -139,7 +139,7 @@ pub fn claim_of_any_account(
     Ok(claimed)
 }
 
-/// An email that was claimed. `None`: the claim is lost.
+/// A claimed email. `None`: the claim is lost.
 pub fn find_claimed_of_any_account(
     conn: &mut Connection,
     id: i64,
@@ -190,7 +190,7 @@ impl From<OutgoingRow> for Outgoing {
     }
 }
 
-/// Writes down what an attempt came to. Returns whether the claim still stood.
+/// Stores the result of an attempt. Returns whether the claim was still valid.
 pub fn settle_of_any_account(
     conn: &mut Connection,
     id: i64,
@@ -217,8 +217,9 @@ pub fn settle_of_any_account(
     Ok(count == 1)
 }
 
-/// Lets no email wait for a time that only a wrong clock could have set: what waits for longer than
-/// `longest` is due now, or when its lease would end. Returns how many did.
+/// Corrects emails whose next attempt is so far ahead that only a wrong clock can have set it: an
+/// email that would wait longer than `longest` is due now, or when its lease would end. Returns how
+/// many.
 pub fn pull_back_of_any_account(
     conn: &mut Connection,
     longest: TimeDelta,
@@ -237,7 +238,7 @@ pub fn pull_back_of_any_account(
     Ok(claimed + waiting)
 }
 
-/// Gives an email back as it was, to be looked at again later.
+/// Releases an email unchanged, to be tried again later.
 pub fn put_off_of_any_account(
     conn: &mut Connection,
     id: i64,
@@ -257,7 +258,7 @@ pub fn put_off_of_any_account(
     Ok(())
 }
 
-/// Gives an email back as it was, for whoever comes next.
+/// Releases an email unchanged, for the next node.
 pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> db::Result<()> {
     let now = db::stamp(conn)?;
     diesel::update(claimed(id, claim))
@@ -269,7 +270,7 @@ pub fn give_back_of_any_account(conn: &mut Connection, id: i64, claim: &str) -> 
     Ok(())
 }
 
-/// Removes the content of some emails that ended more than so many days ago. Returns of how many.
+/// Deletes the content of some emails that ended more than this many days ago. Returns of how many.
 pub fn forget_content_of_any_account(
     conn: &mut Connection,
     days: i64,
@@ -291,7 +292,7 @@ pub fn forget_content_of_any_account(
         .execute(conn)?)
 }
 
-/// The emails of an account, newest first; what comes after the email `before`, if given.
+/// The emails of an account, newest first; only those after the email `before`, if given.
 pub fn list(
     conn: &mut Connection,
     account: AccountId,

@@ -1,16 +1,16 @@
-//! Whose email is delivered next. Accounts take turns, so that no account waits for all the emails
-//! of another one.
+//! Which email is delivered next. Accounts take turns, so that none has to wait for all the emails
+//! of another.
 
 use std::collections::HashMap;
 
 use super::store::Turn;
 
-/// Emails that are under way at a time, each on a connection of its own.
+/// Emails delivered at a time, each on its own connection.
 pub const PLACES: usize = 8;
 /// Accounts looked up at a time.
 pub const PAGE: i64 = 200;
 
-/// The places for emails under way, and how many of them each account has.
+/// The places for emails in delivery, and how many of them each account uses.
 #[derive(Debug, Clone)]
 pub struct Places {
     pub free: usize,
@@ -29,8 +29,9 @@ impl Places {
         places
     }
 
-    /// An account gets another place only while it has fewer than are free: half of all places if it
-    /// is the only one. So emails that hang in a slow relay leave places for other accounts.
+    /// An account gets another place only while it has fewer than are free, which is half of all
+    /// places if it is the only one. So emails stuck in a slow relay leave places for other
+    /// accounts.
     fn take(&mut self, account: i64) -> bool {
         let own = self.taken.get(&account).copied().unwrap_or_default();
         let may = own < self.free;
@@ -46,17 +47,18 @@ impl Places {
     }
 }
 
-/// How far the round is. Each account gets one email in a round, in the order of the accounts' ids.
+/// The progress of the round. Each account gets one email per round, in the order of the accounts'
+/// ids.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// The account that had the last turn.
+    /// The account whose turn was last.
     pub after: i64,
-    /// In every other round retries go first, so that an account's new emails do not wait for its
-    /// retries, nor these for those.
+    /// In every other round retries go first, so that neither new emails nor retries wait for the
+    /// others of the same account.
     prefers_retries: bool,
 }
 
-/// An email to be delivered, and the account that sent it.
+/// An email to deliver, and the account that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Picked {
     pub account: i64,
@@ -64,7 +66,8 @@ pub struct Picked {
 }
 
 impl Turns {
-    /// Picks emails of these accounts, which come next. Also returns whether the round is over.
+    /// Picks emails of these accounts, which are next in order. Also returns whether the round is
+    /// over.
     pub fn pick(&mut self, accounts: &[Turn], places: &mut Places) -> (Vec<Picked>, bool) {
         let mut picked = Vec::new();
         for turn in accounts {
@@ -145,7 +148,7 @@ mod tests {
             let taken = (0..PLACES).filter(|_| places.take(account)).count();
             assert_eq!(taken, most, "{account}");
         }
-        // While the relay is in doubt, one email finds out.
+        // While the relay is in doubt, one email tests it.
         assert!(Places::new(1, []).take(1));
         assert!(!Places::new(1, [1]).take(2));
         assert!(!Places::new(0, []).take(1));

@@ -1,7 +1,7 @@
-//! Delivers what was accepted: claims emails, hands them to the relay, writes down what came of it.
+//! Delivers accepted emails: claims them, hands them to the relay, and stores the results.
 //!
-//! At least once: whoever claims an email has a lease on it, which is longer than an attempt may
-//! take. A node that dies over it leaves it to another, which cannot know whether the relay has it.
+//! Delivery is at least once: a claim is a lease, longer than an attempt may take. If a node dies
+//! during an attempt, another takes the email over, and cannot know whether the relay has it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
@@ -34,37 +34,37 @@ use crate::relay_url::RelayUrl;
 use crate::secret::ServerSecret;
 use crate::token;
 
-/// Messages that are made at a time: that takes several times the memory of the email, which may
+/// Messages built at a time: building one takes several times the memory of the email, which may
 /// have 16 MB.
 const PREPARING: usize = 2;
 /// How long an attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(8 * 60);
-/// For how long an email is claimed: an attempt, and some time to write down what came of it.
+/// How long an email stays claimed: an attempt, and some time to store its result.
 const LEASE: Duration = Duration::from_secs(10 * 60);
-/// How often it is looked what others accepted, or what is to be tried again.
+/// How often the database is polled for emails that other nodes accepted, and for retries.
 const POLL: Duration = Duration::from_secs(2);
-/// How long a relay that cannot be used is left alone, at first and at most.
+/// How long an unusable relay is left alone, at first and at most.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// The same of a relay that answers and refuses this server: that takes somebody to mend.
+/// The same for a relay that answers but refuses this server: a person has to fix that.
 const LONGEST_REST_IF_REFUSED: Duration = Duration::from_secs(5 * 60);
-/// How often the log says that the relay refuses emails for its policy.
+/// How often the log reports that the relay refuses emails by its policy.
 const TELL_POLICY: Duration = Duration::from_secs(60 * 60);
 /// Longer than any email waits for its next attempt.
 const LONGEST_WAIT: TimeDelta = TimeDelta::days(1);
-/// For how long an email waits for its domain's key, at first and at most.
+/// How long an email waits for its domain's key, at first and at most.
 const SHORTEST_KEY_WAIT: TimeDelta = TimeDelta::minutes(1);
 const LONGEST_KEY_WAIT: TimeDelta = TimeDelta::minutes(15);
-/// Why it does.
+/// The reason shown for that wait.
 const LOST_KEY: &str = "It waits to be signed: the key of its domain cannot be decrypted. The domain’s page offers another key.";
 const AWAITS_RECORD: &str = "It waits to be signed: the DKIM record of its domain’s new key was not found yet. The domain’s page shows the record.";
-/// At the end: for what is under way, and for giving back what is not done.
+/// At shutdown: the time for deliveries in progress, and for releasing the rest.
 const DRAIN: Duration = Duration::from_secs(6);
 const LAST_WRITE: Duration = Duration::from_secs(2);
-/// How long the end may take.
+/// How long shutdown may take.
 pub const END: Duration = Duration::from_secs(9);
 
-/// Delivers until `stop` is dropped. `arrivals` tells when there is an email to deliver.
+/// Delivers until `stop` is dropped. `arrivals` signals that there are emails to deliver.
 pub fn run(
     db: &Db,
     secret: &ServerSecret,
@@ -91,7 +91,8 @@ pub fn run(
     runtime.block_on(worker.deliver(arrivals, stop));
 }
 
-/// Lets no email wait for a time that only a wrong clock could have set. Returns how many did.
+/// Corrects emails whose next attempt is so far ahead that only a wrong clock can have set it.
+/// Returns how many.
 pub fn pull_back(conn: &mut Connection) -> db::Result<usize> {
     let lease = TimeDelta::from_std(LEASE).expect("minutes");
     store::pull_back_of_any_account(conn, LONGEST_WAIT, lease)
@@ -102,17 +103,17 @@ struct Worker {
     secret: ServerSecret,
     relay: Relay,
     health: Mutex<Health>,
-    /// When it was last logged that the relay refuses emails for its policy.
+    /// When the log last reported that the relay refuses emails by its policy.
     policy_told: Mutex<Option<Instant>>,
     preparing: Semaphore,
-    /// With the claims on them.
+    /// With their claims.
     under_way: Mutex<BTreeSet<(i64, String)>>,
 }
 
 /// Whether the relay can be used.
 #[derive(Default)]
 struct Health {
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
     rests_until: Option<Instant>,
 }
@@ -121,7 +122,7 @@ impl Worker {
     async fn deliver(self: Arc<Self>, arrivals: &Arrivals, stop: Receiver<()>) {
         let mut stopped = tokio::task::spawn_blocking(move || stop.recv().is_err());
         let mut attempts = JoinSet::new();
-        // Whose email each attempt is about.
+        // The email that each attempt is for.
         let mut accounts = HashMap::new();
         let mut turns = Turns::default();
         let mut is_failing = false;
@@ -170,7 +171,7 @@ impl Worker {
         }
     }
 
-    /// How many emails may be under way: while the relay is in doubt, one finds out.
+    /// How many emails may be in delivery: only one while the relay is in doubt.
     fn room(&self) -> usize {
         let health = self.health();
         match health.rests_until {
@@ -180,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// How long to wait for something to happen.
+    /// How long to wait for an event.
     fn pause(&self) -> Duration {
         match self.health().rests_until {
             Some(until) => POLL.min(
@@ -192,7 +193,7 @@ impl Worker {
         }
     }
 
-    /// Claims the emails of those whose turn it is. Gives the claim, and the emails.
+    /// Claims the emails whose turn it is. Returns the claim and the emails.
     async fn claim(&self, turns: &mut Turns, places: &Places) -> db::Result<(String, Vec<Picked>)> {
         let claim = token::random();
         let lease = TimeDelta::from_std(LEASE).expect("minutes");
@@ -202,7 +203,7 @@ impl Worker {
                 return Ok((claim, picked));
             }
             let mut ids: Vec<i64> = picked.iter().map(|picked| picked.email).collect();
-            // Nodes that take rows in the same order do not wait for each other in a circle.
+            // Nodes that lock rows in the same order cannot deadlock.
             ids.sort_unstable();
             let ours = claim.clone();
             let claimed = self
@@ -210,7 +211,7 @@ impl Worker {
                 .write(move |conn| store::claim_of_any_account(conn, &ids, &ours, lease))
                 .await?;
             picked.retain(|picked| claimed.contains(&picked.email));
-            // Else other nodes were quicker, and others are next.
+            // Otherwise other nodes were faster, and the next accounts are tried.
             if !picked.is_empty() {
                 let ours = picked.iter().map(|picked| (picked.email, claim.clone()));
                 self.under_way().extend(ours);
@@ -219,12 +220,12 @@ impl Worker {
         }
     }
 
-    /// The emails of those whose turn it is, as many as there are places.
+    /// The emails whose turn it is, as many as there are places.
     async fn pick(&self, turns: &mut Turns, mut places: Places) -> db::Result<Vec<Picked>> {
         if places.free == 0 || !self.db.read(store::is_any_due_of_any_account).await? {
             return Ok(Vec::new());
         }
-        // From the middle of a round to its end, and once around.
+        // From the middle of a round to its end, and one full round.
         let mut rounds = if turns.after == 0 { 1 } else { 2 };
         while rounds > 0 {
             let after = turns.after;
@@ -238,7 +239,7 @@ impl Worker {
         Ok(Vec::new())
     }
 
-    /// A panic over one email leaves it to the end of its lease, and others alone.
+    /// After a panic, the email waits until its lease ends; others are not affected.
     async fn attempt_unless_it_panics(&self, id: i64, claim: String) {
         let attempt = AssertUnwindSafe(self.attempt(id, claim.clone())).catch_unwind();
         if attempt.await.is_err() {
@@ -250,7 +251,7 @@ impl Worker {
         }
     }
 
-    /// One attempt, and what it comes to is written down.
+    /// Makes one attempt and stores its result.
     async fn attempt(&self, id: i64, claim: String) {
         let until = Instant::now() + LEASE;
         match self.outcome(id, claim.clone()).await {
@@ -262,14 +263,14 @@ impl Worker {
                 let ours = claim.clone();
                 let give_back =
                     move |conn: &mut _| store::give_back_of_any_account(conn, id, &ours);
-                // Else its lease ends.
+                // If this fails, the lease ends by itself.
                 let _ = self.db.write(give_back).await;
             }
         }
         self.under_way().remove(&(id, claim));
     }
 
-    /// `None`: the claim is lost, or given back.
+    /// `None`: the claim was lost or released.
     async fn outcome(&self, id: i64, claim: String) -> db::Result<Option<Outcome>> {
         let ours = (id, claim.clone());
         let find = move |conn: &mut _| store::find_claimed_of_any_account(conn, id, &claim);
@@ -331,7 +332,7 @@ impl Worker {
         }))
     }
 
-    /// How the emails of a domain are signed now, if they are; or why they wait until they can be.
+    /// How the emails of a domain are signed now, if at all, or why they must wait.
     async fn signature(
         &self,
         domain_id: i64,
@@ -355,7 +356,7 @@ impl Worker {
         })
     }
 
-    /// Longer and longer, and until it can be signed: its account sees why.
+    /// Releases the email with a growing delay until it can be signed; its account sees why.
     async fn put_off(
         &self,
         email: &Outgoing,
@@ -369,7 +370,7 @@ impl Worker {
         self.db.write(put_off).await
     }
 
-    /// Tries until the lease ends: what is not written down would be sent again.
+    /// Retries until the lease ends: an email whose result is not stored would be sent again.
     async fn settle(&self, id: i64, claim: &str, outcome: &Outcome, until: Instant) {
         loop {
             let (ours, what) = (claim.to_owned(), outcome.clone());
@@ -398,7 +399,8 @@ impl Worker {
         *health = Health::default();
     }
 
-    /// Logs what the relay has against this server or a sender, once in a while.
+    /// Reports in the log, at intervals, what the relay's policy holds against this server or a
+    /// sender.
     fn tell_of_policy(&self, fates: &[Fate]) {
         let put_off = fates.iter().find_map(|fate| match fate {
             Fate::PutOff(words) => Some(without_addresses(words)),
@@ -418,10 +420,10 @@ impl Worker {
         }
     }
 
-    /// Returns how long it is left alone.
+    /// Returns how long the relay is left alone.
     fn cannot_be_used(&self, trouble: &Trouble) -> Duration {
         let mut health = self.health();
-        // Attempts that began together are one failure.
+        // Attempts that started together count as one failure.
         if health
             .rests_until
             .is_none_or(|until| until <= Instant::now())
@@ -433,7 +435,7 @@ impl Worker {
                 Trouble::Unreachable(why) => {
                     tracing::warn!(why, "the relay cannot be used; emails wait");
                 }
-                // What it says of a login may repeat some of it.
+                // The reply to a login may repeat parts of it.
                 Trouble::NotLetIn => tracing::error!(
                     "the relay does not let this server in: check the user and the password in TOSEND_SMTP_CREDENTIALS_FILE; emails wait"
                 ),
@@ -476,7 +478,7 @@ impl Worker {
     }
 }
 
-/// Of a task that ended, however it did.
+/// The id of a task that ended, whether normally or not.
 fn id_of(ended: &Result<(Id, ()), JoinError>) -> Id {
     match ended {
         Ok((id, ())) => *id,
@@ -484,11 +486,11 @@ fn id_of(ended: &Result<(Id, ()), JoinError>) -> Id {
     }
 }
 
-/// A message, and who is to get it now.
+/// A message, and the recipients of this attempt.
 struct Prepared {
     mail: Mail,
     recipients: Vec<Address>,
-    /// How many have it already.
+    /// How many recipients have it already.
     delivered: usize,
 }
 

@@ -20,7 +20,7 @@ const NO_CONTROL: &str = r"^[^\x00-\x08\x0A-\x1F\x7F-\x9F]*$";
 /// The same, and not blank; surrounding white space is trimmed.
 const LINE: &str =
     r"^\s*[^\x00-\x1F\x7F-\x9F\s]([^\x00-\x08\x0A-\x1F\x7F-\x9F]*[^\x00-\x1F\x7F-\x9F\s])?\s*$";
-/// RFC 6838, 4.2, with at most one parameter; never multipart or message types.
+/// RFC 6838, 4.2, with at most one parameter; never a multipart type.
 const MEDIA_TYPE: &str = r"^(?![Mm][Uu][Ll][Tt][Ii][Pp][Aa][Rr][Tt]/)[A-Za-z][A-Za-z0-9.-]{0,60}/[A-Za-z0-9][A-Za-z0-9.-]{0,60}(\+[A-Za-z0-9]{1,20})?(; ?[a-z]{1,20}=[A-Za-z0-9._-]{1,30})?$";
 /// RFC 2392, with or without brackets.
 const CONTENT_ID: &str = r"^([!#-;=?-\[\]-~]*|<[!#-;=?-\[\]-~]+>)$";

@@ -1,4 +1,4 @@
-//! What happened in the account: a page and a download.
+//! The account's activity: a page and a download.
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
@@ -20,14 +20,15 @@ use crate::http::choice::Choice;
 use crate::http::{Context, Error, page};
 
 const PER_PAGE: usize = 50;
-/// About how much of a download is read at a time: the next when the browser has taken this. Events
-/// that an older version wrote may be long, so that a first few show how many that is.
+/// About how much of a download is read at a time; the next part is read once the browser has taken
+/// this one. Events from older versions may be long, so the first few determine how many make up
+/// this size.
 const PER_READ: usize = 256 * 1024;
 const FIRST_LINES: usize = 20;
 const MOST_LINES: usize = 500;
-/// How much of them is handed on at a time. The connection keeps what was handed on until it is sent.
+/// How much is passed on at a time. The connection keeps it in memory until it is sent.
 const PER_PIECE: usize = 32 * 1024;
-/// The name of an actor has at most 254 characters: what is longer is part of none.
+/// An actor's name has at most 254 characters: a longer search text cannot be part of any.
 const LONGEST_WHO: usize = 255;
 
 impl From<::csv::Error> for Error {
@@ -36,7 +37,7 @@ impl From<::csv::Error> for Error {
     }
 }
 
-/// What a filter that makes no sense says is left out.
+/// Invalid filter values are ignored.
 #[derive(Deserialize)]
 pub struct Query {
     #[serde(default)]
@@ -103,7 +104,7 @@ impl ActivityPage {
         url("/activity", &self.filter, None)
     }
 
-    /// The kinds to filter by.
+    /// The kinds of events to filter by.
     fn kinds(&self) -> Vec<Choice> {
         let all = Choice::new("", "All", false);
         let kinds = Kind::ALL.into_iter().map(|kind| {
@@ -113,7 +114,7 @@ impl ActivityPage {
         std::iter::once(all).chain(kinds).collect()
     }
 
-    /// Where to see all that happened to the key that an event is about.
+    /// The address that lists all events of the key that an event concerns.
     fn subject_path(&self, event: &Event) -> Option<String> {
         let id = event.key_id()?;
         Some(format!("/activity?key={id}"))
@@ -149,7 +150,7 @@ pub async fn index(
     })
 }
 
-/// `GET /activity.csv`: all that the filters let through.
+/// `GET /activity.csv`: all events that match the filters.
 pub async fn csv(
     context: web::Data<Context>,
     downloads: web::Data<Downloads>,
@@ -169,7 +170,7 @@ pub async fn csv(
         at_a_time: FIRST_LINES,
         _turn: turn,
     };
-    // Before the answer begins: this much can still be told as an error.
+    // Before the answer starts: a failure here can still be reported as an error.
     download.read().await?;
     let pieces = stream::try_unfold(download, |mut download| async move {
         let piece = download.piece().await?;
@@ -186,17 +187,17 @@ pub async fn csv(
         .streaming(pieces))
 }
 
-/// What is left of a download.
+/// The rest of a download.
 struct Download {
     db: Db,
     account: AccountId,
     filter: Filter,
-    /// Read, and not yet handed on.
+    /// Read, but not yet passed on.
     lines: Bytes,
     /// The last event that was read.
     next: Option<i64>,
     is_read: bool,
-    /// How many events are read next.
+    /// How many events to read next.
     at_a_time: usize,
     _turn: Turn,
 }

@@ -1,4 +1,4 @@
-//! Sign-up, sign-in and sign-out in the browser; what happened in the account; its settings.
+//! Sign-up, sign-in and sign-out in the browser, the account's activity, and its settings.
 
 pub mod activity;
 pub mod settings;
@@ -54,7 +54,7 @@ struct SignupPage {
 }
 
 impl SignupPage {
-    /// Whether the focus is on a field at first: on the first one that is wrong, or the first of all.
+    /// Whether a field has the focus at first: the first one with an error, or the first of all.
     fn starts_at(&self, field: &str) -> bool {
         let mut fields = vec![
             ("title", &self.title_error),
@@ -93,7 +93,8 @@ pub struct SignupForm {
     setup_code: String,
 }
 
-/// `POST /signup`: creates an account with its first user, signs in, leads to the keys.
+/// `POST /signup`: creates an account with its first user, signs them in, and redirects to the
+/// keys.
 pub async fn signup(
     context: web::Data<Context>,
     guard: web::Data<SignInGuard>,
@@ -149,17 +150,17 @@ pub async fn signup(
     }
 }
 
-/// What the sign-up page asks for right now.
+/// The sign-up page with the fields that are required now.
 ///
 /// # Errors
-/// Sign-up is closed.
+/// If sign-up is closed.
 async fn signup_page(context: &Context, request: &HttpRequest) -> Result<SignupPage, Error> {
     let is_first = !context.db.read(store::exists_any).await?;
     match (context.config.signup, is_first) {
         (Signup::Closed, _) | (Signup::First, false) => return Err(signup_closed()),
         (Signup::First, true) | (Signup::Open, _) => {}
     }
-    // A proxy on this machine may send "Host: 127.0.0.1" for everyone.
+    // A proxy on this machine may send "Host: 127.0.0.1" for every client.
     let is_forwarded = ["forwarded", "via", "x-forwarded-for", "x-real-ip"]
         .iter()
         .any(|name| request.headers().contains_key(*name));
@@ -185,7 +186,7 @@ fn signup_closed() -> Error {
 struct LoginPage {
     email: String,
     next: String,
-    /// Whether the person was signed out over a form, which is lost.
+    /// Whether the person was signed out while sending a form, which is lost.
     is_unsent: bool,
     error: Option<String>,
     offers_signup: bool,
@@ -208,7 +209,7 @@ pub async fn login_form(
     if user.is_some() {
         return Ok(page::redirect(&request, next));
     }
-    // Where sign-up is closed it would only lead back here.
+    // Where sign-up is closed, its page would only lead back here.
     let can_sign_up = context.config.signup != Signup::Closed;
     if can_sign_up && !context.db.read(store::exists_any).await? {
         return Ok(page::redirect(&request, "/signup"));
@@ -230,7 +231,7 @@ pub struct LoginForm {
     next: Option<String>,
 }
 
-/// `POST /login`: an unknown user and a wrong password get the same answer at the same cost.
+/// `POST /login`: an unknown user and a wrong password get the same answer in the same time.
 pub async fn login(
     context: web::Data<Context>,
     guard: web::Data<SignInGuard>,
@@ -269,7 +270,7 @@ pub async fn login(
     }
 }
 
-/// `POST /logout`: ends this session, here and in the database.
+/// `POST /logout`: ends this session, in the browser and in the database.
 pub async fn logout(
     context: web::Data<Context>,
     request: HttpRequest,

@@ -1,4 +1,4 @@
-//! Settings: the name of the account, the person's password, and where they are signed in.
+//! The settings: the account's name, the person's password, and their sessions.
 
 use actix_session::Session as Cookie;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -26,7 +26,7 @@ const OUTDATED: &str = "Your password was changed a moment ago. Enter the one yo
 struct SettingsPage {
     user: User,
     this: SessionId,
-    /// The one in use first.
+    /// The current one first.
     sessions: Vec<Session>,
     title: String,
     title_error: Option<String>,
@@ -131,14 +131,14 @@ pub struct PasswordForm {
     new: SecretString,
 }
 
-/// Which field stands against a change of the password, and why.
+/// Which field prevents the change of the password, and why.
 enum Problem {
     Current(String),
     New(String),
 }
 
-/// `POST /settings/password`: the person stays signed in here, under a new session id, and nowhere
-/// else (ASVS 5.0, 7.2.4 and 7.4.3).
+/// `POST /settings/password`: the person stays signed in here, under a new session id, and is
+/// signed out everywhere else (ASVS 5.0, 7.2.4 and 7.4.3).
 ///
 /// Long because each step needs what the step before it has proven.
 pub async fn change_password(
@@ -163,7 +163,7 @@ pub async fn change_password(
         if current.expose_secret().is_empty() {
             break 'problem Problem::Current("Enter the password you have now.".into());
         }
-        // Guesses count against this session: what strangers do keeps no one from it.
+        // Guesses count against this session, so that strangers cannot lock the person out.
         let user_id = user.id;
         let known = session
             .write(&context.db, move |conn| {
@@ -211,7 +211,7 @@ pub async fn change_password(
     page::unprocessable(&page)
 }
 
-/// `POST /settings/sessions/{id}/end`: signs one of the person's devices out, this one too.
+/// `POST /settings/sessions/{id}/end`: ends one of the person's sessions, possibly this one.
 pub async fn end_session(
     context: web::Data<Context>,
     request: HttpRequest,

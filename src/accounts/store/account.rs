@@ -18,7 +18,7 @@ pub struct Account {
     pub status: AccountStatus,
 }
 
-/// An account and its first user, checked and hashed.
+/// A new account and its first user, validated, with the password hashed.
 #[derive(Debug, Clone)]
 pub struct NewAccount {
     pub title: Title,
@@ -49,7 +49,7 @@ pub fn exists_any(conn: &mut Connection) -> db::Result<bool> {
     )
 }
 
-/// Creates an account only if there is none yet: of parallel first sign-ups exactly one wins.
+/// Creates an account only if there is none yet: of parallel first sign-ups exactly one succeeds.
 pub fn create_first(
     conn: &mut Connection,
     new: &NewAccount,
@@ -105,7 +105,7 @@ pub fn create(
     })
 }
 
-/// The account that a person on the command line names by one of its users.
+/// The account that the operator names by the email address of one of its users.
 pub fn find_id_by_email(conn: &mut Connection, email: &Email) -> db::Result<Option<AccountId>> {
     let id = users::table
         .filter(users::email.eq(email.as_ref()))
@@ -126,7 +126,7 @@ pub fn find(conn: &mut Connection, account: AccountId) -> db::Result<Account> {
     })
 }
 
-/// Gives an account another name. Returns whether it is another.
+/// Renames an account. Returns whether the name is different.
 pub fn rename(
     conn: &mut Connection,
     account: AccountId,
@@ -151,7 +151,7 @@ pub fn rename(
     Ok(true)
 }
 
-/// Makes others who do this wait until the transaction ends.
+/// Makes other transactions that lock this account wait until this one ends.
 pub fn lock(conn: &mut Connection, account: AccountId) -> db::Result<()> {
     diesel::update(accounts::table.find(account.0))
         .set(accounts::key_count.eq(accounts::key_count))
@@ -159,7 +159,7 @@ pub fn lock(conn: &mut Connection, account: AccountId) -> db::Result<()> {
     Ok(())
 }
 
-/// Pauses or resumes.
+/// Pauses or resumes an account.
 pub fn set_status(
     conn: &mut Connection,
     account: AccountId,
@@ -187,7 +187,7 @@ pub fn set_status(
     Ok(events::record(conn, account, actor, event)?)
 }
 
-/// Counts one more live key, if the account is active and below `limit`. Returns whether it was.
+/// Counts one more live key, if the account is active and below `limit`. Returns whether it did.
 pub fn count_key(conn: &mut Connection, account: AccountId, limit: i64) -> db::Result<bool> {
     let updated = diesel::update(
         accounts::table
@@ -200,7 +200,7 @@ pub fn count_key(conn: &mut Connection, account: AccountId, limit: i64) -> db::R
     Ok(updated == 1)
 }
 
-/// Counts one live key less.
+/// Subtracts one live key.
 pub fn uncount_key(conn: &mut Connection, account: AccountId) -> db::Result<()> {
     diesel::update(accounts::table.find(account.0))
         .set(accounts::key_count.eq(accounts::key_count - 1))

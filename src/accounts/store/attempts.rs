@@ -1,4 +1,4 @@
-//! Counts attempts to sign in, so that guessing gets slower.
+//! Counts sign-in attempts, to slow down guessing.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
@@ -9,12 +9,12 @@ use crate::clock;
 use crate::db::{self, Connection, is_unique_violation};
 use crate::schema::login_attempts;
 
-/// After this long without another failure, failures are forgotten.
+/// Failures are forgotten after this long without another one.
 const FORGIVEN: TimeDelta = TimeDelta::days(1);
-/// How many counters of failures are kept.
+/// The maximum number of failure counters.
 const MOST_COUNTERS: i64 = 100_000;
 
-/// Counts a look at a password before it is made, so that parallel guesses count too. Returns the
+/// Counts a password check before it is made, so that parallel guesses count too. Returns the
 /// seconds to wait if there were too many.
 pub fn begin_attempt(conn: &mut Connection, counter: &Counter) -> db::Result<Option<i64>> {
     let now = clock::now();
@@ -37,7 +37,7 @@ pub fn begin_attempt(conn: &mut Connection, counter: &Counter) -> db::Result<Opt
         Err(error) if is_unique_violation(&error) => {}
         Err(error) => return Err(error.into()),
     }
-    // A longer delay than the longest was set by a clock that was wrong.
+    // A delay beyond the longest possible was set by a wrong clock.
     let is_open = login_attempts::next_at
         .le(now)
         .or(login_attempts::next_at.gt(now + throttle::LONGEST_DELAY));
@@ -66,15 +66,15 @@ pub fn begin_attempt(conn: &mut Connection, counter: &Counter) -> db::Result<Opt
     }
 }
 
-/// Forgets failures: the password was right, or was set anew.
+/// Forgets failures, because the password was right or was reset.
 pub fn forget_attempts(conn: &mut Connection, counter: &Counter) -> db::Result<()> {
     diesel::delete(login_attempts::table.filter(login_attempts::counter_hash.eq(counter.as_ref())))
         .execute(conn)?;
     Ok(())
 }
 
-/// Removes counters beyond `MOST_COUNTERS`. Those with the fewest failures go first: whoever makes
-/// very many cannot get rid of one that is shut.
+/// Removes counters beyond `MOST_COUNTERS`, those with the fewest failures first, so that creating
+/// very many cannot remove one that is blocked.
 pub fn bound_attempts(conn: &mut Connection) -> db::Result<()> {
     loop {
         let count: i64 = login_attempts::table.count().get_result(conn)?;

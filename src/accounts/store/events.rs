@@ -1,4 +1,4 @@
-//! The record of what happened. Rows are added and, when they are old, removed; never changed.
+//! The record of events. Rows are added, and removed when they are old, but never changed.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ pub struct Event {
     pub at: NaiveDateTime,
     pub actor: String,
     pub address: Option<String>,
-    /// `None`: one that this version does not know.
+    /// `None`: an action that this version does not know.
     pub action: Option<Action>,
     pub subject_id: Option<i64>,
     pub subject: String,
@@ -50,19 +50,19 @@ impl From<Row> for Event {
 }
 
 impl Event {
-    /// As a page says it.
+    /// The wording on pages.
     pub fn label(&self) -> &'static str {
         self.action.map_or("Something else", Action::label)
     }
 
-    /// The key that it happened to, if it was one.
+    /// The key that the event concerns, if any.
     pub fn key_id(&self) -> Option<i64> {
         let is_of_key = self.action.is_some_and(|action| action.is_of(Kind::Key));
         self.subject_id.filter(|_| is_of_key)
     }
 }
 
-/// Records what the running transaction does, in that transaction: neither is without the other.
+/// Records an event in the running transaction, so that neither is stored without the other.
 pub fn record(
     conn: &mut Connection,
     account: AccountId,
@@ -84,8 +84,8 @@ pub fn record(
     Ok(())
 }
 
-/// What happened in an account, newest first; what comes after the event `before`, if given and not
-/// forgotten.
+/// The events of an account, newest first; only those after the event `before`, if it is given and
+/// still stored.
 pub fn list(
     conn: &mut Connection,
     account: AccountId,
@@ -122,7 +122,7 @@ pub fn list(
         query = query.filter(of_kind(kind));
     }
     if !filter.actor.is_empty() {
-        // The names of actors are lower-case.
+        // Actors' names are in lower case.
         let part = escape_like(&filter.actor.to_lowercase());
         query = query.filter(events::actor.like(format!("%{part}%")).escape('\\'));
     }
@@ -139,7 +139,7 @@ pub fn list(
     Ok(rows.into_iter().map(Event::from).collect())
 }
 
-/// Removes some of the events that are older than so many days. Returns how many.
+/// Deletes some of the events older than this many days. Returns how many.
 pub fn forget_of_any_account(conn: &mut Connection, days: i64, most: i64) -> db::Result<usize> {
     let Some(now) = db::trusted_now(conn)? else {
         return Ok(0);
@@ -174,7 +174,7 @@ fn of_kind(kind: Kind) -> _ {
     events::action.like(actions)
 }
 
-/// Text as it stands, within a pattern.
+/// Escapes text for use in a LIKE pattern.
 fn escape_like(text: &str) -> String {
     let special = |c: char| matches!(c, '\\' | '%' | '_');
     text.chars()

@@ -1,4 +1,4 @@
-//! Sets new passwords, and ends the sessions that the old one started.
+//! Sets new passwords, and ends the sessions started with the old ones.
 
 use diesel::prelude::*;
 
@@ -30,8 +30,7 @@ impl From<diesel::result::Error> for PasswordError {
     }
 }
 
-/// Sets a new password, ends all sessions and forgives failures. Returns whether there is such a
-/// user.
+/// Sets a new password, ends all sessions and forgets failures. Returns whether the user exists.
 pub fn set_password(
     conn: &mut Connection,
     email: &Email,
@@ -59,11 +58,11 @@ pub fn set_password(
     Ok(true)
 }
 
-/// Sets a new password in place of the proven one. The session it is done in, which is held, goes on
-/// under another id; all others of the person end.
+/// Replaces the proven password by a new one. The current session, which is locked, continues under
+/// another id; all others of the person end.
 ///
 /// # Errors
-/// Nothing was changed.
+/// If nothing was changed.
 pub fn change_password(
     conn: &mut Connection,
     user: &User,
@@ -72,7 +71,8 @@ pub fn change_password(
     renewal: Renewal,
     actor: &Actor,
 ) -> Result<(), PasswordError> {
-    // First, since whoever else changes it, or starts a session, waits here.
+    // Must come first, so that other transactions that change the password or start a session wait
+    // here.
     let is_replaced = rehash_password(conn, proven, new_hash)?;
     if !sessions::renew(conn, proven.user_id, renewal)? {
         return Err(PasswordError::SignedOut);

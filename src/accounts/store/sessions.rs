@@ -1,4 +1,4 @@
-//! Sessions of people who are signed in: a row each, known by the hash of the session's key.
+//! Sessions of signed-in people: one row each, identified by the hash of the session's key.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,12 +18,12 @@ use crate::token;
 
 const IDLE: TimeDelta = TimeDelta::hours(12);
 const LIFETIME: TimeDelta = TimeDelta::days(7);
-/// How many sessions a person may have at a time.
+/// The maximum number of sessions per person.
 const MOST: i64 = 100;
 /// A session's last use is written at most this often.
 const SEEN_STEP: TimeDelta = TimeDelta::minutes(1);
 
-/// Which session. It opens nothing, so a page may show it.
+/// Identifies a session. It gives no access, so a page may show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionId([u8; 32]);
 
@@ -32,7 +32,7 @@ impl SessionId {
         Self(token::hash(key))
     }
 
-    /// Takes what `Display` writes.
+    /// Parses what `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; 32];
         if text.len() != 2 * bytes.len() || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -51,7 +51,7 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// A session that goes on under another id.
+/// A session that continues under another id.
 #[derive(Debug, Clone, Copy)]
 pub struct Renewal {
     pub from: SessionId,
@@ -67,18 +67,18 @@ pub struct Session {
     pub device: Device,
 }
 
-/// What became of a session that someone wanted to end.
+/// The result of ending a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Now,
     Before,
-    /// It is another person's, and goes on.
+    /// It belongs to another person, and continues.
     NotTheirs,
 }
 
-/// Starts a session, unless the password was changed since it was compared: that ends all
-/// sessions, and this one would come after. Takes the occasion to remove those that have ended, and
-/// those beyond `MOST` of this person. Returns whether it was started.
+/// Starts a session, unless the password was changed since it was compared: a change ends all
+/// sessions, and this one would escape that. Also removes sessions that have ended, and those
+/// beyond `MOST` of this person. Returns whether the session was started.
 pub fn insert(
     conn: &mut Connection,
     id: SessionId,
@@ -86,7 +86,7 @@ pub fn insert(
     address: IpAddr,
     user_agent: &str,
 ) -> db::Result<bool> {
-    // Changes nothing, but makes a change of the password wait until this session is there.
+    // Changes nothing, but makes a change of the password wait until this session exists.
     if !rehash_password(conn, proven, &proven.password_hash)? {
         return Ok(false);
     }
@@ -110,7 +110,7 @@ pub fn insert(
     Ok(true)
 }
 
-/// Ends the sessions of a person that were not seen for longest, but for so many.
+/// Ends the person's sessions that were unused for longest, keeping this many.
 fn end_oldest(conn: &mut Connection, user_id: i64, kept: i64) -> db::Result<()> {
     let oldest: Vec<Vec<u8>> = sessions::table
         .filter(sessions::user_id.eq(user_id))
@@ -136,9 +136,9 @@ fn end_oldest(conn: &mut Connection, user_id: i64, kept: i64) -> db::Result<()> 
     record_end(conn, &user, &detail, &Actor::server())
 }
 
-/// Whether a person's session lives. Whoever ends sessions of this person, or changes the password,
-/// waits from now until the transaction ends; this waits for those who came first, and sees what
-/// they did.
+/// Whether a person's session is live. From now until this transaction ends, others that end
+/// sessions of this person or change the password wait; this one waits for those that came first,
+/// and sees their changes.
 pub fn hold(conn: &mut Connection, user_id: i64, id: SessionId) -> db::Result<bool> {
     lock_user(conn, user_id)?;
     let this = live()
@@ -147,16 +147,17 @@ pub fn hold(conn: &mut Connection, user_id: i64, id: SessionId) -> db::Result<bo
     Ok(diesel::select(diesel::dsl::exists(this)).get_result(conn)?)
 }
 
-/// Comes before whatever starts or ends a person's sessions, and before any other lock.
+/// Must come before any statement that starts or ends a person's sessions, and before any other
+/// lock.
 fn lock_user(conn: &mut Connection, user_id: i64) -> db::Result<()> {
-    // Changes nothing, but others wait for it.
+    // Changes nothing, but makes other transactions wait.
     diesel::update(users::table.find(user_id))
         .set(users::password_hash.eq(users::password_hash))
         .execute(conn)?;
     Ok(())
 }
 
-/// Whose session this is, unless it has ended: 12 h idle, or 7 days old; and whether its last use is
+/// The session's user, unless it has ended: 12 h idle, or 7 days old; and whether its last use is
 /// old enough to be written again.
 pub fn find_of_any_account(
     conn: &mut Connection,
@@ -171,7 +172,7 @@ pub fn find_of_any_account(
     Ok(row.map(|(user, seen)| (User::from(user), seen < clock::now() - SEEN_STEP)))
 }
 
-/// A person's live sessions, the one seen last first.
+/// A person's live sessions, the most recently used first.
 pub fn list(conn: &mut Connection, user_id: i64) -> db::Result<Vec<Session>> {
     type Row = (Vec<u8>, NaiveDateTime, NaiveDateTime, String, String);
     let rows: Vec<Row> = live()
@@ -199,7 +200,7 @@ pub fn list(conn: &mut Connection, user_id: i64) -> db::Result<Vec<Session>> {
     Ok(rows.into_iter().filter_map(session).collect())
 }
 
-/// Ends a session because its user signs out there. One that is gone already stays as it was.
+/// Ends a session because its user signs out. If it has already ended, nothing changes.
 pub fn end(conn: &mut Connection, user_id: i64, id: SessionId, address: IpAddr) -> db::Result<()> {
     lock_user(conn, user_id)?;
     let ended = diesel::delete(
@@ -248,7 +249,7 @@ pub fn end_elsewhere(
     Ok(Ended::Now)
 }
 
-/// Ends all of a person's sessions but one. Returns how many lived.
+/// Ends all of a person's sessions except one. Returns how many were live.
 pub fn end_others(
     conn: &mut Connection,
     user: &User,
@@ -262,7 +263,7 @@ pub fn end_others(
     Ok(ended)
 }
 
-/// In words: how many sessions a person had besides one.
+/// The number of a person's other sessions, in words.
 pub fn others(count: usize) -> String {
     match count {
         0 => "no other session".to_owned(),
@@ -271,7 +272,7 @@ pub fn others(count: usize) -> String {
     }
 }
 
-/// Removes all of a person's sessions but one. Returns how many lived.
+/// Deletes all of a person's sessions except one. Returns how many were live.
 pub(super) fn delete_others(
     conn: &mut Connection,
     user_id: i64,
@@ -297,8 +298,8 @@ pub(super) fn delete_all(conn: &mut Connection, user_id: i64) -> db::Result<()> 
     Ok(())
 }
 
-/// Lets a live session of a person go on under another id, as old as it is. Returns whether there
-/// was one.
+/// Lets a person's live session continue under another id, without changing its age. Returns
+/// whether it existed.
 pub(super) fn renew(conn: &mut Connection, user_id: i64, renewal: Renewal) -> db::Result<bool> {
     let now = db::stamp(conn)?;
     let updated = diesel::update(
@@ -343,8 +344,8 @@ fn record_of_user(
     Ok(events::record(conn, user.account, &actor, event)?)
 }
 
-/// Takes back what a wrong clock put into the future: such a session would live for too long. Returns
-/// how many there were.
+/// Corrects sessions that a wrong clock dated in the future, which would live for too long. Returns
+/// how many.
 pub fn pull_back_of_any_account(conn: &mut Connection) -> db::Result<usize> {
     let now = db::stamp(conn)?;
     let begun = diesel::update(sessions::table.filter(sessions::created_at.gt(now)))
@@ -356,7 +357,7 @@ pub fn pull_back_of_any_account(conn: &mut Connection) -> db::Result<usize> {
     Ok(begun + seen)
 }
 
-/// Notes that a session is in use. One that is gone stays gone.
+/// Records that a session is in use. One that has ended is not revived.
 pub fn touch(conn: &mut Connection, id: SessionId) -> db::Result<()> {
     diesel::update(due(&id.0))
         .set(sessions::last_seen_at.eq(clock::now()))

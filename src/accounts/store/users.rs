@@ -1,4 +1,4 @@
-//! The users of accounts, and the hashes of their passwords.
+//! The users of accounts, and their password hashes.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::accounts::email::Email;
 use crate::db::{self, Connection};
 use crate::schema::{accounts, users};
 
-/// Someone who is signed in, and their account.
+/// A signed-in person, with their account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct User {
     pub id: i64,
@@ -18,7 +18,7 @@ pub struct User {
     pub email: String,
     pub title: String,
     pub account_status: AccountStatus,
-    /// How many live keys the account has.
+    /// The number of live keys of the account.
     pub key_count: i64,
 }
 
@@ -28,14 +28,14 @@ impl User {
     }
 }
 
-/// A user, and whose they are.
+/// A user and their account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Person {
     pub user_id: i64,
     pub account: AccountId,
 }
 
-/// A user, and the PHC string that a password is compared with.
+/// A user, and the PHC string to compare the password with.
 #[derive(Clone)]
 pub struct Credentials {
     pub user_id: i64,
@@ -106,7 +106,7 @@ pub fn find_credentials_of_user(
     }))
 }
 
-/// Who has which of these addresses.
+/// The users who have these addresses.
 pub fn find_people(
     conn: &mut Connection,
     emails: &[String],

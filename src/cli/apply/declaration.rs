@@ -1,4 +1,4 @@
-//! The file that declares what an account has. All that is wrong with it is told at once.
+//! The file that declares an account's domains and keys. All errors in it are reported together.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -25,16 +25,16 @@ pub struct Declaration {
 pub struct DomainEntry {
     pub line: usize,
     pub name: DomainName,
-    /// The operator attests it. Otherwise it is, or stays, what it is.
+    /// The operator attests it. If false, its status is left as it is.
     pub is_verified: bool,
 }
 
-/// Of a key that is there already, what is `None` stays as it is (but for its domains).
+/// For an existing key, `None` leaves a property unchanged (except the domains).
 pub struct KeyEntry {
     pub line: usize,
     pub name: KeyName,
     pub description: Option<Description>,
-    /// `None`: all, as the file must say.
+    /// `None`: all domains, which the file must state explicitly.
     pub domains: Option<Vec<DomainName>>,
     pub expires: Option<Expires>,
     pub senders: Option<Allowed>,
@@ -49,7 +49,7 @@ pub enum Expires {
     At(NaiveDateTime),
 }
 
-/// As messages name it.
+/// Its name in messages.
 impl fmt::Display for KeyEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "key “{}”", self.name)
@@ -58,7 +58,7 @@ impl fmt::Display for KeyEntry {
 
 impl Declaration {
     /// # Errors
-    /// A sentence for each problem, with its line.
+    /// One sentence for each problem, with its line.
     pub fn parse(text: &str) -> Result<Self, Vec<String>> {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut problems = Problems {
@@ -69,7 +69,7 @@ impl Declaration {
             let line = problems.line(error.span().unwrap_or_default());
             problems.add(line, one_line(error.message()));
         }
-        // What cannot be read would seem to be missing.
+        // Values that cannot be parsed would otherwise be reported as missing.
         let declaration = match errors.is_empty() {
             true => read(root.get_ref(), &mut problems),
             false => None,
@@ -81,7 +81,7 @@ impl Declaration {
     }
 }
 
-/// What is wrong, by line.
+/// The errors found, by line.
 struct Problems<'t> {
     text: &'t str,
     found: Vec<(usize, String)>,
@@ -170,7 +170,7 @@ fn read_key(table: &mut Table, problems: &mut Problems) -> Option<KeyEntry> {
     })
 }
 
-/// A table that is read member by member; others than those are refused.
+/// A table that is read member by member; unknown members are rejected.
 struct Table<'a> {
     members: &'a DeTable<'a>,
     line: usize,
@@ -212,7 +212,7 @@ impl<'a> Table<'a> {
             .ok()
     }
 
-    /// The entries below `[[name]]`, as far as they can be read.
+    /// The entries under `[[name]]`, as far as they can be parsed.
     fn tables<T>(
         &mut self,
         name: &'static str,
@@ -291,7 +291,7 @@ fn domains(value: &DeValue) -> Result<Option<Vec<DomainName>>, String> {
     }
 }
 
-/// In quotes or without.
+/// With or without quotes.
 fn expires(value: &DeValue) -> Result<Expires, String> {
     let text = match value {
         DeValue::Datetime(at) => at.to_string(),
@@ -299,7 +299,7 @@ fn expires(value: &DeValue) -> Result<Expires, String> {
     };
     match &text[..] {
         "never" => Ok(Expires::Never),
-        // A number of days would mean another day each time.
+        // A number of days would mean a different day at each run.
         text => Expiry::parse_instant(text)
             .map(Expires::At)
             .map_err(|why| why.to_string()),

@@ -35,7 +35,7 @@ pub struct ApplyArgs {
     dry_run: bool,
 }
 
-/// Why a transaction is taken back.
+/// Why a transaction is rolled back.
 enum Undo {
     Problems(Vec<String>),
     DryRun(Vec<String>),
@@ -53,14 +53,15 @@ impl From<Failure> for Undo {
     }
 }
 
-/// Either all that the file declares is so afterwards, or nothing is changed.
+/// Applies everything that the file declares, or changes nothing.
 pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> Outcome {
     let name = args.file.display();
     let text = std::fs::read_to_string(&args.file)
         .map_err(|e| format!("the file {name} cannot be read: {e}"))?;
     let declaration = Declaration::parse(&text).map_err(|problems| in_file(args, problems))?;
     let domain_keys = make_domain_keys(config, db, &declaration)?;
-    // After the transaction, so that files of keys that were not made are removed.
+    // Declared before the transaction and dropped after it, so that the files of keys that were not
+    // created are removed.
     let mut files = SecretFiles::default();
     let applied = db.write_blocking(|conn| {
         let changes = apply(
@@ -89,8 +90,8 @@ pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> Outcome {
     }
 }
 
-/// Keys for the declared domains that are new, made before the transaction, for which others may
-/// wait.
+/// Keys for the declared domains that are new, made before the transaction, because other
+/// transactions may wait for that one.
 fn make_domain_keys(
     config: &Config,
     db: &Db,
@@ -100,12 +101,12 @@ fn make_domain_keys(
         let account = find_account(conn, declaration.account.as_ref())?;
         domains_store::list(conn, account).map_err(Failure::from)
     });
-    // That the account is not there is told with all other problems.
+    // A missing account is reported later, together with all other problems.
     let known = known.unwrap_or_default();
     let is_known = |entry: &DomainEntry| known.iter().any(|d| d.name == entry.name.as_ref());
     let new = declaration.domains.iter().filter(|entry| !is_known(entry));
     if i64::try_from(known.len() + new.count()).map_or(true, |all| all > config.domain_limit) {
-        // They are refused all the same.
+        // The domains will be refused anyway.
         return Ok(vec![None; declaration.domains.len()]);
     }
     let keys = declaration
@@ -118,7 +119,7 @@ fn make_domain_keys(
     keys.collect()
 }
 
-/// A line for each problem.
+/// One line for each problem.
 fn in_file(args: &ApplyArgs, problems: Vec<String>) -> String {
     let name = args.file.display();
     let problems = problems.iter().map(|problem| format!("{name}: {problem}"));
@@ -132,7 +133,7 @@ fn tell(changes: &[String]) -> Outcome {
     changes.iter().try_for_each(print)
 }
 
-/// Tells what changed, or all that stands against it.
+/// Returns the changes, or everything that prevents them.
 fn apply(
     conn: &mut Connection,
     config: &Config,
@@ -142,7 +143,7 @@ fn apply(
     is_dry: bool,
 ) -> Result<Vec<String>, Undo> {
     let account = find_account(conn, declaration.account.as_ref())?;
-    // Who applies at the same time waits here, and sees what this one made.
+    // A concurrent run waits here, and then sees the changes of this one.
     accounts_store::lock(conn, account)?;
     let mut changes = Vec::new();
     let mut problems = Vec::new();
@@ -205,7 +206,7 @@ fn apply_domain(
     Ok(Some(format!("domain {name}: {change}")))
 }
 
-/// What the account has, and what is made for it.
+/// What the account has, and what was made for it in advance.
 struct There<'a> {
     account: AccountId,
     limit: i64,
@@ -216,7 +217,7 @@ struct There<'a> {
 }
 
 impl There<'_> {
-    /// Makes one key as it is declared. Tells what changed, if anything.
+    /// Makes one key match its declaration. Returns the changes, if any.
     fn apply_key(
         &mut self,
         conn: &mut Connection,
@@ -233,7 +234,7 @@ impl There<'_> {
         }
     }
 
-    /// The live key of a name: of several, the one that the others were replaced by.
+    /// The live key of a name; of several, the successor of the others.
     fn find(&self, entry: &KeyEntry) -> Result<Option<Key>, Failure> {
         let now = clock::now();
         let mut keys: Vec<&Key> = self
@@ -254,7 +255,7 @@ impl There<'_> {
         }
     }
 
-    /// Whether the key was as it is declared, and has expired since.
+    /// Whether the key matched its declaration, and has expired since.
     fn is_over(&self, conn: &mut Connection, entry: &KeyEntry) -> db::Result<bool> {
         let Some(Expires::At(at)) = entry.expires else {
             return Ok(false);
@@ -336,7 +337,7 @@ impl There<'_> {
     }
 }
 
-/// What a key has already may be over soon, or in more than ten years; what is new may not.
+/// An existing key may expire soon, or in more than ten years; a new expiry may not.
 fn checked(expires: Option<Expires>, key: Option<&Key>) -> Result<Expiry, InvalidExpiry> {
     let has = key.and_then(|key| key.expires_at);
     match expires {
@@ -347,7 +348,7 @@ fn checked(expires: Option<Expires>, key: Option<&Key>) -> Result<Expiry, Invali
     }
 }
 
-/// What is not declared stays as it is.
+/// What is not declared is left unchanged.
 fn rule(entry: &KeyEntry, now: &Rule) -> Rule {
     let choose = |declared: &Option<Allowed>, now: &Allowed| match declared {
         Some(declared) => declared.clone(),

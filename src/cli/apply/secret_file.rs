@@ -1,4 +1,4 @@
-//! The files that new keys are written to.
+//! The files into which new keys are written.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::keys::secret::PlainKey;
 
-/// Files that were made; removed again unless they are kept.
+/// Files that were created; they are removed again unless `keep` is called.
 #[derive(Default)]
 pub struct SecretFiles(Vec<PathBuf>);
 
 impl SecretFiles {
-    /// Writes a key to a new file, for its owner alone and durably, without an end of line.
+    /// Writes a key to a new file, readable only by its owner, durably, and without a newline.
     pub fn write(&mut self, path: &Path, key: &PlainKey) -> Result<(), String> {
         let mut file = OpenOptions::new()
             .write(true)
@@ -42,7 +42,7 @@ impl Drop for SecretFiles {
     }
 }
 
-/// Whether a file could be made, as far as can be told without making it.
+/// Whether a file could be created, as far as can be checked without creating it.
 pub fn check(path: &Path) -> Result<(), String> {
     if path.symlink_metadata().is_ok() {
         return Err(refusal(path, &ErrorKind::AlreadyExists.into()));

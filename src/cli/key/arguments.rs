@@ -1,4 +1,4 @@
-//! What the commands on keys share: how arguments are read, and why they are refused.
+//! What the key commands share: parsing arguments, and the reasons for refusing them.
 
 use crate::cli::outcome::{Failure, failure};
 use crate::clock;
@@ -17,7 +17,7 @@ pub struct KeyArgs {
     pub id: i64,
 }
 
-/// The key, if something can still be done with it.
+/// The key, if it is live.
 pub fn live(id: i64, found: Found) -> Result<Key, Failure> {
     match found {
         Found::Live(key) => Ok(key),
@@ -52,7 +52,7 @@ pub fn edit_refusal(id: i64, why: EditError) -> Failure {
     }
 }
 
-/// The scope of these domains of an account, or the first that it does not have.
+/// The scope with these domains of an account, or the first domain that it does not have.
 pub fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewScope, Failure> {
     let mut ids = Vec::new();
     for name in names {
@@ -70,7 +70,7 @@ pub fn parse_domains(texts: &[String]) -> Result<Vec<DomainName>, Failure> {
     names.collect::<Result<_, _>>().map_err(failure)
 }
 
-/// What a repeated flag lists. What lists nothing must not come to mean any.
+/// The values of a repeated flag. An empty value must never come to mean "any".
 pub fn parse_allowed(
     texts: &[String],
     parse: fn(&str) -> Result<Allowed, InvalidRule>,

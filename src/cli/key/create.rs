@@ -67,7 +67,7 @@ pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
         };
         let (limit, actor) = (config.key_limit, Actor::operator());
         store::create(conn, account, &new, &secret, limit, &actor).map_err(failure)?;
-        // Before the commit: a key that nobody could read is not made.
+        // Before the commit: a key that could not be printed must not be created.
         print(secret.expose()).map_err(Failure)
     })?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Keys as programs read them from the command line. Members are added, never changed.
+//! Keys as JSON on the command line, for programs. Members are only ever added, never changed.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use serde::Serialize;
@@ -26,9 +26,9 @@ pub struct KeyJson<'a> {
     last_used_at: Option<String>,
     stops_at: Option<String>,
     stops_when_quiet_hours: Option<i64>,
-    /// The number of the key that it was made to replace.
+    /// The number of the key that this one was created to replace.
     replaces: Option<i64>,
-    /// The number of the live key that replaces it.
+    /// The number of the live key that replaces this one.
     replaced_by: Option<i64>,
     ended_at: Option<String>,
     ended_by: Option<&'a str>,
@@ -41,7 +41,7 @@ enum AllowedJson<'a> {
     Only(Vec<&'a str>),
 }
 
-/// What is known of one key besides.
+/// The additional properties in the output for a single key.
 #[derive(Serialize)]
 pub struct ShownJson<'a> {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! `tosend-dashboard key list`, `key show` and `key find`: which change nothing.
+//! `tosend-dashboard key list`, `key show` and `key find`, which change nothing.
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Read};
@@ -20,7 +20,7 @@ use crate::keys::store::{self, Found, Key, NextEnd, Peer, Standing};
 use crate::keys::view::Which;
 
 const EVENTS: i64 = 20;
-/// More is nothing that somebody copied.
+/// No one pastes more than this.
 const MOST_PASTED: u64 = 64 * 1024;
 
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,7 @@ pub fn list(db: &Db, args: &ListArgs) -> Outcome {
     Ok(())
 }
 
-/// All that is known of a key.
+/// Everything known about a key.
 struct Shown {
     key: Key,
     account: AccountStatus,
@@ -199,7 +199,7 @@ fn last_use(key: &Key) -> String {
     }
 }
 
-/// How a key that was replaced stops by itself, if its expiry does not come first.
+/// How a replaced key stops by itself, unless it expires first.
 fn stops(next: &NextEnd) -> Option<String> {
     let at = next.at.filter(|_| !next.is_expiry);
     let at = at.map(|at| format!("{}, in {}", clock::rfc3339(&at), clock::left(&at)));
@@ -217,7 +217,7 @@ fn stops(next: &NextEnd) -> Option<String> {
     }
 }
 
-/// Whether the key that is replaced can be done without.
+/// Whether the old key is still needed.
 fn old_key(key: &Key, old: &Peer) -> String {
     let used = old.last_used_at.as_ref().map(clock::rfc3339);
     let used = used.map_or("never used".to_owned(), |at| format!("last used {at}"));
@@ -244,7 +244,7 @@ fn event_line(event: &Event) -> String {
     )
 }
 
-/// What a client calls itself must not command the terminal.
+/// The client's User-Agent must not send control sequences to the terminal.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
@@ -276,7 +276,7 @@ pub fn find(db: &Db, args: &FindArgs) -> Outcome {
     Ok(())
 }
 
-/// Never from an argument: those are seen by others, and kept in a shell's history.
+/// Never from an argument: other users can see those, and shells keep them in their history.
 fn read_pasted() -> Result<SecretString, String> {
     if std::io::stdin().is_terminal() {
         let pasted = rpassword::prompt_password("Paste the key (it is not shown): ");

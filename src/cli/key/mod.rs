@@ -78,7 +78,7 @@ fn delete(db: &Db, args: &KeyArgs) -> Outcome {
     print(format_args!("Deleted {} “{}”.", key.truncated, key.name))
 }
 
-/// A change that needs no more than the key.
+/// A change that takes only the key.
 type Change = fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>;
 
 fn change_key(db: &Db, args: &KeyArgs, change: Change) -> Result<Key, Failure> {

@@ -87,7 +87,7 @@ pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> Outcome {
         let (limit, actor) = (config.key_limit, Actor::operator());
         store::rotate(conn, account, id, &rotation, &secret, limit, &actor)
             .map_err(|why| refusal(id, why))?;
-        // Before the commit: a key that nobody could read replaces none.
+        // Before the commit: a key that could not be printed must not replace one.
         print(secret.expose()).map_err(Failure)
     })?;
     Ok(())
@@ -108,7 +108,7 @@ fn refusal(id: i64, why: RotateError) -> Failure {
     }
 }
 
-/// Only what was replaced is stopped: to end another key is to delete it.
+/// Stops only replaced keys: ending any other key means deleting it.
 pub fn stop(db: &Db, args: &KeyArgs) -> Outcome {
     let id = args.id;
     let key = db.write_blocking(|conn| {

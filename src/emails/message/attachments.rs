@@ -1,4 +1,4 @@
-//! Files that go with an email.
+//! The attachments of an email.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +18,7 @@ pub struct Attachment {
     #[serde(rename = "type")]
     pub media_type: String,
     pub name: String,
-    /// Base64, as it came.
+    /// Base64, as received.
     pub content: String,
     pub content_id: Option<String>,
 }
@@ -62,7 +62,7 @@ pub(super) fn attachments(
     attachments
 }
 
-/// With the number of bytes that the content decodes to; else what it needs.
+/// Returns the attachment and its decoded size in bytes, or what is wrong with it.
 pub(super) fn attachment(mut value: Value) -> Result<(Attachment, usize), &'static str> {
     let content = value.get_mut("content").map(Value::take);
     let line = |field: &str| {
@@ -85,7 +85,7 @@ pub(super) fn attachment(mut value: Value) -> Result<(Attachment, usize), &'stat
     let Some(Value::String(mut content)) = content else {
         return Err(needs_content);
     };
-    // PHP's chunk_split and Python's encodebytes break lines.
+    // PHP's chunk_split and Python's encodebytes insert line breaks.
     content.retain(|c| !c.is_ascii_whitespace());
     let bytes = decoded_bytes(&content).ok_or(needs_content)?;
     let attachment = Attachment {
@@ -97,7 +97,7 @@ pub(super) fn attachment(mut value: Value) -> Result<(Attachment, usize), &'stat
     Ok((attachment, bytes))
 }
 
-/// How many bytes it stands for, found without holding them. `None`: it is no base64.
+/// The decoded size in bytes, computed without decoding everything at once. `None`: not base64.
 pub(super) fn decoded_bytes(base64: &str) -> Option<usize> {
     const CHUNK: usize = 4 * 1024;
     let mut decoded = [0; CHUNK / 4 * 3];
@@ -109,19 +109,19 @@ pub(super) fn decoded_bytes(base64: &str) -> Option<usize> {
         }
         let length = STANDARD.decode_slice(chunk, &mut decoded).ok()?;
         bytes += length;
-        // Only the end may be padded.
+        // Padding is allowed only at the end.
         is_over = length < decoded.len();
     }
     Some(bytes)
 }
 
-/// One that may be sent in base64, which no part that has parts may be (RFC 2045, 6.4).
+/// A media type that may be sent in base64; composite types may not (RFC 2045, 6.4).
 pub(super) fn is_media_type(text: &str) -> bool {
     let has_parts = text.to_ascii_lowercase().starts_with("multipart/");
     text.is_ascii() && ContentType::parse(text).is_ok() && !has_parts
 }
 
-/// What stands between the brackets of a Content-ID (RFC 2392), which some clients send with it.
+/// A Content-ID without its brackets (RFC 2392), which some clients include.
 pub(super) fn content_id(text: &str) -> Option<String> {
     let inner = text
         .strip_prefix('<')

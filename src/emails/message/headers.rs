@@ -1,4 +1,4 @@
-//! Headers of a program's own.
+//! Custom headers.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use super::problems::Problems;
 
 pub const MAX_HEADERS: usize = 100;
 pub const MAX_HEADER_NAME_BYTES: usize = 76;
-/// RFC 5322, 2.1.1, for each line of a header: it is folded where it has white space.
+/// RFC 5322, 2.1.1, for each line of a header, which is folded at white space.
 pub const MAX_HEADER_LINE_BYTES: usize = 998;
-/// Of all of them together, with their names.
+/// The limit for all custom headers together, including their names.
 pub const MAX_HEADERS_BYTES: usize = 16 * 1024;
 
-/// Headers that the other fields make, or that servers add on the way (RFC 5322, 3.6; RFC 8601).
+/// Headers that other fields produce, or that servers add on the way (RFC 5322, 3.6; RFC 8601).
 pub const RESERVED_HEADERS: [&str; 16] = [
     "from",
     "sender",
@@ -33,7 +33,7 @@ pub const RESERVED_HEADERS: [&str; 16] = [
     "authentication-results",
     "domainkey-signature",
 ];
-/// MIME (RFC 2045), resending (RFC 5322, 3.6.6), and what signs (RFC 6376, RFC 8617).
+/// MIME (RFC 2045), resending (RFC 5322, 3.6.6), and signatures (RFC 6376, RFC 8617).
 pub const RESERVED_PREFIXES: [&str; 5] = ["content-", "mime-", "resent-", "dkim-", "arc-"];
 
 pub(super) fn headers(
@@ -77,7 +77,7 @@ pub(super) fn headers(
     pairs
 }
 
-/// Of the characters that RFC 5322, 2.2, allows in a name, those that no server stumbles over.
+/// Names use only the characters of RFC 5322, 2.2, that cause no server problems.
 pub(super) fn is_header(name: &str, value: &str) -> bool {
     let is_name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     (1..=MAX_HEADER_NAME_BYTES).contains(&name.len())
@@ -86,8 +86,9 @@ pub(super) fn is_header(name: &str, value: &str) -> bool {
         && fold(name, value).all(|line| line.len() <= MAX_HEADER_LINE_BYTES)
 }
 
-/// The lines of a header, without their ends: as short as they can be, but not for less than what
-/// readers are used to. Each begins with the white space that it is folded at (RFC 5322, 2.2.3).
+/// The lines of a header, without line ends: folded as short as possible, but no shorter than
+/// readers are used to. Each continuation begins with the white space at which it is folded (RFC
+/// 5322, 2.2.3).
 pub fn fold(name: &str, value: &str) -> impl Iterator<Item = String> {
     const WIDTH: usize = 76;
     let is_space = |c: char| matches!(c, ' ' | '\t');
@@ -99,7 +100,7 @@ pub fn fold(name: &str, value: &str) -> impl Iterator<Item = String> {
             return None;
         }
         loop {
-            // A word, with the white space before it.
+            // A word, with the white space in front of it.
             let word = rest.len() - rest.trim_start_matches(is_space).len();
             let end = rest[word..]
                 .find(is_space)
@@ -125,7 +126,7 @@ pub(super) fn is_reserved(name: &str) -> bool {
     has_prefix || RESERVED_HEADERS.contains(&name.as_str())
 }
 
-/// What an answer quotes of something that was sent.
+/// The part of the input that an answer quotes.
 pub(super) fn shortened(text: &str) -> String {
     let shown: String = text.chars().take(40).collect();
     format!("“{}”", shown.escape_debug())

@@ -1,4 +1,4 @@
-//! A person's address and name.
+//! An email address with a name.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::members::has_control;
 use crate::domains::name::DomainName;
 
-/// Of a person, of a file, and of an attachment's id.
+/// For names of people and files, and the ids of attachments.
 pub const MAX_NAME_CHARS: usize = 255;
 /// RFC 5321, 4.5.3.1.1.
 pub const MAX_LOCAL_PART_BYTES: usize = 64;
-/// RFC 5321, 4.5.3.1.3: a path has 256 with its brackets.
+/// RFC 5321, 4.5.3.1.3: a path has 256, including its brackets.
 pub const MAX_ADDRESS_BYTES: usize = 254;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,9 +23,10 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// At most how long it is in a message's head.
+    /// The maximum length in a message's header.
     pub(super) fn written_bytes(&self) -> usize {
-        /// Bytes of text in an encoded word (RFC 2047), and such a word with its line.
+        /// Bytes of text in an encoded word (RFC 2047), and the length of such a word with its
+        /// line.
         const TEXT: usize = 40;
         const WORD: usize = 78;
         let name = self.name.as_deref().unwrap_or_default();
@@ -41,7 +42,7 @@ impl Mailbox {
 #[derive(Debug, PartialEq)]
 pub(super) enum Wrong {
     NoAddress,
-    /// RFC 6531 allows it, and few servers do.
+    /// RFC 6531 allows it, but few servers do.
     NotAscii,
     Name,
 }
@@ -80,7 +81,7 @@ pub(super) fn display_name(text: &str) -> Result<Option<String>, Wrong> {
     Ok((!name.is_empty()).then(|| name.to_owned()))
 }
 
-/// An address as mail servers take it: its domain in A-labels (RFC 5890).
+/// An address in the form for mail servers: its domain in A-labels (RFC 5890).
 pub(super) fn address(text: &str) -> Result<String, Wrong> {
     let text = text.trim();
     let (local_part, domain) = text.rsplit_once('@').ok_or(Wrong::NoAddress)?;
@@ -94,7 +95,8 @@ pub(super) fn address(text: &str) -> Result<String, Wrong> {
             format!("{local_part}@{domain}")
         }
     };
-    // In a quoted part these would be allowed, and few servers take them; lettre does not.
+    // A quoted local part could contain these characters, but few servers accept that; lettre does
+    // not.
     let is_odd = |c: char| c.is_control() || matches!(c, '<' | '>');
     let is_bare_ip = domain.parse::<IpAddr>().is_ok();
     let is_address = email.parse::<Address>().is_ok()

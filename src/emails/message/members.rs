@@ -10,8 +10,8 @@ pub(super) fn present<'a>(fields: &'a Map<String, Value>, field: &str) -> Option
     fields.get(field).filter(|value| !value.is_null())
 }
 
-/// An object of strings. PHP encodes an empty one as `[]`, and FluentSMTP sends its headers as a list
-/// of objects with one string each.
+/// An object of strings. PHP encodes an empty one as `[]`, and FluentSMTP sends its headers as a
+/// list of objects with one string each.
 pub(super) fn strings(
     fields: &Map<String, Value>,
     field: &'static str,
@@ -40,12 +40,12 @@ pub(super) fn strings(
     pairs
 }
 
-/// Line breaks above all: they would make new headers.
+/// Control characters, above all line breaks, which would create new headers.
 pub(super) fn has_control(text: &str) -> bool {
     text.chars().any(|c| c.is_control() && c != '\t')
 }
 
-/// As a person counts the entries of a list, from 1.
+/// The position in a list, counted from 1 as people do.
 pub(super) fn nth(place: usize) -> String {
     format!("Entry {place}")
 }

@@ -1,4 +1,4 @@
-//! An email as the API takes it: parsed from JSON with all problems told at once.
+//! An email as the API accepts it, parsed from JSON; all errors are reported together.
 
 mod attachments;
 mod headers;
@@ -29,10 +29,10 @@ pub use self::tags::{MAX_MESSAGE_HASH_CHARS, MAX_TAG_KEY_CHARS, MAX_TAG_VALUE_CH
 use self::tags::{message_hash, tags};
 use super::plain_text;
 
-/// RFC 5322, 2.1.1, for the line that the subject becomes.
+/// RFC 5322, 2.1.1, for the line of the subject.
 pub const MAX_SUBJECT_CHARS: usize = 998;
 
-/// A valid email. Serialized, it is what is stored.
+/// A valid email. It is stored in its serialized form.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub from: Mailbox,
@@ -51,8 +51,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Reads an email's JSON object; members that are none of the contract's are ignored. What is
-    /// long is taken out of it.
+    /// Parses an email's JSON object; members that the API does not define are ignored. Long values
+    /// are moved, not copied.
     pub fn parse(value: Value) -> Result<Self, Problems> {
         let mut fields = match value {
             Value::Object(fields) => fields,
@@ -88,7 +88,7 @@ impl Message {
         Ok(message)
     }
 
-    /// With a text, if it has only HTML.
+    /// Adds a text if the email has only HTML.
     pub fn with_text(mut self) -> Self {
         if self.text.is_none() {
             self.text = self.html.as_deref().and_then(plain_text::of_html);
@@ -115,7 +115,7 @@ impl Message {
         }
     }
 
-    /// About how long it is when it is stored.
+    /// Its approximate length when stored.
     pub fn estimated_bytes(&self) -> usize {
         let texts = [&self.html, &self.text].into_iter().flatten();
         let attachments = self
@@ -126,12 +126,12 @@ impl Message {
         bytes + bytes / 16 + 4 * 1024
     }
 
-    /// How many were named, each as often as they were.
+    /// The number of recipients, counting repeated ones each time.
     pub fn count_recipients(&self) -> usize {
         self.to.len() + self.cc.len() + self.bcc.len()
     }
 
-    /// The part of the sender's address behind the `@`.
+    /// The part of the sender's address after the `@`.
     pub fn from_domain(&self) -> &str {
         self.from
             .email
@@ -379,7 +379,7 @@ mod tests {
         );
     }
 
-    /// All that becomes a line of a message's head, or of a part's.
+    /// All texts that become a header line of the message or one of its parts.
     fn header_texts(message: &Message) -> Vec<&str> {
         let mailboxes = [&message.to, &message.cc, &message.bcc]
             .into_iter()
@@ -401,7 +401,7 @@ mod tests {
         texts
     }
 
-    /// Often fine, sometimes with what would begin another line.
+    /// Usually valid text, sometimes with characters that would begin another line.
     fn any_text(fine: &'static str) -> impl Strategy<Value = String> {
         let odd = prop_oneof![
             Just("\r\nBcc: e@evil.test"),

@@ -1,4 +1,4 @@
-//! Who an email is from, who it is to, and who gets the replies.
+//! The sender, the recipients, and the addresses for replies.
 
 use serde_json::{Map, Value};
 
@@ -8,8 +8,8 @@ use super::problems::Problems;
 use crate::emails::address_list;
 
 pub const MAX_RECIPIENTS: usize = 50;
-/// Of the addresses and names in `to`, `cc` and `reply_to`, as they are written in the message:
-/// relays take heads of some 64 KiB.
+/// The limit for all addresses and names in `to`, `cc` and `reply_to`, as written in the message:
+/// relays accept headers of about 64 KiB.
 pub const MAX_ADDRESSES_BYTES: usize = 28 * 1024;
 
 pub(super) fn sender(fields: &Map<String, Value>, problems: &mut Problems) -> Mailbox {
@@ -91,7 +91,8 @@ pub(super) fn recipients(
     mailboxes
 }
 
-/// An object, text in the form of RFC 5322, or a list of them; what is no address is dropped.
+/// An object, text in the form of RFC 5322, or a list of them; entries that are not addresses are
+/// dropped.
 pub(super) fn reply_to(fields: &Map<String, Value>, problems: &mut Problems) -> Vec<Mailbox> {
     let values = match present(fields, "reply_to") {
         None => &[][..],
@@ -105,7 +106,7 @@ pub(super) fn reply_to(fields: &Map<String, Value>, problems: &mut Problems) -> 
             text => (Some(text), None),
         };
         let text = text.and_then(Value::as_str).unwrap_or_default();
-        // As it may stand in a header (RFC 5322, 2.2.3).
+        // It may be folded as in a header (RFC 5322, 2.2.3).
         let text = text.replace("\r\n ", " ").replace("\r\n\t", " ");
         if has_control(&text) {
             continue;
@@ -116,7 +117,7 @@ pub(super) fn reply_to(fields: &Map<String, Value>, problems: &mut Problems) -> 
             let Ok(email) = address(&entry.address) else {
                 continue;
             };
-            // A name that cannot be written is no reason to lose the address.
+            // If the name cannot be written, the address is still kept.
             let name = name.filter(|_| is_one).unwrap_or(&entry.name);
             let name = display_name(name).unwrap_or_default();
             if found.iter().all(|other| other.email != email) {
@@ -133,8 +134,9 @@ pub(super) fn reply_to(fields: &Map<String, Value>, problems: &mut Problems) -> 
     found
 }
 
-/// In the form of earlier versions, which had one at most, wherever that can say it: emails that they
-/// stored are still to be sent, and while nodes are renewed an old one may be to send a new one.
+/// Uses the format of earlier versions, which allowed at most one address, whenever it suffices:
+/// emails that they stored must still be sent, and during a rolling upgrade an old node may have to
+/// send a new email.
 pub mod one_or_more {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -264,7 +266,7 @@ mod tests {
         };
         assert_eq!(told(many(50)).split(' ').count(), 50);
         assert_eq!(problem(&with("reply_to", many(51))), "reply_to.max_limit");
-        // As earlier versions stored it.
+        // As stored by earlier versions.
         for (stored, number) in [(json!(null), 0), (ada.clone(), 1), (json!([ada, ada]), 2)] {
             let message = Message::parse(minimal()).unwrap();
             let mut fields = serde_json::to_value(message).unwrap();

@@ -1,8 +1,8 @@
-//! What is wrong with an email, told all at once.
+//! The errors in an email, reported together.
 
 use std::borrow::Cow;
 
-/// What is wrong with an email, in the order of its fields.
+/// The errors in an email, in the order of its fields.
 #[derive(Debug, Default, PartialEq)]
 pub struct Problems(Vec<Problem>);
 
@@ -14,7 +14,7 @@ pub struct Problem {
 }
 
 impl Problems {
-    /// The one sentence for those who read only that.
+    /// The one sentence for clients that show only that.
     pub fn headline(&self) -> Cow<'static, str> {
         match self.0.first() {
             Some(Problem {

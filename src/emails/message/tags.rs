@@ -1,4 +1,4 @@
-//! What programs note about an email for themselves: tags and a hash.
+//! Data that programs attach to an email for their own use: tags and an object.
 
 use std::collections::BTreeMap;
 

@@ -77,8 +77,9 @@ pub fn find_quiet_of_any_account(conn: &mut Connection) -> db::Result<Vec<(Accou
     Ok(ids.collect())
 }
 
-/// Ends a key that is due, or was replaced and has been quiet for long enough. `since`: the earliest
-/// time at which calls were possible; before it, the key could not be used. Returns whether it ended.
+/// Ends a key that is due, or was replaced and has been quiet for long enough. `since`: the
+/// earliest time at which calls were possible; before it, the key could not be used. Returns
+/// whether it ended.
 pub fn end_if_due(
     conn: &mut Connection,
     account: AccountId,
