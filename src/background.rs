@@ -117,8 +117,8 @@ fn supervise(part: &'static str, parts: &Parts, stop: &Stop, work: impl Fn(Recei
         let seconds = pause.as_secs();
         // By now the log already has the place of the panic.
         match outcome {
-            Ok(()) => tracing::error!(part, seconds, "a part ended; it is started again"),
-            Err(_) => tracing::error!(part, seconds, "a part panicked; it is started again"),
+            Ok(()) => tracing::error!(part, seconds, "a part ended; restarting it"),
+            Err(_) => tracing::error!(part, seconds, "a part panicked; restarting it"),
         }
         parts.is_down(part, Instant::now() + pause);
         if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {

@@ -213,13 +213,13 @@ impl Server {
         // Their unfinished work is rolled back, and done again after the next start.
         drop((upkeep, domains));
         if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
-            tracing::warn!("emails were still under way at the end, and are sent again");
+            tracing::warn!("deliveries were cut off by shutdown; those emails are sent again");
         }
         if !failures.end(LAST_WRITE) {
-            tracing::warn!("failed sign-ins could not be written before the end");
+            tracing::warn!("failed sign-ins could not be recorded before shutdown");
         }
         if !usage.end(LAST_WRITE) {
-            tracing::warn!("how keys were used could not be written before the end");
+            tracing::warn!("how keys were used could not be written before shutdown");
         }
         ended
     }

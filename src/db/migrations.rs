@@ -38,7 +38,7 @@ pub enum Error {
 pub fn run(db: &Db) -> Result<usize, Error> {
     let report = |line: &str| tracing::info!("bringing the database up to date: {line}");
     reported(PACE, report, |progress| {
-        progress.begin("waiting for another program that does so".to_owned());
+        progress.begin("waiting for another program that is doing the same".to_owned());
         db.write_blocking(|conn| {
             super::without_timeouts(conn).map_err(super::Error::from)?;
             super::serialize(conn, Purpose::Migration).map_err(super::Error::from)?;

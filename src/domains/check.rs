@@ -205,7 +205,7 @@ impl Checker {
         {
             tracing::warn!(
                 domain = name,
-                "the key of a domain cannot be decrypted with this server's secret: its page offers another"
+                "the key of a domain cannot be decrypted with this server's secret: its page offers to replace it"
             );
         }
         let name = DomainName::known(&domain.name);

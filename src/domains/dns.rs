@@ -52,7 +52,7 @@ impl Dns {
         let servers = match self.servers() {
             Ok(servers) => servers,
             Err(error) => {
-                tracing::warn!(%error, "DNS cannot be asked");
+                tracing::warn!(%error, "DNS cannot be queried");
                 return Findings::default();
             }
         };

@@ -1,12 +1,12 @@
-//! Which address a request comes from.
+//! Determines the address a request comes from.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use actix_web::HttpRequest;
 use ipnet::IpNet;
 
-/// The peer's address, or, behind trusted proxies, the last one in `X-Forwarded-For` that is not
-/// such a proxy itself. (actix's `connection_info` believes anyone.)
+/// The peer's address or, behind trusted proxies, the last address in `X-Forwarded-For` that is not
+/// a trusted proxy itself. (actix's `connection_info` trusts every client.)
 pub fn client_address(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
     let peer = request
         .peer_addr()
@@ -22,10 +22,10 @@ pub fn client_address(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
     behind_proxies(peer, &lines, trusted)
 }
 
-/// Each proxy appends the address that it was called from: read from the right, and no further than
-/// to the first that is not trusted. What stands before it came from the client and may be anything,
-/// also bytes that are no text. An entry that names no address ends the search at the proxy that
-/// wrote it.
+/// Each proxy appends the address it was called from, so the list is read from the right, and no
+/// further than to the first untrusted one. Everything before that came from the client and may be
+/// anything, even bytes that are not text. An entry that is not an address ends the search at the
+/// proxy that wrote it.
 fn behind_proxies(peer: IpAddr, lines: &[&[u8]], trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
     let mut client = peer;
@@ -45,7 +45,7 @@ fn behind_proxies(peer: IpAddr, lines: &[&[u8]], trusted: &[IpNet]) -> IpAddr {
     client.to_canonical()
 }
 
-/// An address as proxies write it: alone, with a port, in brackets, in quotes.
+/// An address in the forms that proxies write: alone, with a port, in brackets, in quotes.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let hop = std::str::from_utf8(hop).ok()?;
     let hop = hop
@@ -59,7 +59,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
         return is_port_or_nothing.then(|| parse_v6(address)).flatten();
     }
     match hop.split_once(':') {
-        // A second colon makes it an IPv6 address, which has a port only in brackets.
+        // With a second colon it is an IPv6 address, which has a port only after brackets.
         Some((address, port)) if !port.contains(':') => {
             let address: Ipv4Addr = address.parse().ok()?;
             is_port(port).then_some(address.into())
@@ -69,7 +69,7 @@ fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Without its zone, which has a meaning on the proxy's machine only.
+/// Drops the zone, which is meaningful only on the proxy's machine.
 fn parse_v6(text: &str) -> Option<IpAddr> {
     let address = text.split_once('%').map_or(text, |(address, _)| address);
     address.parse().ok().map(IpAddr::V6)
@@ -122,15 +122,15 @@ mod tests {
             (proxy, &[b"[::ffff:203.0.113.7]:443"], "203.0.113.7"),
             (proxy, &[b"fe80::1%eth0"], "fe80::1"),
             (proxy, &[b"[fe80::1%25eth0]:443"], "fe80::1"),
-            // What the client sent before the proxy's own word does not matter.
+            // Text that the client sent before the proxy's own entry does not matter.
             (proxy, &[b"\xff\xfe, 203.0.113.7"], "203.0.113.7"),
             (proxy, &[b"a:b:c]]\"[, 203.0.113.7"], "203.0.113.7"),
             (proxy, &[b"\xc3\x28", b"203.0.113.7"], "203.0.113.7"),
-            // Several lines are one list.
+            // Several header lines form one list.
             (proxy, &[b"198.51.100.7", b"203.0.113.1"], "203.0.113.1"),
             (proxy, &[b"203.0.113.1", b"10.0.0.2"], "203.0.113.1"),
             (proxy, &[b"203.0.113.1", b"10.0.0.2, ", b""], "203.0.113.1"),
-            // What only looks like an address names none.
+            // Texts that only look like addresses.
             (proxy, &[b"203.0.113.7:"], proxy),
             (proxy, &[b"203.0.113.7:99999"], proxy),
             (proxy, &[b"203.0.113.7:80x"], proxy),

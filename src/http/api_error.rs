@@ -1,4 +1,4 @@
-//! Errors under `/v2`: one JSON envelope for all of them.
+//! Errors under `/v2`: all have the same JSON envelope.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ impl ApiError {
         }
     }
 
-    /// The framework's own errors (404, 405, 413 …) in our shape.
+    /// The framework's own errors (404, 405, 413 …) in our envelope.
     pub fn of_status(status: StatusCode) -> Self {
         let message = match status {
             StatusCode::NOT_FOUND => "There is no such endpoint.",
@@ -88,7 +88,7 @@ impl ApiError {
         }
     }
 
-    /// What is wrong, field by field.
+    /// The error codes of all fields.
     pub fn codes(&self) -> impl Iterator<Item = &'static str> {
         self.errors.values().flat_map(|codes| codes.keys().copied())
     }
@@ -160,13 +160,14 @@ impl ResponseError for ApiError {
     }
 }
 
-/// The middleware of `/v2`: every error has the envelope, those of routing and extractors too.
+/// Middleware of `/v2`: gives every error the envelope, including those from routing and
+/// extractors.
 pub async fn shape_errors(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let response = panics::caught(next.call(request)).await;
-    // Without its request, an error cannot become a response here: what is outside does it.
+    // Without its request, an error cannot become a response here; the outer layers convert it.
     let response = response.map_err(|e| ApiError::of_status(e.as_response_error().status_code()));
     let mut response = response?.map_into_boxed_body();
     let status = response.status();

@@ -1,8 +1,8 @@
-//! The files in `static/`, embedded and addressed by their content, so that browsers may keep them
-//! for good.
+//! The files in `static/`, embedded and served at addresses that depend on their content, so that
+//! browsers may cache them forever.
 //!
-//! The files of a folder share an address: a JavaScript module imports others by relative addresses,
-//! so that all of them come from the same release.
+//! The files of a folder share a version in their addresses: JavaScript modules import each other
+//! by relative addresses, and must all come from the same release.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -26,10 +26,10 @@ use super::Error;
 struct Assets;
 
 struct Address {
-    /// Changes when the file does, or another file of its folder.
+    /// Changes when the file or another file of its folder changes.
     version: String,
     url: String,
-    /// The file as gzip, made when it is first asked for.
+    /// The gzipped file, made when it is first requested.
     zipped: OnceLock<Bytes>,
 }
 
@@ -59,8 +59,8 @@ pub fn modules() -> impl Iterator<Item = &'static str> {
 
 /// `GET /static/{version}/{name}`
 ///
-/// Files are compressed once, as well as it goes. Pages never are: one that shows a key must not be
-/// guessed by its length.
+/// Files are compressed once, at the highest level. Pages never are, because the length of a
+/// compressed page could reveal the key in it.
 pub async fn serve(
     request: HttpRequest,
     path: web::Path<(String, String)>,
@@ -95,7 +95,7 @@ fn zip(content: &[u8]) -> Bytes {
     written.expect("a vector takes everything").into()
 }
 
-/// By the hash of each file.
+/// Built from the hash of each file.
 fn addresses(files: &BTreeMap<String, [u8; 32]>) -> BTreeMap<String, Address> {
     let address = |name: &String| {
         let version = version(name, files);
@@ -113,7 +113,7 @@ fn addresses(files: &BTreeMap<String, [u8; 32]>) -> BTreeMap<String, Address> {
     files.keys().map(address).collect()
 }
 
-/// The hash of a file, or of all files of its folder.
+/// The hash of a file, or of all files in its folder.
 fn version(name: &str, files: &BTreeMap<String, [u8; 32]>) -> String {
     let folder = name.split_once('/').map(|(folder, _)| folder);
     let mut hash = Sha256::new();

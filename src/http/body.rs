@@ -1,6 +1,6 @@
-//! A request body has to arrive in time, or a few slow clients would hold all connections; and only
-//! so many bytes of big ones are held at a time, or they would fill the memory. Everyone who sends
-//! has a share of those bytes, so that nobody can keep all of them.
+//! A request body must arrive in time, or a few slow clients could occupy all connections; and the
+//! total size of big bodies in memory is limited, or they could fill it. Each sender has a share of
+//! that limit, so that none can use it all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,35 +21,35 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// 10 MB of attachments in base64, and the rest of the message.
+/// 10 MB of attachments in base64, plus the rest of the message.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// A longer body needs a place.
+/// A longer body needs a permit.
 const SMALL_BYTES: usize = 128 * 1024;
-/// How long a big body waits for a place, or for its turn to be parsed, before it is answered 503.
+/// How long a big body waits for a permit, or for its turn to be parsed, before it is answered 503.
 const WAIT: Duration = Duration::from_secs(10);
-/// Bytes of big bodies of all accounts, and of one account.
+/// The limits for big bodies in bytes: for all accounts together, and for one account.
 const BYTES_OF_KNOWN: usize = 8 * MOST_BYTES;
 const SHARE_OF_KNOWN: usize = 2 * MOST_BYTES;
-/// The same for senders who have not shown a key in the header, by address. Each of their bodies
-/// counts as the longest: what they announce costs them nothing.
+/// The same for senders without a key in the header, by address. Each of their bodies counts with
+/// the maximum size, because announcing a size costs them nothing.
 const BYTES_OF_STRANGERS: usize = 6 * MOST_BYTES;
 const SHARE_OF_STRANGERS: usize = 2 * MOST_BYTES;
-/// Big bodies that are parsed at a time: as values, and as an email, they take their length again.
+/// Big bodies parsed at a time: parsed values, and then the email, take their length again.
 const MOST_TURNS: usize = 4;
 
-/// Room for the big bodies that are held at a time, by all workers.
+/// The limits for big bodies in memory, shared by all workers.
 pub struct Room {
     known: Arc<Places>,
     strangers: Arc<Places>,
     turns: Arc<Semaphore>,
 }
 
-/// Who holds a body.
+/// The sender whose share a body counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Holder {
-    /// By the number of an account.
+    /// The id of an account.
     Known(i64),
-    /// An address, or for IPv6 the network of 64 bits that one customer has.
+    /// An address, or for IPv6 the /64 network of one customer.
     Stranger(IpAddr),
 }
 
@@ -66,7 +66,7 @@ struct Held {
     by_holder: HashMap<Holder, usize>,
 }
 
-/// To be kept as long as anything of a body is; a small one needs none.
+/// Must be held as long as any part of a body is; a small body needs no permit.
 #[derive(Clone, Default)]
 pub struct Place(Option<Arc<Permit>>);
 
@@ -88,9 +88,8 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Reads a whole body of at most 16 MiB: else an error of 413, 408, 415 if it is compressed, or
-    /// 503 if there is no place for it. Whose account the sender belongs to is asked when the body
-    /// turns out to be big.
+    /// Reads a whole body of at most 16 MiB. The errors are 413, 408, 415 if it is compressed, and
+    /// 503 if there is no room for it. `account` is called only when the body turns out to be big.
     pub async fn read(
         &self,
         request: &HttpRequest,
@@ -116,12 +115,13 @@ impl Room {
             if length > MOST_BYTES {
                 return Err(ErrorPayloadTooLarge("the body is too large"));
             }
-            // By what came, not by what was announced: a sender who sends nothing holds nothing.
+            // Depends on what has arrived, not on what was announced: a sender who sends nothing
+            // must not occupy anything.
             if length > SMALL_BYTES && place.0.is_none() {
                 let begin = Instant::now();
                 let declared = declared.unwrap_or(MOST_BYTES).max(length);
                 place = self.take(account().await, from, declared).await?;
-                // Waiting for others is none of the sender's slowness.
+                // Time spent waiting for other senders does not count against this one.
                 end += begin.elapsed();
                 bytes.reserve(declared - bytes.len());
             }
@@ -136,7 +136,7 @@ impl Room {
         Ok(Place(Some(Arc::new(permit))))
     }
 
-    /// Which places these are, whose, and how much of them.
+    /// The limit that applies, the holder, and how many bytes count.
     fn places(
         &self,
         account: Option<i64>,
@@ -149,8 +149,8 @@ impl Room {
         }
     }
 
-    /// A turn to parse what was read, which a small body need not wait for. `None`: too many are at
-    /// it.
+    /// A turn to parse the body; a small body need not wait for one. `None`: too many are being
+    /// parsed.
     pub async fn turn(&self, place: &Place) -> Option<Option<OwnedSemaphorePermit>> {
         if place.0.is_none() {
             return Some(None);
@@ -170,11 +170,11 @@ impl Places {
         })
     }
 
-    /// Waits for a while if there is no place.
+    /// Waits for a limited time if there is no room.
     async fn take(self: &Arc<Self>, holder: Holder, bytes: usize) -> Option<Permit> {
         let end = Instant::now() + WAIT;
         loop {
-            // Made before it is tried, so that it also hears of what is freed meanwhile.
+            // Created before the attempt, so that it does not miss room that is freed meanwhile.
             let freed = self.freed.notified();
             if let Some(permit) = self.try_to_take(holder, bytes) {
                 return Some(permit);
@@ -229,7 +229,7 @@ fn declared_bytes(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// In one that is compressed, a few bytes may stand for many.
+/// A few bytes of a compressed body may expand to many.
 fn refuse_compressed(headers: &HeaderMap) -> Result<(), Error> {
     match headers.contains_key(CONTENT_ENCODING) {
         true => Err(ErrorUnsupportedMediaType("the body is compressed")),
@@ -241,7 +241,7 @@ fn too_slow() -> Error {
     ErrorRequestTimeout("the body took too long to arrive")
 }
 
-/// The middleware of pages: has the form, within the route's limit of size, before its handler asks
+/// Middleware of pages: reads the form, within the size limit of the route, before the handler asks
 /// for it.
 pub async fn read_first(
     request: ServiceRequest,
@@ -258,7 +258,8 @@ pub async fn read_first(
             let request = ServiceRequest::from_parts(http_request, Payload::from(bytes));
             Ok(next.call(request).await?.map_into_boxed_body())
         }
-        // As an answer, not as an `Err`, which would be taken for a session store that fails.
+        // Returned as a response, because an `Err` would be taken for a failure of the session
+        // store.
         Err(error) => Ok(ServiceResponse::from_err(error, http_request)),
     }
 }
@@ -283,7 +284,7 @@ mod tests {
         for account in 2..5 {
             assert!(of(account, MOST_BYTES).is_some(), "{account}");
         }
-        // What is given back is there for a body that waits.
+        // Room that is returned goes to a waiting body.
         let (waited, ()) = tokio::join!(room.take(Some(1), ANYWHERE, 1_200_000), async {
             tokio::task::yield_now().await;
             held.pop();

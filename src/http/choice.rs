@@ -1,4 +1,4 @@
-//! The choices that a form offers.
+//! The options of a form's select.
 
 /// One option of a `<select>`.
 pub struct Choice {

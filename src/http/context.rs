@@ -1,4 +1,5 @@
-//! What nearly every handler needs, and how middleware and extractors find parts of the server.
+//! What nearly every handler needs, and access to parts of the server for middleware and
+//! extractors.
 
 use actix_web::{HttpRequest, web};
 
@@ -17,7 +18,8 @@ impl Context {
     }
 }
 
-/// A part of the server, for code that has only the request. Handlers take parts as arguments.
+/// A part of the server, for code that has only the request. Handlers take parts as arguments
+/// instead.
 ///
 /// # Panics
 /// If the part was not registered, which `server.rs` does for all of them.

@@ -1,4 +1,4 @@
-//! Protection of cookie routes against requests that other sites make a browser send.
+//! Protects cookie routes against requests that other sites make a browser send.
 
 use actix_web::HttpRequest;
 use actix_web::body::MessageBody;
@@ -11,7 +11,7 @@ use super::{Context, Error, client_address, page, part};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets an unsafe method pass only if the browser says that this site sent it.
+/// Lets an unsafe method pass only if the browser confirms that the request comes from this site.
 pub async fn protect<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
@@ -25,8 +25,8 @@ pub async fn protect<B: MessageBody>(
     Ok(ServiceResponse::from_err(Error::CrossSite, request).map_into_right_body())
 }
 
-/// `Sec-Fetch-Site` decides where the browser sends it (https and localhost); elsewhere `Origin`
-/// must be ours. Neither: refused.
+/// `Sec-Fetch-Site` decides if the browser sends it (on https and localhost); otherwise `Origin`
+/// must be ours. Without either, the request is refused.
 fn is_same_origin(request: &HttpRequest) -> bool {
     if let Some(site) = request.headers().get(SEC_FETCH_SITE) {
         return site == "same-origin";

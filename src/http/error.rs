@@ -1,4 +1,4 @@
-//! What goes wrong on a page.
+//! The errors of pages.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, ResponseError};
@@ -9,13 +9,13 @@ use crate::db;
 pub enum Error {
     #[error("not found")]
     NotFound,
-    /// Nobody is signed in, or no longer.
+    /// No one is signed in, or the session has ended.
     #[error("sign-in needed")]
     SignInNeeded,
     /// The request may come from another site.
     #[error("cross-site request")]
     CrossSite,
-    /// Refused for a reason that only the caller knows, which brings its own text.
+    /// Refused for a reason that only the caller knows; it provides the text.
     #[error("forbidden: {}", .0.title)]
     Forbidden(Explanation),
     #[error("too many attempts")]
@@ -26,12 +26,12 @@ pub enum Error {
     Internal(String),
 }
 
-/// What a person reads: what happened, and what to do.
+/// The text for the person: what happened, and what to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explanation {
     pub title: &'static str,
     pub advice: &'static str,
-    /// Whether signing in is what to do.
+    /// Whether the person should sign in.
     pub leads_to_login: bool,
 }
 
@@ -62,7 +62,7 @@ impl ResponseError for Error {
         }
     }
 
-    /// Bare: [`super::render_errors`] gives it a face, for which the request is needed.
+    /// An empty response: [`super::render_errors`] fills it in, because that requires the request.
     fn error_response(&self) -> HttpResponse {
         HttpResponse::new(self.status_code())
     }

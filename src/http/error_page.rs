@@ -1,4 +1,4 @@
-//! The face of an error on a page: a page, a sentence for htmx, or a redirect to sign in.
+//! How errors appear on page routes: as a page, a sentence for htmx, or a redirect to sign in.
 
 use std::fmt::Display;
 
@@ -14,7 +14,7 @@ use url::form_urlencoded::Serializer;
 
 use super::{Error, page, panics};
 
-/// The middleware that gives every error on a page route its face, the framework's own too.
+/// Middleware that renders every error on a page route, including the framework's own.
 pub async fn render_errors(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -26,7 +26,7 @@ pub async fn render_errors(
             if !status.is_client_error() && !status.is_server_error() {
                 return Ok(response.map_into_boxed_body());
             }
-            // A form that comes back with its errors has a face already.
+            // A form sent back with its errors is already rendered.
             if response.response().error().is_none()
                 && response.headers().contains_key(CONTENT_TYPE)
             {
@@ -40,7 +40,7 @@ pub async fn render_errors(
             }
             Ok(response.into_response(face))
         }
-        // Only a panic comes like this, and the session's middleware when its store fails.
+        // Only panics arrive like this, and errors of the session middleware when its store fails.
         Err(error) => {
             let error = match error.as_error::<Error>() {
                 Some(Error::Internal(why)) => Error::Internal(why.clone()),
@@ -52,12 +52,13 @@ pub async fn render_errors(
     }
 }
 
-/// What an error's face depends on: kept aside, since an error may come back without its request.
+/// The parts of the request that the rendering needs, saved because an error may come back without
+/// it.
 struct Asker {
     is_htmx: bool,
     is_safe: bool,
     uri: Uri,
-    /// The page that was shown.
+    /// The page that was displayed.
     came_from: Option<String>,
 }
 
@@ -71,8 +72,8 @@ impl Asker {
         }
     }
 
-    /// By way of the login page to where the person was going, or, if one cannot go there again,
-    /// to the page that they were on. It says so if a form is lost over it.
+    /// The address of the login page, with the page the person requested as the target or, if that
+    /// cannot be opened again, the page they were on. It also says if a form is lost.
     fn login_path(&self) -> String {
         let mut query = Serializer::new(String::new());
         if let Some(wanted) = self.wanted().filter(|wanted| *wanted != "/") {
@@ -138,14 +139,14 @@ fn log(status: StatusCode, error: Option<&dyn Display>) {
     }
 }
 
-/// What a person reads: what happened, and what to do.
+/// The text for the person: what happened, and what to do.
 #[derive(Template)]
 #[template(path = "error.html")]
 struct Text {
     title: &'static str,
     advice: &'static str,
     leads_to_login: bool,
-    /// The page to ask for again, where that may help.
+    /// The address to try again, if that may help.
     again: Option<String>,
 }
 

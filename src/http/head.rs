@@ -1,11 +1,11 @@
-//! HEAD wherever there is GET (RFC 9110, 9.1).
+//! HEAD for every route that has GET (RFC 9110, 9.1).
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 
-/// Routes a HEAD as the GET that it asks about; the connection remembers to send no body.
+/// Routes a HEAD request like the corresponding GET; the connection omits the body of the answer.
 pub async fn as_get<B: MessageBody>(
     mut request: ServiceRequest,
     next: Next<B>,

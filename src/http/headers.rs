@@ -1,4 +1,4 @@
-//! The headers that every answer carries.
+//! The headers of every answer.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -28,7 +28,7 @@ static ALWAYS: [Header; 7] = [
     header("cross-origin-resource-policy", "same-origin"),
     header("x-content-type-options", "nosniff"),
     header("x-frame-options", "DENY"),
-    // "no-referrer" would make browsers send "Origin: null" with forms.
+    // With "no-referrer", browsers would send "Origin: null" with forms.
     header("referrer-policy", "same-origin"),
     header(
         "permissions-policy",
@@ -43,11 +43,11 @@ static ON_HTTPS: [Header; 2] = [
         "strict-transport-security",
         "max-age=31536000; includeSubDomains",
     ),
-    // Chromium logs an error for this one on http.
+    // On plain http, Chromium logs an error for this header.
     header("cross-origin-opener-policy", "same-origin"),
 ];
 
-/// Middleware around all others that make answers: sees every one that reaches routing.
+/// The outermost middleware that answers requests: it sees all that reach routing.
 pub async fn secure(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -59,7 +59,7 @@ pub async fn secure(
             insert(response.headers_mut(), is_https);
             Ok(response)
         }
-        // The request is gone with an error of a middleware; its answer is not.
+        // If a middleware fails, the request is lost, but not the answer.
         Err(error) => {
             let mut response = error.error_response();
             insert(response.headers_mut(), is_https);

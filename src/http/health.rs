@@ -1,4 +1,4 @@
-//! For whoever watches the server: is it alive, and can it work?
+//! For monitoring: whether the server is alive, and whether it can work.
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
@@ -15,7 +15,7 @@ pub async fn alive() -> HttpResponse {
 }
 
 /// `GET /readyz`: the database answers and has all migrations, and every part of the server runs;
-/// else 503. It also tells if the clock is in doubt.
+/// otherwise 503. It also reports if the clock is in doubt.
 pub async fn ready(context: web::Data<Context>, parts: web::Data<Parts>) -> HttpResponse {
     let problems = match migrations::are_complete(&context.db).await {
         Ok(true) => parts.list_down(),
@@ -25,7 +25,7 @@ pub async fn ready(context: web::Data<Context>, parts: web::Data<Parts>) -> Http
             vec!["the database does not answer".to_owned()]
         }
     };
-    // Which keeps no key from being served.
+    // Which does not prevent keys from being served.
     let doubt = context
         .db
         .read(clock_watch::find_doubt)

@@ -1,4 +1,4 @@
-//! JSON that a client sends, within bounds: a few bytes may stand for a value that takes a hundred
+//! Parses JSON from clients within limits: a few bytes may stand for a value that takes a hundred
 //! times as much memory.
 
 use actix_web::web::Bytes;
@@ -10,7 +10,7 @@ use super::ApiError;
 
 pub const MOST_VALUES: usize = 20_000;
 
-/// Without the byte order mark that some programs begin a file with (RFC 8259, 8.1).
+/// Removes the byte order mark that some programs put first (RFC 8259, 8.1).
 pub fn without_mark(mut text: Bytes) -> Bytes {
     match text.starts_with("\u{FEFF}".as_bytes()) {
         true => text.split_off("\u{FEFF}".len()),
@@ -19,15 +19,15 @@ pub fn without_mark(mut text: Bytes) -> Bytes {
 }
 
 /// # Errors
-/// 400, if it is not JSON or holds more than 20,000 values.
+/// 400 if it is not JSON or holds more than 20,000 values.
 pub fn parse(text: &[u8]) -> Result<Value, ApiError> {
     parse_part(text, text)
 }
 
-/// As `parse`, for a value that stands in a longer text; an error says where in that it is.
+/// Like `parse`, for a value inside a longer text; an error states its position in that text.
 ///
 /// # Errors
-/// 400, if it is not JSON or holds more than 20,000 values.
+/// 400 if it is not JSON or holds more than 20,000 values.
 pub fn parse_part(whole: &[u8], part: &[u8]) -> Result<Value, ApiError> {
     if count_values(part) > MOST_VALUES {
         return Err(ApiError::bad_request(
@@ -40,19 +40,19 @@ pub fn parse_part(whole: &[u8], part: &[u8]) -> Result<Value, ApiError> {
     })
 }
 
-/// What is said of a text that is no JSON.
+/// The error for a text that is not JSON.
 pub fn unreadable(text: &[u8]) -> ApiError {
     match serde_json::from_slice::<IgnoredAny>(text) {
         Err(error) => told(text, 0, &error),
-        // An escape that stands for nothing.
+        // An invalid escape.
         Ok(_) => parse(text)
             .err()
             .unwrap_or_else(|| ApiError::bad_request("The request body is not valid JSON.")),
     }
 }
 
-/// Says where a text is no JSON, and why; it repeats nothing of it. `before`: bytes before the part
-/// that the error is about.
+/// Reports where and why a text is not JSON, without quoting any of it. `before`: the bytes before
+/// the part that the error is about.
 fn told(whole: &[u8], before: usize, error: &serde_json::Error) -> ApiError {
     if let Err(error) = std::str::from_utf8(whole) {
         return ApiError::bad_request(format!(
@@ -87,7 +87,7 @@ fn why(error: &serde_json::Error) -> &'static str {
         Category::Syntax if is_about("control character") => {
             "a string contains a line break or another control character that is not escaped"
         }
-        // The first half of a pair, and the second.
+        // The first half of a surrogate pair, and the second.
         Category::Syntax if is_about("unexpected end of hex") || is_about("lone leading") => {
             "a string contains one half of a surrogate pair (\\uD800 to \\uDFFF) without the other"
         }
@@ -110,7 +110,7 @@ fn why(error: &serde_json::Error) -> &'static str {
     }
 }
 
-/// At least as many as there are: each stands at the beginning, or behind one of these bytes.
+/// An upper bound of the number of values: each begins the text or follows one of these bytes.
 fn count_values(text: &[u8]) -> usize {
     let mut values = 1;
     let (mut is_in_string, mut is_escaped) = (false, false);

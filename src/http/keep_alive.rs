@@ -1,4 +1,4 @@
-//! Idle connections are closed before new ones have to wait.
+//! Closes idle connections before new ones have to wait.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};

@@ -1,5 +1,5 @@
-//! What a request leaves in the log: method, route and status. Never the path or the query, in
-//! which people put keys.
+//! What the log records of a request: method, route and status. Never the path or the query, which
+//! may contain keys that people put there.
 
 use actix_web::Error;
 use actix_web::body::MessageBody;
@@ -7,7 +7,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
 use tracing::{Instrument, Span};
 
-/// Middleware: puts what is logged during a request into a span of its own.
+/// Middleware: runs each request in its own tracing span.
 pub async fn in_a_span<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
@@ -26,7 +26,7 @@ pub async fn in_a_span<B: MessageBody>(
     outcome
 }
 
-/// None, by default, for the API: it has thousands of requests where the pages have one.
+/// By default none for the API, which has thousands of requests for each request of a page.
 fn span_of(request: &ServiceRequest) -> Span {
     macro_rules! span {
         ($level:ident) => {

@@ -1,4 +1,4 @@
-//! Requests for what does not exist.
+//! Requests for addresses that do not exist.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -11,13 +11,13 @@ use actix_web::{Error as ActixError, ResponseError};
 
 use super::{ApiError, Error};
 
-/// Middleware: answers 404 where no route has this path, before anything else is asked of the
-/// request: whatever its method, its body and where it comes from. A program gets the API's shape.
+/// Middleware: answers 404 if no route has this path, before anything else is checked, whatever the
+/// method, the body and the origin of the request. Programs get the API's envelope.
 pub async fn answer_first(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, ActixError> {
-    // As the router sees it: decoded.
+    // The decoded path, as the router sees it.
     let path = request.match_info().as_str();
     if request.resource_map().has_resource(path) {
         return Ok(next.call(request).await?.map_into_boxed_body());
@@ -33,7 +33,7 @@ pub async fn answer_first(
     Ok(ServiceResponse::new(request, answer))
 }
 
-/// Whether a request shows a key, sends JSON, or says what it accepts and HTML is not in it.
+/// Whether a request carries a key, sends JSON, or has an Accept header without HTML.
 fn is_of_program(headers: &HeaderMap) -> bool {
     let says = |name: HeaderName, is_so: fn(&str) -> bool| {
         let mut values = headers

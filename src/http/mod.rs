@@ -1,4 +1,4 @@
-//! HTTP without any noun: protection, headers, assets, pages and the faces of errors.
+//! HTTP independent of the domain: protection, headers, assets, pages and the rendering of errors.
 
 mod address;
 pub mod api_error;

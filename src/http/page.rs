@@ -1,4 +1,4 @@
-//! Answers that browsers show: whole pages, fragments for htmx, redirects.
+//! Answers for browsers: whole pages, fragments for htmx, redirects.
 
 use actix_web::http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, LOCATION, REFERER};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -7,15 +7,15 @@ use askama::Template;
 use super::Error;
 use crate::config::Config;
 
-/// A path that is longer leads nowhere.
+/// Longer paths are not accepted as targets.
 const LONGEST_PATH: usize = 2_000;
 
-/// A page or fragment; nothing of it may be kept by browser or proxy.
+/// A page or fragment; neither browsers nor proxies may store it.
 pub fn html(template: &impl Template) -> Result<HttpResponse, Error> {
     answer(HttpResponse::Ok(), template)
 }
 
-/// A form that comes back with its errors.
+/// A form sent back with its errors.
 pub fn unprocessable(template: &impl Template) -> Result<HttpResponse, Error> {
     answer(HttpResponse::UnprocessableEntity(), template)
 }
@@ -30,13 +30,13 @@ pub fn answer(
         .body(template.render()?))
 }
 
-/// Leads elsewhere.
+/// Redirects.
 pub fn redirect(request: &HttpRequest, to: &str) -> HttpResponse {
     lead(is_htmx(request), to)
 }
 
-/// htmx would put the page behind a plain redirect into the fragment, so it gets its own header
-/// and an empty 200.
+/// htmx would put the target of a plain redirect into the fragment, so it gets its own header and
+/// an empty 200.
 pub(super) fn lead(is_htmx: bool, to: &str) -> HttpResponse {
     let mut response = if is_htmx {
         let mut response = HttpResponse::Ok();
@@ -50,7 +50,7 @@ pub(super) fn lead(is_htmx: bool, to: &str) -> HttpResponse {
     response.insert_header((CACHE_CONTROL, "no-store")).finish()
 }
 
-/// Makes htmx show another address than the one it asked at.
+/// Makes htmx display another address than the requested one.
 pub fn replace_url(answer: &mut HttpResponse, path: &str) {
     if let Ok(path) = HeaderValue::from_str(path) {
         let name = HeaderName::from_static("hx-replace-url");
@@ -58,7 +58,7 @@ pub fn replace_url(answer: &mut HttpResponse, path: &str) {
     }
 }
 
-/// The path and query of the page that a request was sent from, if the browser tells.
+/// The path and query of the page that sent the request, if the browser provides them.
 pub fn came_from(request: &HttpRequest) -> Option<String> {
     let headers = request.headers();
     let url = headers.get("hx-current-url").or(headers.get(REFERER))?;
@@ -67,12 +67,12 @@ pub fn came_from(request: &HttpRequest) -> Option<String> {
     Some(local_path(Some(path)).to_owned())
 }
 
-/// Whether htmx asks, for a fragment.
+/// Whether htmx sent the request, for a fragment.
 pub fn is_htmx(request: &HttpRequest) -> bool {
     request.headers().contains_key("hx-request")
 }
 
-/// A path on this server to go to after signing in, or the default: never another site.
+/// The path on this server to open after signing in, or the default: never another site.
 pub fn local_path(next: Option<&str>) -> &str {
     match next {
         Some(path)
@@ -87,7 +87,7 @@ pub fn local_path(next: Option<&str>) -> &str {
     }
 }
 
-/// Where this server is reached: the public URL, else what this request was sent to.
+/// The address of this server: the public URL, otherwise the one this request was sent to.
 pub fn origin(request: &HttpRequest, config: &Config) -> String {
     match &config.public_url {
         Some(url) => url.origin(),
@@ -95,7 +95,7 @@ pub fn origin(request: &HttpRequest, config: &Config) -> String {
     }
 }
 
-/// The request's own `Host`, not a forwarded one.
+/// The request's own `Host` header, not a forwarded one.
 pub fn host(request: &HttpRequest) -> &str {
     request
         .headers()
@@ -104,7 +104,7 @@ pub fn host(request: &HttpRequest) -> &str {
         .unwrap_or_default()
 }
 
-/// Quotes for a POSIX shell, where only the single quote ends single quotes.
+/// Quotes a text for a POSIX shell, where only a single quote ends single quotes.
 pub fn shell_quote(text: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"@%+=:,./_-".contains(&b);
     if !text.is_empty() && text.bytes().all(is_plain) {
@@ -114,7 +114,7 @@ pub fn shell_quote(text: &str) -> String {
     }
 }
 
-/// Between single quotes PHP knows two escapes.
+/// Quotes a text for PHP, which has two escapes inside single quotes.
 pub fn php_quote(text: &str) -> String {
     format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
 }

@@ -1,4 +1,4 @@
-//! A panic over one request: it is answered with 500, and the connection stays.
+//! A panic in a handler is answered with 500, and the connection stays open.
 
 use std::panic::AssertUnwindSafe;
 
@@ -6,8 +6,8 @@ use futures_util::FutureExt;
 
 use super::Error;
 
-/// What answers a request, with an error in place of a panic, which would cut the connection. It
-/// was logged by then.
+/// Returns the answer to a request, or an error instead of a panic, which would close the
+/// connection. The panic has already been logged.
 pub async fn caught<T>(
     answer: impl Future<Output = Result<T, actix_web::Error>>,
 ) -> Result<T, actix_web::Error> {

@@ -1,4 +1,4 @@
-//! How a browser wants the pages to look: kept in cookies of its own, read before a page is made.
+//! A browser's display preferences: kept in separate cookies and read before a page is rendered.
 
 use actix_web::body::MessageBody;
 use actix_web::cookie::time::Duration;
@@ -14,20 +14,20 @@ const THEME: &str = "tosend_theme";
 const TIPS: &str = "tosend_tips";
 const SHORTCUTS: &str = "tosend_shortcuts";
 const OFF: &str = "off";
-/// Browsers keep a cookie for 400 days at most (RFC 6265bis, 5.5).
+/// Browsers keep a cookie for at most 400 days (RFC 6265bis, 5.5).
 const KEPT: Duration = Duration::days(400);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Preferences {
     pub theme: Theme,
     pub hides_tips: bool,
-    /// Single keys do nothing (WCAG 2.2, 2.1.4).
+    /// Turns single-key shortcuts off (WCAG 2.2, 2.1.4).
     pub has_no_shortcuts: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Theme {
-    /// As the person's system has it.
+    /// The setting of the person's system.
     #[default]
     System,
     Light,
@@ -53,7 +53,7 @@ impl Theme {
         }
     }
 
-    /// For the browser's own parts of the page, before the style sheet is there.
+    /// For the parts of the page that the browser draws itself, before the style sheet is loaded.
     pub fn color_scheme(self) -> &'static str {
         match self {
             Self::System => "light dark",
@@ -85,7 +85,7 @@ tokio::task_local! {
     static CURRENT: Preferences;
 }
 
-/// Middleware around everything that makes pages: every template may ask for [`current`].
+/// Middleware around everything that renders pages, so that every template can use [`current`].
 pub async fn know<B: MessageBody>(
     request: ServiceRequest,
     next: Next<B>,
@@ -94,7 +94,7 @@ pub async fn know<B: MessageBody>(
     CURRENT.scope(preferences, next.call(request)).await
 }
 
-/// Those of the browser that the running request came from.
+/// The preferences of the browser that sent the current request.
 pub fn current() -> Preferences {
     CURRENT.try_with(|current| *current).unwrap_or_default()
 }
@@ -106,7 +106,7 @@ pub struct PreferencesForm {
     shortcuts: Option<String>,
 }
 
-/// `POST /preferences`: keeps what is given, of anyone, and leads back to the page.
+/// `POST /preferences`: saves the given values, for anyone, and redirects back to the page.
 pub async fn save(
     context: web::Data<Context>,
     request: HttpRequest,

@@ -1,14 +1,14 @@
-//! Refused requests in the log: one line each, and a sum where there are many, so that an attack can
-//! neither hide nor fill the disk.
+//! Logs refused requests: one line each, or a total if there are many, so that an attack can
+//! neither go unseen nor fill the disk.
 //!
-//! A line names the address and the reason, and nothing that was sent: in the field for an email
-//! address people enter their password by mistake. Which account is meant its own activity tells.
+//! A line contains the address and the reason, and nothing that was sent: people enter their
+//! password into the email field by mistake. The activity of the account shows which one was meant.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines of each kind before the rest of a minute is summed up.
+/// Lines of each kind per minute; the rest of the minute is summed up.
 const SINGLE: u64 = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -17,7 +17,7 @@ pub enum Refusal {
     WrongPassword,
     /// Too many attempts.
     Throttled,
-    /// It may have come from another site.
+    /// The request may have come from another site.
     CrossSite,
 }
 
@@ -35,7 +35,7 @@ impl Refusal {
     const ALL: [Self; Self::COUNT] = [Self::WrongPassword, Self::Throttled, Self::CrossSite];
 }
 
-/// What of the present minute was logged, by kind.
+/// The refusals logged in the current minute, by kind.
 #[derive(Default)]
 pub struct Refusals([Mutex<Option<Minute>>; Refusal::COUNT]);
 
@@ -57,7 +57,7 @@ impl Refusals {
         }
     }
 
-    /// Logs the sums of minutes that are over: to be called every second or so.
+    /// Logs the totals of finished minutes; must be called about every second.
     pub fn sum_up(&self) {
         for refusal in Refusal::ALL {
             if let Some(more) = self.end_minute(refusal, Instant::now()) {
@@ -70,7 +70,7 @@ impl Refusals {
         }
     }
 
-    /// Returns whether it is one of those that get a line of their own.
+    /// Returns whether this refusal gets its own line.
     fn count(&self, refusal: Refusal, now: Instant) -> bool {
         let mut minute = self.minute(refusal);
         let minute = minute.get_or_insert(Minute {
@@ -81,7 +81,7 @@ impl Refusals {
         minute.refused <= SINGLE
     }
 
-    /// Gives how many had no line of their own, once their minute is over.
+    /// Returns how many had no line of their own, once their minute is over.
     fn end_minute(&self, refusal: Refusal, now: Instant) -> Option<u64> {
         let mut minute = self.minute(refusal);
         let over = minute.take_if(|minute| now.duration_since(minute.begun) >= MINUTE)?;
@@ -103,7 +103,7 @@ mod tests {
         let (refusals, start) = (Refusals::default(), Instant::now());
         let lines = |kind, at| (0..1_209).filter(|_| refusals.count(kind, at)).count();
         assert_eq!(lines(Refusal::WrongPassword, start), 5);
-        // One kind does not hide another.
+        // One kind must not hide another.
         assert_eq!(lines(Refusal::CrossSite, start), 5);
         let soon = start + Duration::from_secs(59);
         assert_eq!(refusals.end_minute(Refusal::WrongPassword, soon), None);

@@ -134,7 +134,7 @@ impl Worker {
             let claimed = self.claim(&mut turns, &places).await;
             match (&claimed, is_failing) {
                 (Err(error), false) => {
-                    tracing::error!(%error, "no email can be claimed for delivery");
+                    tracing::error!(%error, "emails cannot be claimed for delivery");
                 }
                 (Ok(_), true) => tracing::info!("emails can be claimed for delivery again"),
                 _ => {}
@@ -167,7 +167,7 @@ impl Worker {
         .await;
         attempts.shutdown().await;
         if timeout(LAST_WRITE, self.give_back()).await.is_err() {
-            tracing::warn!("claims on emails could not be given back before the end");
+            tracing::warn!("claimed emails could not be released before shutdown");
         }
     }
 
@@ -246,7 +246,7 @@ impl Worker {
             self.under_way().remove(&(id, claim));
             tracing::error!(
                 email = id,
-                "an attempt to deliver panicked; it is repeated in ten minutes"
+                "a delivery attempt panicked; retrying in ten minutes"
             );
         }
     }
@@ -307,7 +307,7 @@ impl Worker {
         } = match prepared {
             Ok(prepared) => prepared,
             Err(why) => {
-                tracing::warn!(email = id, "an email cannot be made a message");
+                tracing::warn!(email = id, "an email cannot be turned into a message");
                 return Ok(Some(before.then_never(&why)));
             }
         };
@@ -378,14 +378,14 @@ impl Worker {
             match self.db.write(settle).await {
                 Ok(true) => {
                     let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
-                    return tracing::debug!(email = id, status, attempts, "an attempt to deliver");
+                    return tracing::debug!(email = id, status, attempts, "a delivery attempt");
                 }
                 Ok(false) => {
                     return tracing::warn!(email = id, "another node took over an email");
                 }
                 Err(_) if Instant::now() < until => sleep(FIRST_REST).await,
                 Err(error) => {
-                    return tracing::error!(email = id, %error, "what came of an email is lost");
+                    return tracing::error!(email = id, %error, "the result of an attempt is lost");
                 }
             }
         }
@@ -415,7 +415,7 @@ impl Worker {
             *told = Some(Instant::now());
             tracing::error!(
                 reply,
-                "the relay refuses emails of this server by its policy; they are tried again"
+                "the relay refuses emails from this server by its policy; they are retried"
             );
         }
     }
@@ -443,7 +443,7 @@ impl Worker {
                     let reply = without_addresses(words);
                     tracing::error!(
                         reply,
-                        "the relay refuses this server: check what it says, and TOSEND_SMTP_HELO; emails wait"
+                        "the relay refuses this server: check its reply and TOSEND_SMTP_HELO; emails wait"
                     );
                 }
             }
@@ -462,7 +462,7 @@ impl Worker {
         for (id, claim) in left {
             let give_back = move |conn: &mut _| store::give_back_of_any_account(conn, id, &claim);
             if let Err(error) = self.db.write(give_back).await {
-                tracing::warn!(email = id, %error, "a claim could not be given back");
+                tracing::warn!(email = id, %error, "a claimed email could not be released");
             }
         }
     }

@@ -8,7 +8,7 @@ import { tellTimes } from "./times.js";
 import { awaitUses } from "./uses.js";
 import "./forms.js";
 
-// Prepares what came with the page, and later what htmx brings.
+// Prepares the content of the page, and later the content that htmx inserts.
 function prepare() {
   makeTabs();
   tellTimes();

@@ -73,5 +73,5 @@ document.addEventListener("htmx:oobAfterSwap", (event) => {
   if (event.detail.target === toastRegion && !openDialog()) toast(toastRegion.textContent);
 });
 
-// What the server said while a dialog covered the page.
+// Shows the message that the server sent while a dialog covered the page.
 for (const dialog of dialogs) dialog.addEventListener("close", () => toast(toastRegion.textContent));

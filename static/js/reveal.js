@@ -21,8 +21,8 @@ function keyDialog() {
   return dialogs.find((dialog) => dialog.open && dialog.contains(shownKey()));
 }
 
-// Esc must not close a dialog that shows a key. (Browsers ignore a prevented "cancel" if nobody has
-// touched the page yet.)
+// Esc must not close a dialog that shows a key. (Browsers ignore a prevented "cancel" before the
+// first interaction with the page.)
 document.addEventListener("htmx:afterSettle", (event) => {
   const dialog = dialogs.find((d) => d === event.detail.target);
   dialog?.setAttribute("closedby", shownKey() ? "none" : "closerequest");
@@ -36,7 +36,7 @@ document.addEventListener("keydown", (event) => {
   leaveDialog.showModal();
 });
 
-// A press on the backdrop is one on the dialog, outside its box.
+// A click on the backdrop targets the dialog, but lies outside its box.
 document.addEventListener("pointerdown", (event) => {
   const dialog = keyDialog();
   if (!dialog || event.target !== dialog) return;

@@ -1,4 +1,4 @@
-// Code to paste: its tabs, and the buttons that copy.
+// Code snippets: their tabs, and the buttons that copy.
 
 import { say } from "./messages.js";
 

@@ -1,5 +1,5 @@
-// Asks whether new keys have been used: for the whole list at once, less and less often, only while
-// the page is visible, for at most an hour.
+// Polls whether new keys have been used: one request for the whole list, less and less often, only
+// while the page is visible, and for at most an hour.
 
 import { tellTimes } from "./times.js";
 
@@ -9,7 +9,7 @@ const longestWait = 3_600_000;
 let awaited = "";
 let pause, askAgain, stopAsking;
 
-// Starts again when the keys that are waited for have changed.
+// Restarts when the keys being waited for have changed.
 export function awaitUses() {
   const cells = [...document.querySelectorAll("[data-awaits-use]")];
   const ids = cells.map((cell) => cell.dataset.awaitsUse).sort().join(",");

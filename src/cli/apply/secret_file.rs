@@ -36,7 +36,7 @@ impl Drop for SecretFiles {
     fn drop(&mut self) {
         for path in &self.0 {
             if let Err(error) = std::fs::remove_file(path) {
-                tracing::warn!(file = %path.display(), %error, "a file with a key that was not made cannot be removed");
+                tracing::warn!(file = %path.display(), %error, "the file of a key that was not created cannot be removed");
             }
         }
     }

@@ -38,7 +38,7 @@ impl Mailbox {
     }
 }
 
-/// What is wrong with a mailbox.
+/// Why a mailbox is not valid.
 #[derive(Debug, PartialEq)]
 pub(super) enum Wrong {
     NoAddress,

@@ -453,7 +453,7 @@ fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
     }
 }
 
-/// Adds predecessor and successor to these keys, in one query.
+/// Adds predecessor and successor to these keys, in at most two queries.
 fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> db::Result<()> {
     let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
     let replaced: Vec<i64> = keys.iter().filter_map(|key| key.replaces).collect();
@@ -503,8 +503,8 @@ type PeerRow = (
 
 #[diesel::dsl::auto_type]
 fn live_peers(account: AccountId) -> _ {
-    // The account column is written as a sum, because SQLite would otherwise use its index instead
-    // of the better one.
+    // The account column is written as a sum, because SQLite would otherwise use the index on it
+    // instead of the one on the ids being looked up.
     let id: i64 = account.0;
     let of_account = (api_keys::account_id + 0_i64).eq(id);
     api_keys::table

@@ -184,7 +184,7 @@ impl Shared {
             .collect();
         for number in stuck {
             if queue.threads < MOST_THREADS && self.spawn(&mut queue) {
-                tracing::warn!("the database keeps a lookup of keys waiting: trying another way");
+                tracing::warn!("a lookup of keys is stuck: opening another connection");
                 queue.asking.remove(&number);
             }
         }
@@ -301,7 +301,7 @@ impl Lookup for DbLookup {
             match store::find_live_by_hashes_of_any_account(conn, hashes) {
                 Ok(answers) => return Ok(answers),
                 // A lost connection is noticed only when it is used.
-                Err(error) => tracing::warn!(%error, "a lookup of keys failed: trying once more"),
+                Err(error) => tracing::warn!(%error, "a lookup of keys failed: retrying once"),
             }
         }
         self.conn = None;

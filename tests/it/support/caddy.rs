@@ -1,4 +1,4 @@
-//! Caddy, as docs/gateways.md sets it up.
+//! Caddy, configured as in docs/gateways.md.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use super::{Port, until};
 
 const CADDY: &str = "/usr/bin/caddy";
 
-/// Caddy with the lines of docs/gateways.md, but for the addresses.
+/// Caddy with the configuration from docs/gateways.md, except for the addresses.
 pub struct Caddy {
     pub address: SocketAddr,
     process: Child,
@@ -41,10 +41,10 @@ impl Caddy {
             lines = lines.replace(from, &to);
         }
         let config = folder.path().join("Caddyfile");
-        // Its port for administration would be the same for all tests.
+        // Its admin port would be the same for all tests.
         fs::write(&config, format!("{{\n\tadmin off\n}}\n{lines}")).unwrap();
         let log = folder.path().join("log");
-        // It ends with this process, even if that is killed.
+        // It ends with this process, even if this process is killed.
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig=KILL", CADDY, "run"])
             .args([Path::new("--config"), &config])

@@ -1,4 +1,4 @@
-//! A PostgreSQL of its own for one test, which may stop, kill or freeze it.
+//! A PostgreSQL server for one test, which may stop, kill or freeze it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 use super::{Database, Port, until};
 
-/// How PostgreSQL is told to end.
+/// How PostgreSQL is stopped.
 #[derive(Debug, Clone, Copy)]
 pub enum Stop {
-    /// Connections are closed, everything is written.
+    /// Closes connections and writes everything.
     Fast,
     /// As after a crash.
     Immediate,
@@ -39,7 +39,7 @@ impl Cluster {
         Self::started(folder)
     }
 
-    /// A standby, named "standby", of the primary at an address.
+    /// A standby, named "standby", of the primary at this address.
     pub fn standby_of(address: &str) -> Self {
         let folder = folder();
         let (host, port) = address.split_once(':').unwrap();
@@ -65,7 +65,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts, and waits until it answers.
+    /// Starts the server and waits until it answers.
     pub fn start(&mut self) {
         assert!(self.postmaster.is_none(), "it runs");
         let log = self.folder.path().join("log");
@@ -106,7 +106,7 @@ impl Cluster {
         postmaster.wait().unwrap();
     }
 
-    /// `kill -9` of every process: what was not written is lost.
+    /// `kill -9` of every process: unwritten data is lost.
     pub fn kill(&mut self) {
         if self.postmaster.is_none() {
             return;
@@ -114,7 +114,7 @@ impl Cluster {
         let processes = self.freeze();
         signal("KILL", &processes);
         self.postmaster.take().unwrap().wait().unwrap();
-        // The next start would find their shared memory in use.
+        // Otherwise the next start would find their shared memory in use.
         until("its processes are gone", || {
             processes
                 .iter()
@@ -122,11 +122,11 @@ impl Cluster {
         });
     }
 
-    /// Halts every process, with all connections open, until `thaw`.
+    /// Stops every process, with all connections open, until `thaw`.
     pub fn freeze(&self) -> Vec<u32> {
         let postmaster = self.postmaster.as_ref().expect("it runs").id();
         signal("STOP", &[postmaster]);
-        // From then on it has no more children.
+        // Once stopped, it starts no more children.
         until("it stands still", || {
             matches!(state(postmaster), None | Some('T' | 'Z'))
         });
@@ -165,7 +165,7 @@ impl Drop for Cluster {
     }
 }
 
-/// PostgreSQL refuses to run as root, and its folder must be its own.
+/// PostgreSQL refuses to run as root, and must own its folder.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     if is_root() {
@@ -174,7 +174,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// One of PostgreSQL's programs; it ends with this process, even if that is killed.
+/// One of PostgreSQL's programs; it ends with this process, even if this process is killed.
 fn program(name: &str, folder: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
@@ -185,7 +185,7 @@ fn program(name: &str, folder: &Path) -> Command {
     command
 }
 
-/// The newest version's, as in `tests/run`.
+/// The newest installed version, as in `tests/run`.
 fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     let paths = versions.map(|version| version.unwrap().path());
@@ -202,7 +202,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {said}");
 }
 
-/// Those that ended meanwhile do not matter.
+/// Processes that have already ended are ignored.
 fn signal(name: &str, processes: &[u32]) {
     let mut command = Command::new("kill");
     command.arg(format!("-{name}"));
@@ -222,7 +222,7 @@ fn state(process: u32) -> Option<char> {
     stat(process).map(|(state, _)| state)
 }
 
-/// The state of a process and its parent.
+/// The state of a process, and its parent.
 fn stat(process: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();

@@ -1,4 +1,4 @@
-//! A database for one test, gone when the test is.
+//! A database for one test, removed when the test ends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use tempfile::TempDir;
 use super::{Backend, Cluster, Dns};
 
 pub struct Database {
-    /// What the server is told; a test may lead it by another way.
+    /// The URL for the server; a test may route it through a proxy.
     pub url: String,
     pub folder: Arc<TempDir>,
     pub name: String,
-    /// Where the servers on this database look up the records of domains.
+    /// The DNS server that the servers on this database query.
     pub dns: Arc<Dns>,
     backend: Backend,
-    /// Where the test itself asks.
+    /// The URL for the test's own queries.
     direct: String,
     is_shared_server: bool,
 }
@@ -54,7 +54,7 @@ impl Database {
         }
     }
 
-    /// A new database on a PostgreSQL of the test's own.
+    /// A new database on a test's own PostgreSQL.
     pub fn on(cluster: &Cluster) -> Self {
         cluster
             .database("postgres")
@@ -62,7 +62,7 @@ impl Database {
         cluster.database("tosend")
     }
 
-    /// A database that is there, and stays.
+    /// An existing database, which is not removed.
     pub(super) fn at(server: &str, name: &str) -> Self {
         let url = format!("{server}/{name}");
         Self {
@@ -76,7 +76,8 @@ impl Database {
         }
     }
 
-    /// Keeps a table from being written (all of them, of SQLite) until what it gives is dropped.
+    /// Prevents writes to a table (with SQLite, to all of them) until the returned value is
+    /// dropped.
     pub fn lock(&self, table: &str) -> Box<dyn SimpleConnection> {
         match self.backend() {
             Backend::Postgres => {
@@ -95,7 +96,7 @@ impl Database {
         }
     }
 
-    /// The same database, for one more node; the first one decides how long it stays.
+    /// The same database for another node; it exists as long as the first value does.
     pub fn again(&self) -> Self {
         Self {
             url: self.url.clone(),
@@ -108,7 +109,7 @@ impl Database {
         }
     }
 
-    /// As the server opens it.
+    /// Opens it as the server does.
     pub fn open(&self) -> tosend_dashboard::db::Db {
         use tosend_dashboard::db::{DatabaseUrl, Db};
         Db::open(&DatabaseUrl::parse(&self.url).unwrap()).unwrap()
@@ -128,7 +129,7 @@ impl Database {
         });
     }
 
-    /// As if so much time had passed for all keys that have not ended.
+    /// Makes all keys that have not ended older by this much time.
     pub fn age_keys(&self, time: TimeDelta) {
         let seconds = time.num_seconds();
         let earlier = |column: &str| match self.backend {
@@ -149,7 +150,7 @@ impl Database {
         self.folder.path().join("data/tosend.db")
     }
 
-    /// Runs SQL that both databases understand, behind the server's back.
+    /// Runs SQL that both databases understand, without the server's knowledge.
     pub fn execute(&self, sql: &str) {
         match self.backend {
             Backend::Sqlite => diesel::SqliteConnection::establish(self.file().to_str().unwrap())
@@ -163,7 +164,7 @@ impl Database {
         }
     }
 
-    /// The one number that a query gives.
+    /// The single number that a query returns.
     pub fn number(&self, sql: &str) -> i64 {
         use diesel::prelude::*;
         #[derive(diesel::QueryableByName)]
@@ -204,7 +205,7 @@ fn folder() -> Arc<TempDir> {
     Arc::new(tempfile::tempdir().expect("a folder for the test"))
 }
 
-/// The throw-away server that `tests/run` starts.
+/// The temporary server that `tests/run` starts.
 fn postgres() -> String {
     std::env::var("TOSEND_TEST_POSTGRES")
         .expect("TOSEND_TEST_POSTGRES is not set: run the tests with tests/run")
@@ -218,7 +219,7 @@ fn admin(sql: &str) {
 }
 
 impl Database {
-    /// The one text that a query gives.
+    /// The single text that a query returns.
     pub fn text(&self, sql: &str) -> String {
         use diesel::prelude::*;
         #[derive(diesel::QueryableByName)]

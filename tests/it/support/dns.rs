@@ -1,4 +1,4 @@
-//! A DNS server in this process, with the records that a test gives it.
+//! A DNS server in this process, with records set by the test.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,14 +16,15 @@ use tokio::sync::oneshot;
 
 use super::{App, until};
 
-/// Of an answer by UDP; a longer one is asked for again by TCP (RFC 1035, 4.2.1).
+/// The maximum for an answer by UDP; a longer one is requested again by TCP (RFC 1035, 4.2.1).
 const UDP_BYTES: usize = 512;
-/// Of a string in a TXT record.
+/// The maximum length of a string in a TXT record.
 const STRING_BYTES: usize = 255;
-/// Long enough to be noticed where answers are remembered, in seconds.
+/// In seconds; long enough that a test would notice a cache.
 const TTL: u32 = 3600;
 
-/// Answers for TXT records; what it has no record of does not exist. Names are in any case.
+/// Answers queries for TXT records; a name without records does not exist. Names are
+/// case-insensitive.
 pub struct Dns {
     pub address: SocketAddr,
     zone: Arc<Zone>,
@@ -31,20 +32,20 @@ pub struct Dns {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What goes wrong with every question.
+/// A failure of every query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// "SERVFAIL": the server knows that it does not know.
+    /// "SERVFAIL": the server could not find out.
     ServerFailure,
-    /// "REFUSED": it does not answer such as us.
+    /// "REFUSED": it does not serve this client.
     Refusal,
     /// "NOTIMP".
     NotImplemented,
-    /// "FORMERR" to whoever uses EDNS, which it does not know.
+    /// "FORMERR" for queries with EDNS, which it does not support.
     NoEdns,
-    /// No answer to whoever uses EDNS, as behind some firewalls.
+    /// No answer to queries with EDNS, as behind some firewalls.
     SilenceToEdns,
-    /// It names other servers, as one does that does not ask them itself.
+    /// It refers to other servers, like one without recursion.
     Referral,
     /// No answer at all.
     Silence,
@@ -52,12 +53,12 @@ pub enum Trouble {
 
 #[derive(Default)]
 struct Zone {
-    /// A name's records, each with its strings.
+    /// The records of each name, and the strings of each record.
     records: Mutex<HashMap<String, Vec<Vec<String>>>>,
     trouble: Mutex<Option<Trouble>>,
     /// Names below this one get no answer.
     silent: Mutex<Option<String>>,
-    /// The names that were asked for, in their order.
+    /// The names that were queried, in order.
     names: Mutex<Vec<String>>,
     asked: AtomicUsize,
     by_tcp: AtomicUsize,
@@ -92,7 +93,7 @@ impl Dns {
         }
     }
 
-    /// Gives a name these TXT records and no others.
+    /// Replaces the TXT records of a name by these.
     pub fn set(&self, name: &str, texts: &[&str]) {
         let strings = |text: &&str| {
             let strings = text.as_bytes().chunks(STRING_BYTES);
@@ -107,14 +108,14 @@ impl Dns {
         self.zone.records.lock().unwrap().remove(&key(name));
     }
 
-    /// The TXT records of a name, each as one text: what the verifier of a signature would find.
+    /// The TXT records of a name, each as one text, as a verifier of signatures would find them.
     pub fn texts(&self, name: &str) -> Vec<String> {
         let records = self.zone.records.lock().unwrap();
         let records = records.get(&key(name)).into_iter().flatten();
         records.map(|strings| strings.concat()).collect()
     }
 
-    /// From now on, until another is given.
+    /// Applies from now on, until the next call.
     pub fn trouble(&self, trouble: Option<Trouble>) {
         *self.zone.trouble.lock().unwrap() = trouble;
     }
@@ -124,28 +125,28 @@ impl Dns {
         *self.zone.silent.lock().unwrap() = Some(format!(".{below}"));
     }
 
-    /// The names that were asked for so far, in their order.
+    /// The names that were queried so far, in order.
     pub fn names(&self) -> Vec<String> {
         self.zone.names.lock().unwrap().clone()
     }
 
-    /// How many questions came, by UDP and TCP.
+    /// The number of queries, by UDP and TCP.
     pub fn asked(&self) -> usize {
         self.zone.asked.load(Ordering::SeqCst)
     }
 
-    /// How many questions came by TCP.
+    /// The number of queries by TCP.
     pub fn asked_by_tcp(&self) -> usize {
         self.zone.by_tcp.load(Ordering::SeqCst)
     }
 
-    /// Gives a domain the record that its page shows: the first one of this name.
+    /// Publishes the record that a domain's page shows, for the first domain of this name.
     pub fn publish(&self, app: &App, domain: &str) {
         let text = dkim_text(app, first(app, domain));
         self.set(&dkim_name(domain), &[&text]);
     }
 
-    /// Publishes a domain's record, and waits until the server has found it by itself.
+    /// Publishes a domain's record, and waits until the server's own check finds it.
     pub fn verify(&self, app: &App, domain: &str) {
         self.publish(app, domain);
         let id = first(app, domain);
@@ -162,12 +163,12 @@ impl Drop for Dns {
     }
 }
 
-/// Where a domain's key stands.
+/// The name of a domain's key record.
 pub fn dkim_name(domain: &str) -> String {
     format!("tosend._domainkey.{domain}")
 }
 
-/// What is to stand there. Waits for the domain's key.
+/// The text of that record. Waits for the domain's key.
 pub fn dkim_text(app: &App, id: i64) -> String {
     let has_key =
         format!("SELECT COUNT(*) FROM sending_domains WHERE id = {id} AND dkim_public IS NOT NULL");
@@ -191,8 +192,8 @@ pub fn status(app: &App, id: i64) -> String {
     ))
 }
 
-/// Makes the server's own check of a domain due, again and again, until something is so: a check
-/// that was under way before says when the next one is.
+/// Repeatedly makes the server's own check of a domain due, until a condition holds: a check that
+/// was already in progress reschedules the next one.
 pub fn check_until(app: &App, id: i64, mut is_so: impl FnMut() -> bool) {
     until("the server checks the domain by itself", || {
         app.database.execute(&format!(
@@ -203,7 +204,7 @@ pub fn check_until(app: &App, id: i64, mut is_so: impl FnMut() -> bool) {
     });
 }
 
-/// One port for both.
+/// The same port for both.
 async fn sockets() -> (UdpSocket, TcpListener) {
     loop {
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -243,7 +244,8 @@ async fn serve_tcp(zone: &Arc<Zone>, listener: &TcpListener) {
     }
 }
 
-/// Until the client closes. Each message is preceded by its length (RFC 1035, 4.2.2).
+/// Serves a connection until the client closes it. Each message is preceded by its length (RFC
+/// 1035, 4.2.2).
 async fn converse(zone: &Zone, mut stream: TcpStream) -> std::io::Result<()> {
     loop {
         let mut question = vec![0; stream.read_u16().await?.into()];
@@ -312,7 +314,7 @@ impl Zone {
     }
 }
 
-/// Names are equal in any case, and with or without the final dot.
+/// Normalizes a name: equal in any case, and with or without a trailing dot.
 fn key(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
 }

@@ -1,4 +1,4 @@
-//! Who talks to the server: a visitor with a browser, a program with a key, or raw bytes.
+//! The clients of the server: a visitor with a browser, a program with a key, or raw bytes.
 
 use std::fmt::Display;
 use std::io::{Read, Write};
@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use super::{EMAIL, PASSWORD, TITLE, until};
 
-/// Where a program asks whether its key works.
+/// The address at which a program checks its key.
 const VERIFY: &str = "/v2/verify";
-/// How long a test waits for an answer: for what never comes, not for what is slow.
+/// How long a test waits for an answer: catches one that never comes, not a slow one.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How long it asks again for one.
+/// How long a request is repeated.
 const LONG_PATIENCE: Duration = Duration::from_secs(1_200);
-/// A server that says 503 because the time ran out has waited for longer than this: it waits two
-/// seconds for its database, or more. A server that says 503 sooner has another reason.
+/// A 503 after more than this is a timeout: the server waits at least two seconds for its database.
+/// A faster 503 has another reason.
 const LATE: Duration = Duration::from_millis(1_500);
 
 #[derive(Debug)]
@@ -39,8 +39,8 @@ impl Answer {
         })
     }
 
-    /// Sends, and again while the server says that it could not answer in time: on a busy machine
-    /// that is a right answer to any request, and not what a test asks about.
+    /// Sends a request, and repeats it while the server answers that it ran out of time: on a busy
+    /// machine that is a correct answer to any request, and not what a test is about.
     fn in_time(request: RequestBuilder) -> Self {
         let started = Instant::now();
         loop {
@@ -54,7 +54,7 @@ impl Answer {
         }
     }
 
-    /// Sends once. `None`: no answer came, or a part of one.
+    /// Sends once. `None`: no answer, or only a part of one.
     pub fn once(request: RequestBuilder) -> Option<Self> {
         request.send().and_then(Self::read).ok()
     }
@@ -71,7 +71,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    /// The value of a form's field, unescaped where it matters to tests.
+    /// The value of a form's field, unescaped as far as tests need it.
     pub fn field(&self, name: &str) -> String {
         let from = format!("name=\"{name}\" value=\"");
         let rest = self
@@ -82,7 +82,7 @@ impl Answer {
         rest.split('"').next().unwrap().to_owned()
     }
 
-    /// The key that this answer shows.
+    /// The key shown in this answer.
     pub fn key(&self) -> String {
         self.find_key()
             .unwrap_or_else(|| panic!("no key in {} {}", self.status, self.body))
@@ -97,7 +97,7 @@ impl Answer {
         })
     }
 
-    /// The id of the key with this name, if the list is there.
+    /// The id of the key with this name, if it is in the list.
     pub fn key_id(&self, name: &str) -> Option<i64> {
         let cell = format!("<bdi>{name}</bdi>");
         let mut rows = self.body.split("<tr id=\"key-").skip(1);
@@ -105,14 +105,14 @@ impl Answer {
         row.split('"').next()?.parse().ok()
     }
 
-    /// The ids of the sessions in the list, in its order.
+    /// The ids of the sessions in the list, in order.
     pub fn session_ids(&self) -> Vec<String> {
         let forms = self.body.split("action=\"/settings/sessions/").skip(1);
         let ids = forms.filter_map(|form| form.split('"').next()?.strip_suffix("/end"));
         ids.map(str::to_owned).collect()
     }
 
-    /// The ids of the keys in the list, in its order.
+    /// The ids of the keys in the list, in order.
     pub fn key_ids(&self) -> Vec<i64> {
         let rows = self.body.split("<tr id=\"key-").skip(1);
         rows.map(|row| row.split('"').next().unwrap().parse().unwrap())
@@ -124,20 +124,20 @@ fn client() -> Client {
     Client::builder()
         .redirect(Policy::none())
         .timeout(PATIENCE)
-        // The server closes idle connections: never send on one that it may be closing.
+        // The server closes idle connections: never send on one that may be closing.
         .pool_idle_timeout(Duration::from_secs(1))
         .no_proxy()
         .build()
         .unwrap()
 }
 
-/// A person with a browser: keeps the session's cookie, sends what browsers send.
+/// A person with a browser: keeps the session's cookie, and sends the headers that browsers send.
 pub struct Visitor {
     client: Client,
     base: Mutex<String>,
-    /// The session's.
+    /// The session cookie.
     cookie: Mutex<Option<String>>,
-    /// Of the devices on which people signed in.
+    /// The cookie of devices on which people signed in.
     device: Mutex<Option<String>>,
 }
 
@@ -159,7 +159,7 @@ impl Visitor {
         self.send(self.same_origin("POST", path).form(form))
     }
 
-    /// As htmx asks for a fragment.
+    /// Requests a fragment as htmx does.
     pub fn htmx_get(&self, path: &str) -> Answer {
         self.send(self.request("GET", path).header("HX-Request", "true"))
     }
@@ -169,7 +169,7 @@ impl Visitor {
         self.send(request.header("HX-Request", "true").form(form))
     }
 
-    /// A request with this visitor's cookie, for tests that add headers of their own.
+    /// A request with this visitor's cookies, for tests that add their own headers.
     pub fn request(&self, method: &str, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.base.lock().unwrap());
         let request = self.client.request(method.parse().unwrap(), url);
@@ -184,7 +184,7 @@ impl Visitor {
             .header("sec-fetch-site", "same-origin")
     }
 
-    /// As browsers send them.
+    /// In the form in which browsers send them.
     pub fn cookies(&self) -> String {
         let (session, device) = (self.cookie(), self.device.lock().unwrap().clone());
         let both: Vec<String> = session.into_iter().chain(device).collect();
@@ -199,7 +199,7 @@ impl Visitor {
         *self.device.lock().unwrap() = cookie;
     }
 
-    /// Sends, again where the answer came too late, and keeps the cookies that come back.
+    /// Sends, repeats the request if the answer came too late, and keeps the cookies of the answer.
     pub fn send(&self, request: RequestBuilder) -> Answer {
         let answer = Answer::in_time(request);
         for set_cookie in answer.headers.get_all("set-cookie") {
@@ -214,8 +214,8 @@ impl Visitor {
         answer
     }
 
-    /// As `post`, but once, for when the server may die over it, or wait for its database in vain.
-    /// `None`: no answer came.
+    /// Like `post`, but sends only once, for when the server may die or wait for its database in
+    /// vain. `None`: no answer.
     pub fn try_post(&self, path: &str, form: &[(&str, &str)]) -> Option<Answer> {
         Answer::once(self.same_origin("POST", path).form(form))
     }
@@ -237,7 +237,7 @@ impl Visitor {
         *self.cookie.lock().unwrap() = cookie;
     }
 
-    /// Goes on at another address, with the same cookie.
+    /// Continues at another address, with the same cookies.
     pub fn move_to(&self, base: &str) {
         *self.base.lock().unwrap() = base.to_owned();
     }
@@ -261,12 +261,12 @@ impl Visitor {
         assert_eq!(answer.status, 303, "{}", answer.body);
     }
 
-    /// A fresh form's nonce.
+    /// The nonce of a new form.
     pub fn nonce(&self) -> String {
         self.get("/api-keys/new").field("nonce")
     }
 
-    /// Creates a key by the form. `domain`: empty for all domains, or an id.
+    /// Creates a key with the form. `domain`: empty for all domains, or an id.
     pub fn create(&self, name: &str, domain: &str) -> Answer {
         let nonce = self.nonce();
         let mut form = vec![("nonce", nonce.as_str()), ("name", name)];
@@ -274,7 +274,7 @@ impl Visitor {
         self.post("/api-keys", &form)
     }
 
-    /// Creates a key and gives its id and the key itself.
+    /// Creates a key and returns its id and the key.
     pub fn create_key(&self, name: &str, domain: &str) -> (i64, String) {
         let answer = self.create(name, domain);
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -282,7 +282,7 @@ impl Visitor {
         (id, answer.key())
     }
 
-    /// Deletes a key as the page wants it: one that is in use by its name.
+    /// Deletes a key as the page requires: if it is in use, by typing its name.
     pub fn delete_key(&self, id: impl Display) -> Answer {
         let path = format!("/api-keys/{id}/delete");
         let asked_for = |page: &str| {
@@ -292,14 +292,14 @@ impl Visitor {
         };
         let name = asked_for(&self.get(&path).body);
         let answer = self.post(&path, &[("name", name.as_deref().unwrap_or_default())]);
-        // Its first use may have been written down in between.
+        // Its first use may have been recorded in between.
         match asked_for(&answer.body).filter(|_| name.is_none()) {
             Some(name) => self.post(&path, &[("name", &name)]),
             None => answer,
         }
     }
 
-    /// Adds a domain; gives its id.
+    /// Adds a domain and returns its id.
     pub fn add_domain(&self, name: &str) -> String {
         let answer = self.post("/domains", &[("name", name)]);
         assert_eq!(answer.status, 303, "{}", answer.body);
@@ -328,7 +328,7 @@ impl Program {
         self.send(self.with_key("GET", "/v2/info"))
     }
 
-    /// Whether the key works, asked until the server knows.
+    /// Whether the key works; repeated until the server gives a verdict.
     pub fn verify(&self) -> Answer {
         let mut known = None;
         until("a verdict", || {
@@ -344,7 +344,7 @@ impl Program {
         self.verify().status
     }
 
-    /// As `verify`, but once: the server may not know. `None`: no answer came.
+    /// Like `verify`, but sends only once, so there may be no verdict. `None`: no answer.
     pub fn try_verify(&self) -> Option<Answer> {
         Answer::once(self.with_key("GET", VERIFY))
     }
@@ -353,7 +353,7 @@ impl Program {
         self.send(self.email(body))
     }
 
-    /// As `post`, but once. `None`: no answer came.
+    /// Like `post`, but sends only once. `None`: no answer.
     pub fn try_post(&self, body: &Value) -> Option<Answer> {
         Answer::once(self.email(body))
     }
@@ -362,7 +362,7 @@ impl Program {
         self.with_key("POST", "/v2/emails").json(body)
     }
 
-    /// Sends a plain email from an address.
+    /// Sends a plain email from this address.
     pub fn email_from(&self, from: &str) -> Answer {
         self.post(&email(from))
     }
@@ -378,14 +378,13 @@ impl Program {
             .request(method.parse().unwrap(), format!("{}{path}", self.base))
     }
 
-    /// Sends, again where the answer came too late.
+    /// Sends, and repeats the request if the answer came too late.
     pub fn send(&self, request: RequestBuilder) -> Answer {
         Answer::in_time(request)
     }
 }
 
-/// The fields of a form that say what a key opens, which never expires. `domain`: empty for all
-/// domains, or an id.
+/// The form's fields for a key's scope, and no expiry. `domain`: empty for all domains, or an id.
 pub fn scope(domain: &str) -> Vec<(&'static str, &str)> {
     match domain {
         "" => vec![("scope", "all"), ("expiry", "none")],
@@ -403,7 +402,7 @@ pub fn email(from: &str) -> Value {
     })
 }
 
-/// Sends bytes as they are and reads until the server closes.
+/// Sends the bytes unchanged and reads until the server closes the connection.
 pub fn raw(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -413,18 +412,18 @@ pub fn raw(address: SocketAddr, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A request whose body is long in coming.
+/// A request whose body arrives slowly.
 pub struct Slow(TcpStream);
 
 impl Slow {
-    /// Sends the head alone.
+    /// Sends only the head.
     pub fn begin(address: SocketAddr, head: &str) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
         Self(stream)
     }
 
-    /// Reads what the server says meanwhile, up to the empty line.
+    /// Reads an interim answer, up to the empty line.
     pub fn interim(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -440,12 +439,13 @@ impl Slow {
         self.0.write_all(part.as_bytes()).unwrap();
     }
 
-    /// The same to a server that may have closed.
+    /// The same, to a server that may have closed the connection.
     pub fn try_send(&mut self, part: &str) {
         let _ = self.0.write_all(part.as_bytes());
     }
 
-    /// Sends the body and reads until the server closes, which may have been before.
+    /// Sends the body and reads until the server closes the connection, which it may have done
+    /// before.
     pub fn end(&mut self, body: &str) -> String {
         self.try_send(body);
         let mut answer = Vec::new();

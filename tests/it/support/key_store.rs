@@ -1,5 +1,5 @@
-//! The first account's keys, changed by the product's own functions on connections of the test's
-//! own: for what has no page, and for what happens by the thousand.
+//! The first account's keys, changed with the product's own functions on the test's own
+//! connections: for changes that have no page, and for thousands of keys.
 
 use std::fmt::Debug;
 
@@ -25,17 +25,17 @@ pub struct KeyStore {
     pub account: AccountId,
 }
 
-/// What they are all called.
+/// The name of all of them.
 pub const NAME: &str = "Production";
 
-/// A key that was made.
+/// A key that was created.
 #[derive(Debug, Clone)]
 pub struct Made {
     pub id: i64,
     pub key: String,
 }
 
-/// `store::pause`, `store::delete` and their like.
+/// `store::pause`, `store::delete` and the like.
 pub type Change = fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>;
 
 impl KeyStore {
@@ -51,7 +51,7 @@ impl KeyStore {
         self.write(|conn| self.insert(conn, scope.clone(), expiry))
     }
 
-    /// Many alike, all at once.
+    /// Creates many equal keys at once.
     pub fn create_many(&self, number: usize, scope: &NewScope) -> Vec<Made> {
         let create = |conn: &mut Connection| {
             (0..number)
@@ -61,8 +61,8 @@ impl KeyStore {
         self.write(create).unwrap()
     }
 
-    /// Where the machine is busy, a connection or a lock may be longer in coming than the product
-    /// waits for it. Nothing is done then, and it is tried again.
+    /// On a busy machine, a connection or a lock may take longer than the product waits for it. In
+    /// that case nothing is done, and the write is repeated.
     pub fn write<T, E: From<db::Error> + Debug>(
         &self,
         work: impl Fn(&mut Connection) -> Result<T, E>,
@@ -93,7 +93,7 @@ impl KeyStore {
         Ok(made(&key, &secret))
     }
 
-    /// `expiry`: `None` leaves it as it is.
+    /// `expiry`: `None` leaves it unchanged.
     pub fn edit(&self, id: i64, scope: NewScope, expiry: Option<Expiry>) -> Result<Key, EditError> {
         let edit = Edit {
             name: name(),
@@ -106,7 +106,7 @@ impl KeyStore {
         self.write(|conn| store::edit(conn, self.account, id, None, &edit, &actor))
     }
 
-    /// Gives the successor.
+    /// Returns the successor.
     pub fn rotate(&self, id: i64, rotation: &Rotation) -> Result<Made, RotateError> {
         let secret = PlainKey::generate();
         let (limit, actor) = (i64::MAX, Actor::operator());
@@ -128,8 +128,8 @@ impl KeyStore {
         keys.iter().map(|key| key.id).collect()
     }
 
-    /// Writes down which keys have ended by themselves, and ends those that were quiet, as a server
-    /// does that has run for long. Gives how many.
+    /// Records the end of keys that ended by themselves, and ends those that were quiet, like a
+    /// server that has run for a long time. Returns how many.
     pub fn end_due(&self) -> usize {
         let mut keys = self.read(|conn| store::find_due_of_any_account(conn, 1_000));
         keys.extend(self.read(store::find_quiet_of_any_account));
@@ -142,7 +142,7 @@ impl KeyStore {
     }
 }
 
-/// Works on the database, again while that is not there in time.
+/// Uses the database, and repeats the work while it is not available in time.
 fn in_time<T, E: Debug>(work: impl Fn() -> Result<T, E>) -> Result<T, E> {
     let mut done = None;
     until("a database that answers", || {

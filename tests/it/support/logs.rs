@@ -1,4 +1,4 @@
-//! Every test runs with all logs on, and nothing secret may stand in them.
+//! Every test runs with all logs enabled, and none of them may contain a secret.
 
 use std::io::Write;
 use std::sync::Once;
@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::PASSWORD;
 
-/// Everything at TRACE but the tests' own HTTP clients, which run in this process too.
+/// Everything at TRACE except the tests' own HTTP clients, which run in the same process.
 const FILTER: &str = "trace,reqwest=off,hyper=off,hyper_util=off,h2=off,mio=off,thirtyfour=off";
 
 /// Collects the logs of this process and ends it if one holds a key, a password or a session.
@@ -48,7 +48,7 @@ impl MakeWriter<'_> for Watch {
     }
 }
 
-/// What of a log line is secret, if anything.
+/// The kind of secret that a log line contains, if any.
 pub fn find_secret(text: &str) -> Option<&'static str> {
     if text.contains(PASSWORD) || text.contains(&PASSWORD.replace(' ', "+")) {
         return Some("a password");

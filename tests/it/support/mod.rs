@@ -1,4 +1,4 @@
-//! The server under test, a database of its own for each test, and who talks to it.
+//! The server under test, its own database for each test, and its clients.
 
 #![allow(dead_code)]
 
@@ -40,7 +40,7 @@ pub const EMAIL: &str = "ada@acme.test";
 pub const TITLE: &str = "Acme Inc";
 pub const PASSWORD: &str = "four unrelated grey lamps";
 
-/// Asks again and again until it is so. The limit is for what never comes, not for what is slow.
+/// Repeats a check until it holds. The limit catches what never happens, not what is slow.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
@@ -49,8 +49,8 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Asks again and again how many are left until there are none, however many and however slow the
-/// machine: it fails when there are no fewer after a minute.
+/// Repeatedly asks how many are left until there are none, however many and however slow the
+/// machine: it fails only when the number has not fallen for a minute.
 pub fn until_none_is_left(what: &str, mut left: impl FnMut() -> i64) {
     let mut now = left();
     while now > 0 {
@@ -62,9 +62,9 @@ pub fn until_none_is_left(what: &str, mut left: impl FnMut() -> i64) {
     }
 }
 
-/// Does something that means what it should only if it takes less than so long: again where the
-/// machine took longer. It is told when it is late, and may end early then. Gives what the last time
-/// gave.
+/// Does something that is meaningful only if it takes less than `limit`, and repeats it if the
+/// machine took longer. `act` can see that it is late, and may then end early. Returns the result
+/// of the last run.
 pub fn within<T>(limit: Duration, mut act: impl FnMut(&dyn Fn() -> bool) -> T) -> T {
     for _ in 0..10 {
         let begun = Instant::now();
@@ -76,7 +76,7 @@ pub fn within<T>(limit: Duration, mut act: impl FnMut(&dyn Fn() -> bool) -> T) -
     panic!("never done within {limit:?}");
 }
 
-/// Tells threads that they are to end, also when the test fails.
+/// Tells threads to end, even if the test fails.
 pub struct SetWhenDropped<'a>(pub &'a AtomicBool);
 
 impl Drop for SetWhenDropped<'_> {
@@ -85,7 +85,8 @@ impl Drop for SetWhenDropped<'_> {
     }
 }
 
-/// How often a test repeats itself: a few times, or many in a whole run, or as its own variable says.
+/// How often a test repeats itself: a few times, many times in a whole run, or as often as the
+/// variable says.
 pub fn rounds(variable: &str, few: usize, many: usize) -> usize {
     match std::env::var(variable) {
         Ok(text) => text.parse().expect("a number"),
@@ -99,10 +100,10 @@ pub fn is_whole_run() -> bool {
     std::env::var_os("TOSEND_TEST_WHOLE").is_some()
 }
 
-/// Writes a test once and runs it on both databases. Whatever needs PostgreSQL has its name in its own:
-/// `tests/run --sqlite` leaves that out.
+/// Writes a test once and runs it on both databases. A test that needs PostgreSQL says so in its
+/// name, so that `tests/run --sqlite` skips it.
 ///
-/// `both! { fn a_sentence(app: App) { … } }`, or with settings of its own:
+/// `both! { fn a_sentence(app: App) { … } }`, or with its own settings:
 /// `both! { fn a_sentence(app: App, with |settings| settings.key_limit = "3".into()) { … } }`
 macro_rules! both {
     ($($(#[$meta:meta])* fn $name:ident($app:ident: App $(, with |$settings:ident| $change:expr)?) $body:block)*) => {$(

@@ -1,4 +1,4 @@
-//! nginx, as docs/gateways.md sets it up, and the program behind a gateway.
+//! nginx, configured as in docs/gateways.md, and the program behind a gateway.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use super::{Port, until};
 
 const NGINX: &str = "/usr/sbin/nginx";
 
-/// nginx with the lines of docs/gateways.md, but for the addresses.
+/// nginx with the configuration from docs/gateways.md, except for the addresses.
 pub struct Nginx {
     pub address: SocketAddr,
     process: Child,
@@ -40,7 +40,7 @@ impl Nginx {
         let config = folder.path().join("nginx.conf");
         fs::write(&config, around(&lines, folder.path())).unwrap();
         let log = folder.path().join("error.log");
-        // It ends with this process, even if that is killed.
+        // It ends with this process, even if this process is killed.
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig=KILL", NGINX])
             .args([Path::new("-c"), &config])
@@ -73,7 +73,7 @@ impl Drop for Nginx {
     }
 }
 
-/// The one block of code in docs/gateways.md that is in this language.
+/// The only code block of this language in docs/gateways.md.
 pub(super) fn documented(language: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways.md");
     let text = fs::read_to_string(path).unwrap();
@@ -82,7 +82,7 @@ pub(super) fn documented(language: &str) -> String {
     blocks[0].split("```").next().unwrap().to_owned()
 }
 
-/// What a distribution's nginx.conf has around a site, in one folder.
+/// The rest of a distribution's nginx.conf around a site, in one folder.
 fn around(site: &str, folder: &Path) -> String {
     let folder = folder.display();
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -94,7 +94,7 @@ fn around(site: &str, folder: &Path) -> String {
     )
 }
 
-/// A request as the upstream saw it. Names of headers are in lower case.
+/// A request as it reached the upstream. Header names are in lower case.
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub line: String,
@@ -110,7 +110,7 @@ impl Seen {
     }
 }
 
-/// A program that trusts its gateway: it keeps every request, and answers `/fails` with 500.
+/// A program that trusts its gateway: it records every request, and answers `/fails` with 500.
 pub struct Upstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
@@ -133,7 +133,7 @@ impl Upstream {
                 let mut stream = stream.unwrap();
                 if let Some(request) = read(&stream) {
                     let answer = answer(&request);
-                    // First, so that whoever has the answer finds it.
+                    // Recorded before the answer, so that a test that has the answer finds it.
                     theirs.lock().unwrap().push(request);
                     let _ = stream.write_all(answer.as_bytes());
                 }
@@ -147,7 +147,7 @@ impl Upstream {
         }
     }
 
-    /// What arrived since the last time.
+    /// The requests that arrived since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
@@ -156,7 +156,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         drop(TcpStream::connect(self.address));
         let _ = self.thread.take().unwrap().join();
     }

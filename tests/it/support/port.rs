@@ -1,4 +1,4 @@
-//! A port of this machine for a server that a test starts, and may stop for a while.
+//! A local port for a server that a test starts and may stop for a while.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -7,9 +7,9 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt,
 };
 
-/// A port that no other program gets as long as this is held, whether the test's own server listens
-/// there or not. That server takes the address although it is in use (`SO_REUSEADDR`), as servers
-/// do; while it does not listen, clients are refused.
+/// A port that no other program gets while this is held, whether the test's server is listening
+/// there or not. That server can bind the address although it is in use (`SO_REUSEADDR`), as
+/// servers do; while it is not listening, clients are refused.
 pub struct Port {
     pub number: u16,
     _socket: OwnedFd,

@@ -1,4 +1,4 @@
-//! Programs that present keys all the time, whatever happens to the database meanwhile.
+//! Programs that present keys continuously, whatever happens to the database meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 
 use super::{Answer, Program, until};
 
-/// Verdicts that show that nothing keeps verification waiting.
+/// This many verdicts show that nothing blocks verification.
 const UNBROKEN: usize = 100;
 
-/// What a prober's key is worth.
+/// Whether a prober's key works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Good,
@@ -35,9 +35,9 @@ pub struct Probers {
 struct Tally {
     is_over: AtomicBool,
     answers: Mutex<BTreeMap<(Key, u16), usize>>,
-    /// Verdicts since the server did not know one.
+    /// Verdicts since the server last had none.
     unbroken: Mutex<BTreeMap<Key, usize>>,
-    /// What should not have happened.
+    /// Answers that should not have occurred.
     wrong: Mutex<Vec<String>>,
 }
 
@@ -55,7 +55,7 @@ impl Probers {
         }
     }
 
-    /// Waits until a key of either worth has been answered so, after now.
+    /// Waits until a key of each kind has got this answer, after now.
     pub fn see(&self, answers: &[(Key, u16)]) {
         let before = self.tally.answers.lock().unwrap().clone();
         until(&format!("{answers:?}"), || {
@@ -67,13 +67,13 @@ impl Probers {
         });
     }
 
-    /// Waits until verdicts are given, after now.
+    /// Waits until verdicts have been given, after now.
     pub fn see_verdicts(&self) {
         self.see(&[Key::Good, Key::Bad].map(|key| (key, key.verdict())));
     }
 
-    /// Waits until very many verdicts have been given, after now, and all that were asked for between
-    /// the first and the last of them. On a busy machine single ones may be too late.
+    /// Waits until very many verdicts have been given, after now, with none missing between the
+    /// first and the last. On a busy machine, single ones may come too late.
     pub fn see_verdicts_unbroken(&self) {
         self.tally.unbroken.lock().unwrap().clear();
         until("verdicts keep coming", || {
@@ -84,12 +84,12 @@ impl Probers {
         });
     }
 
-    /// Waits until the server has said that it does not know, after now.
+    /// Waits until the server has answered that it has no verdict, after now.
     pub fn see_unavailable(&self) {
         self.see(&[(Key::Good, 503), (Key::Bad, 503)]);
     }
 
-    /// How often the server said that it does not know.
+    /// Returns how often the server answered that it has no verdict.
     pub fn end(mut self) -> usize {
         self.finish();
         self.tally.assert_all_right();
@@ -148,7 +148,7 @@ impl Tally {
     }
 }
 
-/// The verdict, or that there is none just now: never the other verdict.
+/// The right verdict, or no verdict at the moment: never the wrong one.
 fn is_allowed(key: Key, answer: &Answer) -> bool {
     let seconds = answer
         .header("retry-after")

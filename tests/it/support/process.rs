@@ -1,4 +1,4 @@
-//! The program as a process of its own: for what only the real binary shows.
+//! The program in its own process, for tests that need the real binary.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ fn with_environment(mut command: Command, database: &Database) -> Command {
     command
 }
 
-/// The command without any stderr: its descriptor is closed.
+/// The command without a stderr: the descriptor is closed.
 pub fn without_stderr(command: &Command) -> Command {
     let mut shell = Command::new("/bin/sh");
     let variables = command.get_envs();
@@ -38,8 +38,8 @@ pub fn without_stderr(command: &Command) -> Command {
     shell
 }
 
-/// Runs a command with something on its standard input, again where the database did not answer it
-/// in time. `Err`: its stderr.
+/// Runs a command with this standard input, and repeats it if the database did not answer in time.
+/// `Err`: its stderr.
 pub fn cli(database: &Database, args: &[&str], stdin: &str) -> Result<String, String> {
     let mut ended = None;
     until("a database that answers", || {
@@ -74,14 +74,14 @@ fn cli_once(database: &Database, args: &[&str], stdin: &str) -> Result<String, S
     }
 }
 
-/// The operator makes an account with `PASSWORD`. Gives what was said.
+/// The operator creates an account with `PASSWORD`. Returns the output.
 pub fn create_account(database: &Database, email: &str, title: &str) -> String {
     let who = ["--email", email, "--title", title];
     let args = [&["account", "create"], &who[..], &["--password-stdin"]].concat();
     cli(database, &args, PASSWORD).unwrap()
 }
 
-/// The operator attests that a domain is the first account's. Gives what was said.
+/// The operator attests that the first account owns a domain. Returns the output.
 pub fn attest(database: &Database, domain: &str) -> String {
     let args = ["domain", "add", "--account", EMAIL, domain, "--verified"];
     cli(database, &args, "").unwrap()
@@ -97,19 +97,19 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Starts on a free port and waits until it says that it serves.
+    /// Starts on a free port and waits for the greeting.
     pub fn start(database: &Database, args: &[&str]) -> Self {
         Self::start_with(database, args, &[])
     }
 
-    /// As `start`, with more in its environment.
+    /// Like `start`, with additional environment variables.
     pub fn start_with(database: &Database, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = command(database);
         command.args(args).envs(env.iter().copied());
         Self::spawn_with_log(database, command)
     }
 
-    /// As `start`, by someone whose limits of open files are these.
+    /// Like `start`, with these limits of open files.
     pub fn start_limited(database: &Database, soft: u32, hard: u32) -> Self {
         let mut command = Command::new("/usr/bin/prlimit");
         command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
@@ -127,7 +127,7 @@ impl Dashboard {
         Self::spawn(command, log)
     }
 
-    /// Runs a server whose stderr, or whatever else, is not as usual.
+    /// Runs a server with an unusual stderr or other changes.
     pub fn run(database: &Database, alter: impl FnOnce(Command) -> Command) -> Self {
         let command = alter(command(database));
         Self::spawn(command, database.folder.path().join("log"))
@@ -139,7 +139,7 @@ impl Dashboard {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // It holds the test's end of stderr, which only the server is to hold.
+        // It holds the test's end of stderr, which only the server should hold.
         drop(command);
         let mut greeting = String::new();
         BufReader::new(child.stdout.take().unwrap())
@@ -176,13 +176,13 @@ impl Dashboard {
         self.child.id()
     }
 
-    /// `kill -9`: no chance to tidy up.
+    /// `kill -9`: without a chance to clean up.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and whether it ended well by itself.
+    /// Sends SIGTERM, and returns whether the server then exited successfully.
     pub fn terminate(&mut self) -> bool {
         let killed = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])

@@ -1,11 +1,12 @@
-//! The network between the server and PostgreSQL, or a gateway and the server, which may fail.
+//! The network between the server and PostgreSQL, or a gateway and the server; tests can make it
+//! fail.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-/// Passes bytes on, unless told otherwise.
+/// Forwards bytes, unless told otherwise.
 pub struct Proxy {
     pub address: SocketAddr,
     network: Arc<Network>,
@@ -21,13 +22,13 @@ struct Network {
 struct State {
     mode: Mode,
     open: Vec<TcpStream>,
-    /// How many more bytes come from the database before the next cut.
+    /// How many more bytes from the database are forwarded before the next cut.
     left: Option<usize>,
-    /// After this nothing gets through any more.
+    /// After this text nothing is forwarded any more.
     hold: Option<&'static str>,
     cuts: usize,
     connections: usize,
-    /// Connections of earlier ones carry nothing any more.
+    /// Connections of earlier generations no longer forward anything.
     generation: usize,
 }
 
@@ -69,51 +70,50 @@ impl Proxy {
         self.network.state().cut();
     }
 
-    /// Closes all connections once so many more bytes came from the database: most often in the
-    /// middle of an answer.
+    /// Closes all connections after this many more bytes from the database, usually in the middle
+    /// of an answer.
     pub fn cut_after(&self, bytes: usize) {
         self.network.state().left = Some(bytes);
     }
 
-    /// Lets nothing through any more once this text came from the database, and holds back what comes
-    /// right after it.
+    /// Stops forwarding once this text has come from the database, and holds back whatever follows.
     pub fn hold_after(&self, text: &'static str) {
         self.network.state().hold = Some(text);
     }
 
-    /// Whether that happened.
+    /// Whether that has happened.
     pub fn is_holding(&self) -> bool {
         self.network.state().mode == Mode::Swallow
     }
 
-    /// How often connections were closed in the middle.
+    /// How many connections were closed in the middle.
     pub fn cuts(&self) -> usize {
         self.network.state().cuts
     }
 
-    /// How many connections there have been.
+    /// How many connections were opened.
     pub fn connections(&self) -> usize {
         self.network.state().connections
     }
 
-    /// Keeps connections and takes new ones, but nothing arrives any more.
+    /// Keeps connections and accepts new ones, but forwards nothing.
     pub fn swallow(&self) {
         self.network.change(Mode::Swallow);
     }
 
-    /// Keeps the connections that there are, but nothing arrives on them ever again; new ones are
-    /// well.
+    /// Keeps the existing connections but never forwards anything on them again; new ones work
+    /// normally.
     pub fn forget(&self) {
         self.network.state().generation += 1;
     }
 
-    /// Closes all connections, and new ones at once.
+    /// Closes all connections, and new ones immediately.
     pub fn refuse(&self) {
         self.network.change(Mode::Refuse);
         self.cut();
     }
 
-    /// All is well again; what was held back arrives.
+    /// Works normally again; held-back bytes arrive.
     pub fn restore(&self) {
         self.network.change(Mode::Pass);
     }
@@ -123,7 +123,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.network.change(Mode::Over);
         self.cut();
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         drop(TcpStream::connect(self.address));
         let _ = self.thread.take().unwrap().join();
     }
@@ -139,7 +139,7 @@ impl Network {
         self.changed.notify_all();
     }
 
-    /// Waits while nothing gets through, and gives the state then.
+    /// Waits while nothing is forwarded, and then returns the state.
     fn passable(&self, generation: usize) -> MutexGuard<'_, State> {
         let state = self.state();
         let is_blocked = |state: &mut State| match state.mode {
@@ -174,7 +174,7 @@ impl Network {
             return None;
         }
         let Ok(database) = TcpStream::connect(&self.database) else {
-            // As the database would: no connection.
+            // Like the database: no connection.
             return server.shutdown(Shutdown::Both).ok();
         };
         for stream in [&server, &database] {
@@ -192,7 +192,7 @@ impl Network {
         let mut bytes = [0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
             let mut state = self.passable(generation);
-            // What was held back until the end never arrives.
+            // Bytes that were held back until the end never arrive.
             if state.mode != Mode::Pass {
                 break;
             }
@@ -220,7 +220,7 @@ impl Network {
                     break;
                 }
             }
-            // Beside the lock: other connections go on while this one's reader is slow.
+            // Without the lock, so that other connections continue while this one's reader is slow.
             drop(state);
             let is_written = to.write_all(&bytes[begun..cut.unwrap_or(length)]).is_ok();
             if cut.is_some() {

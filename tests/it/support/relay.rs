@@ -1,4 +1,4 @@
-//! A relay for one test (`tests/it/smtp.py`), which does what it is told.
+//! A relay for one test (`tests/it/smtp.py`), which behaves as ordered.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub struct Relay {
     running: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
 }
 
-/// What the relay got.
+/// A message that the relay received.
 #[derive(Debug, Clone)]
 pub struct Got {
     pub from: String,
@@ -35,7 +35,7 @@ pub struct Got {
 }
 
 impl Got {
-    /// The one header of this name.
+    /// The only header of this name.
     pub fn header(&self, name: &str) -> &str {
         let begin = format!("{name}: ");
         let mut lines = self.content.split("\r\n");
@@ -51,7 +51,7 @@ impl Relay {
         relay
     }
 
-    /// With a certificate that it made itself.
+    /// With a self-signed certificate.
     pub fn with_tls() -> Self {
         let mut relay = Self::stopped();
         let (certificate, key) = self_signed();
@@ -62,7 +62,7 @@ impl Relay {
         relay
     }
 
-    /// Nobody listens there yet.
+    /// Nothing listens there yet.
     pub fn stopped() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
@@ -102,7 +102,7 @@ impl Relay {
         }
     }
 
-    /// Tells it what to do from now on.
+    /// Sets its behaviour from now on.
     pub fn order(&mut self, order: &Value) {
         let (_, orders, answers) = self.running.as_mut().expect("it runs");
         writeln!(orders, "{order}").unwrap();
@@ -111,7 +111,7 @@ impl Relay {
         assert_eq!(line, "done\n");
     }
 
-    /// Everything that it got, in order.
+    /// All messages received, in order.
     pub fn got(&self) -> Vec<Got> {
         let got = |line: Value| Got {
             from: line["from"].as_str().unwrap().to_owned(),
@@ -123,12 +123,12 @@ impl Relay {
         self.lines("mails").into_iter().map(got).collect()
     }
 
-    /// Who wanted to log in.
+    /// All login attempts.
     pub fn logins(&self) -> Vec<Value> {
         self.lines("logins")
     }
 
-    /// The names by which clients greeted it.
+    /// The names with which clients greeted it.
     pub fn hellos(&self) -> Vec<String> {
         let hellos = self.lines("hellos").into_iter();
         hellos
@@ -136,7 +136,7 @@ impl Relay {
             .collect()
     }
 
-    /// A line may be there by a part.
+    /// The last line may be incomplete.
     fn lines(&self, file: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|l| l.ends_with('\n'));
@@ -161,7 +161,7 @@ impl Drop for Relay {
     }
 }
 
-/// What Python reads in a message, and whether its signature holds by a record of DNS.
+/// A message as Python parses it, and whether its signature is valid with a DNS record.
 pub fn read_mail(content: &str, name: &str, record: &str) -> Value {
     let mut child = Command::new(python())
         .arg(script("mail.py"))
@@ -189,7 +189,7 @@ fn script(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// A certificate for 127.0.0.1 and its key, in PEM.
+/// A certificate for 127.0.0.1, and its key, in PEM.
 fn self_signed() -> (Vec<u8>, Vec<u8>) {
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
     let mut name = X509NameBuilder::new().unwrap();

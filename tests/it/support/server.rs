@@ -20,7 +20,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Both, or SQLite alone: `tests/run --sqlite`.
+    /// Both databases, or only SQLite: `tests/run --sqlite`.
     pub fn all() -> impl Iterator<Item = Self> {
         let is_alone = std::env::var_os("TOSEND_TEST_SQLITE_ALONE").is_some();
         let postgres = Some(Self::Postgres).filter(|_| !is_alone);
@@ -43,12 +43,12 @@ impl App {
         Self::on(Database::new(backend), change)
     }
 
-    /// A server on a database that is there already, such as a second node.
+    /// A server on an existing database, such as a second node.
     pub fn on(database: Database, change: impl FnOnce(&mut Settings)) -> Self {
         Self::build(database, change, |_| {})
     }
 
-    /// A server of which something is not as in the product.
+    /// A server with parts that differ from the product.
     pub fn altered(database: Database, alter: impl FnOnce(&mut Components)) -> Self {
         Self::build(database, |_| {}, alter)
     }
@@ -113,12 +113,12 @@ impl App {
         format!("http://{}{path}", self.address)
     }
 
-    /// Where the server looks up the records of domains.
+    /// The DNS server that the server queries.
     pub fn dns(&self) -> &Dns {
         &self.database.dns
     }
 
-    /// Someone with an empty browser.
+    /// A person with a new browser.
     pub fn visitor(&self) -> Visitor {
         Visitor::new(format!("http://{}", self.address))
     }
@@ -130,7 +130,7 @@ impl App {
         visitor
     }
 
-    /// The owner of another account, made by the operator, signed in.
+    /// The owner of another account, created by the operator, signed in.
     pub fn stranger(&self) -> Visitor {
         let email = "eve@evil.test";
         super::create_account(&self.database, email, "Evil Corp");

@@ -1,4 +1,4 @@
-//! A connection that is kept open, for questions by the thousand and for when each began.
+//! A connection that is kept open, for thousands of requests with the start time of each.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// For what never comes, not for what is slow.
+/// Catches what never happens, not what is slow.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Asks again while the server could not say in time, which is neither an accept nor a refusal.
+/// Repeats a request while the server had no answer in time, which is neither an acceptance nor a
+/// refusal.
 pub fn known(mut ask: impl FnMut() -> Answered) -> Answered {
     let started = Instant::now();
     loop {
@@ -20,7 +21,7 @@ pub fn known(mut ask: impl FnMut() -> Answered) -> Answered {
     }
 }
 
-/// Made with the first request, since a server hangs up on who connects and says nothing.
+/// Connected at the first request, because the server closes connections that send nothing.
 pub struct Wire {
     address: String,
     stream: Option<BufReader<TcpStream>>,
@@ -28,7 +29,7 @@ pub struct Wire {
 
 #[derive(Debug)]
 pub struct Answered {
-    /// Before the first byte of the request was sent.
+    /// Taken before the first byte of the request was sent.
     pub begun: Instant,
     pub status: u16,
     pub head: String,
@@ -52,7 +53,7 @@ impl Wire {
         })
     }
 
-    /// Whether the key works; for a domain, if the path asks for one.
+    /// Whether the key works; for a domain, if the path contains one.
     pub fn get(&mut self, path: &str, key: &str) -> Answered {
         self.send(&format!(
             "GET {path} HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {key}\r\n\r\n"
@@ -69,7 +70,7 @@ impl Wire {
         ))
     }
 
-    /// Returns when the whole answer is there.
+    /// Returns when the answer is complete.
     pub fn send(&mut self, request: &str) -> Answered {
         let stream = self.stream();
         let begun = Instant::now();
