@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tosend_dashboard::config::Settings;
 
+use crate::support::files::files;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What a path in the text begins with.
@@ -134,13 +136,8 @@ fn names_that_developers_are_told_are_in_the_code() {
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths
-        .flat_map(|path| match path.is_dir() {
-            true => rust_files(&path),
-            false => vec![path],
-        })
+    files(folder)
+        .into_iter()
         .filter(|path| path.extension().is_some_and(|ending| ending == "rs"))
         .collect()
 }

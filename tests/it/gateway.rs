@@ -262,10 +262,10 @@ fn connections_to_the_dashboard_are_kept() {
 #[test]
 fn without_a_dashboard_nobody_is_refused() {
     let database = Database::new(Backend::Sqlite);
-    let mut scene = Scene::on(&database);
+    let scene = Scene::on(&database);
     let (_, key) = scene.owner.create_key("Key", "");
-    let everybody = |scene: &Scene| {
-        for request in [
+    let requests = |scene: &Scene| {
+        vec![
             scene.orders(&key),
             scene
                 .request("POST", "/orders")
@@ -273,21 +273,33 @@ fn without_a_dashboard_nobody_is_refused() {
                 .body("{}"),
             scene.orders("garbage"),
             scene.request("GET", "/orders"),
-        ] {
+        ]
+    };
+    assert_nobody_is_refused_without_a_dashboard(scene, &key, requests);
+}
+
+/// Neither while nothing answers, nor while it hangs, nor after its end.
+fn assert_nobody_is_refused_without_a_dashboard(
+    mut scene: Scene,
+    key: &str,
+    requests: impl Fn(&Scene) -> Vec<RequestBuilder>,
+) {
+    let everybody = |scene: &Scene| {
+        for request in requests(scene) {
             scene.assert_unknown(request);
         }
     };
     scene.network.refuse();
     everybody(&scene);
     scene.network.restore();
-    assert_eq!(scene.get(&key).status, 200);
+    assert_eq!(scene.get(key).status, 200);
     scene.seen();
     // It hangs.
     scene.network.swallow();
-    scene.assert_unknown(scene.orders(&key));
+    scene.assert_unknown(scene.orders(key));
     scene.network.cut();
     scene.network.restore();
-    assert_eq!(scene.get(&key).status, 200);
+    assert_eq!(scene.get(key).status, 200);
     scene.seen();
     scene.dashboard.kill();
     everybody(&scene);
@@ -392,25 +404,14 @@ fn behind_caddy_no_key_and_a_bad_key_do_not_pass() {
 #[test]
 fn behind_caddy_nobody_is_refused_without_a_dashboard() {
     let database = Database::new(Backend::Sqlite);
-    let mut scene = Scene::behind_caddy(&database);
+    let scene = Scene::behind_caddy(&database);
     let (_, key) = scene.owner.create_key("Key", "");
-    let everybody = |scene: &Scene| {
-        scene.assert_unknown(scene.orders(&key));
-        scene.assert_unknown(scene.orders("garbage"));
-        scene.assert_unknown(scene.request("POST", "/orders").body("{}"));
+    let requests = |scene: &Scene| {
+        vec![
+            scene.orders(&key),
+            scene.orders("garbage"),
+            scene.request("POST", "/orders").body("{}"),
+        ]
     };
-    scene.network.refuse();
-    everybody(&scene);
-    scene.network.restore();
-    assert_eq!(scene.get(&key).status, 200);
-    scene.seen();
-    // It hangs.
-    scene.network.swallow();
-    scene.assert_unknown(scene.orders(&key));
-    scene.network.cut();
-    scene.network.restore();
-    assert_eq!(scene.get(&key).status, 200);
-    scene.seen();
-    scene.dashboard.kill();
-    everybody(&scene);
+    assert_nobody_is_refused_without_a_dashboard(scene, &key, requests);
 }

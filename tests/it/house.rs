@@ -3,25 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::files::files;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Every Rust file below `src`, with its path there and its text without tests.
 pub fn sources() -> Vec<(String, String)> {
     let src = Path::new(ROOT).join("src");
-    let mut folders = vec![src.clone()];
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for path in entries(&folder) {
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                let name = path.strip_prefix(&src).unwrap().display().to_string();
-                let text = std::fs::read_to_string(&path).unwrap();
-                let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
-                found.push((name, text));
-            }
-        }
-    }
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(&src).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        (name, text)
+    };
+    let found: Vec<_> = files(&src).into_iter().map(read).collect();
     assert!(found.len() > 30);
     found
 }

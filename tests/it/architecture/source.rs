@@ -1,8 +1,6 @@
 //! Rust source as the rules see it: without comments and unit tests, and cut into words and signs.
 
-use std::path::{Path, PathBuf};
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::files::{files, root};
 
 /// A file below `src`.
 pub struct Source {
@@ -21,7 +19,7 @@ pub struct Token {
 }
 
 pub fn read_all() -> Vec<Source> {
-    let src = Path::new(ROOT).join("src");
+    let src = root().join("src");
     let mut sources: Vec<Source> = files(&src)
         .iter()
         .filter(|file| file.extension().is_some_and(|is| is == "rs"))
@@ -35,21 +33,9 @@ pub fn read_all() -> Vec<Source> {
     sources
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path),
-        }
-    }
-    found
-}
-
 /// The paths that a template names, and those of the templates that it is made of.
 pub fn paths_in_template(name: &str) -> Vec<Vec<String>> {
-    let file = Path::new(ROOT).join("templates").join(name);
+    let file = root().join("templates").join(name);
     let text = std::fs::read_to_string(file).unwrap();
     let mut paths = Vec::new();
     for part in text.split("crate::").skip(1) {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::files::{files, root};
+
 /// What no page is answered with: redirects, files and what programs ask.
 const NO_PAGES: [&str; 9] = [
     "/",
@@ -82,18 +84,4 @@ fn pieces(text: &str) -> Vec<String> {
     }
     let pieces = pieces.into_iter().map(str::trim);
     pieces.filter(|p| p.len() > 7).map(str::to_owned).collect()
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let paths = entries.map(|entry| entry.unwrap().path());
-    let nested = |path: PathBuf| match path.is_dir() {
-        true => files(&path),
-        false => vec![path],
-    };
-    paths.flat_map(nested).collect()
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

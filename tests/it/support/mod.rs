@@ -9,6 +9,7 @@ mod caddy;
 mod cluster;
 mod database;
 pub mod dns;
+pub mod files;
 mod http;
 mod key_store;
 mod logs;
