@@ -5,6 +5,7 @@ pub mod mime;
 pub mod pages;
 pub mod relay;
 mod reply;
+mod smtp;
 pub mod store;
 mod turns;
 pub mod worker;

@@ -7,20 +7,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lettre::Address;
-use lettre::transport::smtp::Error as SmtpError;
-use lettre::transport::smtp::authentication::{Credentials, DEFAULT_MECHANISMS};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Quit, Rcpt, Rset};
-use lettre::transport::smtp::extension::{ClientId, Extension, MailBodyParameter, MailParameter};
-use secrecy::ExposeSecret;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::mime::Mail;
 use super::reply::{self, About, Step};
+use super::smtp::{Connection, Failure};
 use crate::outbox::store::RELAY_REFUSES;
-use crate::relay_url::{RelayUrl, Security, is_whole_name};
-use crate::visible::visible;
+use crate::relay_url::{RelayUrl, is_whole_name};
 
 const CONNECT: Duration = Duration::from_secs(30);
 const COMMAND: Duration = Duration::from_secs(60);
@@ -30,15 +24,13 @@ const CONTENT: Duration = Duration::from_secs(300);
 /// Idle connections are closed after this time; relays close theirs after minutes.
 const IDLE: Duration = Duration::from_secs(20);
 const GOODBYE: Duration = Duration::from_secs(2);
-/// Bytes of a message written at a time.
-const PART: usize = 64 * 1024;
-/// The length to which a relay's replies are cut.
-const MAX_WORDS: usize = 300;
+/// The code with which a relay closes the connection (RFC 5321, 3.8).
+const CLOSING: u16 = 421;
 
 /// The relay, and idle connections for the next messages.
 pub struct Relay {
     url: RelayUrl,
-    idle: Mutex<VecDeque<(Instant, AsyncSmtpConnection)>>,
+    idle: Mutex<VecDeque<(Instant, Connection)>>,
 }
 
 /// The result for one recipient, in the relay's words.
@@ -80,66 +72,47 @@ impl Trouble {
     }
 }
 
-/// Why a step of the conversation did not succeed.
-#[derive(Debug)]
-struct Failure {
-    /// The relay's code; `None`: there was no answer that could be parsed.
-    code: Option<u16>,
-    words: String,
-    /// Whether the connection was lost.
-    is_lost: bool,
-}
-
 impl Failure {
     /// What the failure means for an email.
     ///
     /// # Errors
     /// If it says nothing about the email.
     fn fate(&self, step: Step) -> Result<Fate, Trouble> {
-        let Some(code) = self.code else {
+        let Self::Refused(code, words) = self else {
             let words = "The connection to the relay broke.".to_owned();
             return Ok(Fate::Deferred(words));
         };
-        let words = self.words.clone();
-        match reply::about(step, code, &self.words) {
-            About::Later => Ok(Fate::Deferred(words)),
-            About::Email => Ok(Fate::Refused(words)),
-            About::Policy => Ok(Fate::PutOff(words)),
-            About::Server => Err(self.trouble(false)),
+        match reply::about(step, *code, words) {
+            About::Later => Ok(Fate::Deferred(words.clone())),
+            About::Email => Ok(Fate::Refused(words.clone())),
+            About::Policy => Ok(Fate::PutOff(words.clone())),
+            About::Server => Err(self.trouble()),
         }
     }
 
-    /// Whether the connection can no longer be used (RFC 5321, 3.8: 421 closes it).
+    /// Whether the connection can no longer be used.
     fn is_the_end(&self) -> bool {
-        matches!(self.code, None | Some(421))
+        matches!(self, Self::Lost(_) | Self::Refused(CLOSING, _))
     }
 
     /// The trouble behind a failure that says nothing about a message. Codes of RFC 4954, 6.
-    fn trouble(&self, is_login: bool) -> Trouble {
-        let words = self.words.clone();
-        match self.code {
-            Some(530 | 534 | 535 | 538) => Trouble::NotLetIn,
-            // Or it offers no login method that we support.
-            Some(500..) | None if is_login && !self.is_lost => Trouble::NotLetIn,
-            Some(_) if !is_login => Trouble::Refuses(words),
-            _ => Trouble::Unreachable(words),
+    fn trouble(&self) -> Trouble {
+        match self {
+            Self::Refused(530 | 534 | 535 | 538, _) => Trouble::NotLetIn,
+            Self::Refused(CLOSING, words) | Self::Lost(words) => {
+                Trouble::Unreachable(words.clone())
+            }
+            Self::Refused(_, words) => Trouble::Refuses(words.clone()),
+            Self::Lacking(what) => Trouble::Unreachable((*what).to_owned()),
         }
     }
-}
 
-impl From<SmtpError> for Failure {
-    fn from(error: SmtpError) -> Self {
-        let code = error.status().map(u16::from);
-        let said = std::error::Error::source(&error).map(ToString::to_string);
-        let words = match (code, said) {
-            (Some(code), Some(said)) => format!("{code} {said}"),
-            (Some(code), None) => code.to_string(),
-            (None, _) => error.to_string(),
-        };
-        Self {
-            code,
-            words: tidy(&words),
-            is_lost: code.is_none() && !error.is_client(),
+    /// The trouble behind a failed login.
+    fn trouble_with_login(&self) -> Trouble {
+        match self {
+            Self::Refused(500.., _) | Self::Lacking(_) => Trouble::NotLetIn,
+            Self::Refused(_, words) => Trouble::Unreachable(words.clone()),
+            Self::Lost(_) => self.trouble(),
         }
     }
 }
@@ -168,59 +141,44 @@ impl Relay {
     /// Closes the connections that have been idle for a while.
     pub async fn close_idle(&self) {
         while let Some(mut connection) = self.take(|since| since.elapsed() > IDLE) {
-            let _ = timeout(GOODBYE, connection.command(Quit)).await;
+            let _ = timeout(GOODBYE, connection.command("QUIT", 2)).await;
         }
     }
 
     /// An open connection that still answers, or a new one.
-    async fn connection(&self) -> Result<AsyncSmtpConnection, Trouble> {
+    async fn connection(&self) -> Result<Connection, Trouble> {
         while let Some(mut connection) = self.take(|_| true) {
-            if step(COMMAND, connection.command(Rset)).await.is_ok() {
+            if step(COMMAND, connection.command("RSET", 2)).await.is_ok() {
                 return Ok(connection);
             }
         }
         self.connect().await
     }
 
-    async fn connect(&self) -> Result<AsyncSmtpConnection, Trouble> {
+    async fn connect(&self) -> Result<Connection, Trouble> {
         let RelayUrl {
             host,
             port,
-            security,
             login,
             hello,
+            ..
         } = &self.url;
-        let unreachable = |failure: Failure| failure.trouble(false);
-        // Created each time, so that renewed certificates are used.
-        let tls = || TlsParameters::new(host.clone()).map_err(|e| Failure::from(e).trouble(false));
-        let wrapper = match security {
-            Security::Tls => Some(tls()?),
-            Security::None | Security::StartTls => None,
-        };
         let us = match hello {
-            Some(name) => ClientId::Domain(name.clone()),
+            Some(name) => name.clone(),
             None => own_name(host, *port).await,
         };
-        let address = (host.as_str(), *port);
-        let connect =
-            AsyncSmtpConnection::connect_tokio1(address, Some(CONNECT), &us, wrapper, None);
-        let mut connection = step(CONNECT, connect).await.map_err(unreachable)?;
-        if *security == Security::StartTls {
-            let starttls = connection.starttls(tls()?, &us);
-            step(CONNECT, starttls).await.map_err(unreachable)?;
-        }
+        let mut connection = step(CONNECT, Connection::open(&self.url, &us))
+            .await
+            .map_err(|failure| failure.trouble())?;
         if let Some(login) = login {
-            let password = login.password.expose_secret().to_owned();
-            let credentials = Credentials::new(login.user.clone(), password);
-            let auth = connection.auth(DEFAULT_MECHANISMS, &credentials);
-            step(COMMAND, auth)
+            step(COMMAND, connection.log_in(login))
                 .await
-                .map_err(|failure| failure.trouble(true))?;
+                .map_err(|failure| failure.trouble_with_login())?;
         }
         Ok(connection)
     }
 
-    fn take(&self, is_wanted: impl Fn(&Instant) -> bool) -> Option<AsyncSmtpConnection> {
+    fn take(&self, is_wanted: impl Fn(&Instant) -> bool) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         match idle.front() {
             Some((since, _)) if is_wanted(since) => idle.pop_front().map(|(_, found)| found),
@@ -228,7 +186,7 @@ impl Relay {
         }
     }
 
-    fn keep(&self, connection: AsyncSmtpConnection) {
+    fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.push_back((Instant::now(), connection));
     }
@@ -237,11 +195,12 @@ impl Relay {
 /// The name of this machine if none is configured: its host name if that is a full one, else the
 /// address from which it reaches the relay (RFC 5321, 4.1.4), because relays refuse a bare host
 /// name.
-async fn own_name(host: &str, port: u16) -> ClientId {
-    if let ClientId::Domain(name) = ClientId::default()
-        && is_whole_name(&name)
+async fn own_name(host: &str, port: u16) -> String {
+    let system = rustix::system::uname();
+    if let Ok(name) = system.nodename().to_str()
+        && is_whole_name(name)
     {
-        return ClientId::Domain(name);
+        return name.to_owned();
     }
     // Sends nothing, but makes the system choose the address.
     let local = async {
@@ -253,36 +212,40 @@ async fn own_name(host: &str, port: u16) -> ClientId {
         }
         Err(std::io::Error::other("no way to the relay"))
     };
-    match local.await {
-        Ok(IpAddr::V4(ip)) => ClientId::Ipv4(ip),
-        Ok(IpAddr::V6(ip)) => ClientId::Ipv6(ip),
-        Err(_) => ClientId::Ipv4(Ipv4Addr::LOCALHOST),
+    match local.await.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
     }
 }
 
 /// One transaction. Also returns whether the connection can be used for another.
 async fn transact(
-    connection: &mut AsyncSmtpConnection,
+    connection: &mut Connection,
     mail: &Mail,
     recipients: &[Address],
 ) -> Result<(Vec<Fate>, bool), Trouble> {
     let all = |fate: Fate| vec![fate; recipients.len()];
-    let Some(parameters) = parameters(connection, mail) else {
+    if mail.needs_utf8 && !connection.offers("SMTPUTF8") {
         let words = "The relay takes only addresses in ASCII (it has no SMTPUTF8, RFC 6531).";
         return Ok((all(Fate::Refused(words.to_owned())), true));
+    }
+    let parameters = if mail.needs_utf8 {
+        " SMTPUTF8 BODY=8BITMIME"
+    } else {
+        ""
     };
-    let from = MailFrom::new(Some(mail.sender.clone()), parameters);
-    if let Err(failure) = step(COMMAND, connection.command(from)).await {
+    let from = format!("MAIL FROM:<{}>{parameters}", mail.sender);
+    if let Err(failure) = step(COMMAND, connection.command(&from, 2)).await {
         return match failure.is_the_end() {
-            true => Err(failure.trouble(false)),
+            true => Err(failure.trouble()),
             false => Ok((all(failure.fate(Step::Sender)?), true)),
         };
     }
 
     let mut fates = Vec::new();
     for recipient in recipients {
-        let rcpt = Rcpt::new(recipient.clone(), Vec::new());
-        match step(COMMAND, connection.command(rcpt)).await {
+        let rcpt = format!("RCPT TO:<{recipient}>");
+        match step(COMMAND, connection.command(&rcpt, 2)).await {
             Ok(_) => fates.push(None),
             Err(failure) if failure.is_the_end() => {
                 fates.resize(recipients.len(), None);
@@ -295,39 +258,19 @@ async fn transact(
         return Ok((fates.into_iter().flatten().collect(), true));
     }
 
-    if let Err(failure) = step(COMMAND, connection.command(Data)).await {
+    if let Err(failure) = step(COMMAND, connection.command("DATA", 3)).await {
         let fate = failure.fate(Step::Data)?;
         return Ok((settle(fates, &fate), !failure.is_the_end()));
     }
-    // One part at a time, so that no more than that is copied.
-    let parts = mail.content.chunks(PART);
-    let sent = step(CONTENT, connection.message_iter(parts)).await;
+    let sent = step(CONTENT, connection.message(&mail.content)).await;
     Ok(match sent {
-        Ok(response) => {
-            let said: Vec<&str> = response.message().collect();
-            let words = tidy(&format!("{} {}", response.code(), said.join(" ")));
-            (settle(fates, &Fate::Delivered(words)), true)
-        }
+        Ok(reply) => (settle(fates, &Fate::Delivered(reply.words())), true),
         // Without an answer it is unknown whether the relay has the message: it is sent again, with
         // the same Message-ID.
         Err(failure) => {
             let fate = failure.fate(Step::Content)?;
             (settle(fates, &fate), !failure.is_the_end())
         }
-    })
-}
-
-/// What MAIL says besides the sender; `None`: the relay cannot take the email.
-fn parameters(connection: &AsyncSmtpConnection, mail: &Mail) -> Option<Vec<MailParameter>> {
-    if !mail.needs_utf8 {
-        return Some(Vec::new());
-    }
-    let server = connection.server_info();
-    server.supports_feature(Extension::SmtpUtfEight).then(|| {
-        vec![
-            MailParameter::SmtpUtfEight,
-            MailParameter::Body(MailBodyParameter::EightBitMime),
-        ]
     })
 }
 
@@ -341,41 +284,8 @@ fn settle(fates: Vec<Option<Fate>>, fate: &Fate) -> Vec<Fate> {
 
 async fn step<T>(
     limit: Duration,
-    work: impl Future<Output = Result<T, SmtpError>>,
+    work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    match timeout(limit, work).await {
-        Ok(done) => done.map_err(Failure::from),
-        Err(_) => Err(Failure {
-            code: None,
-            words: "no answer in time".to_owned(),
-            is_lost: true,
-        }),
-    }
-}
-
-/// A relay's reply as one line of bounded length.
-fn tidy(words: &str) -> String {
-    let line: Vec<&str> = words
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|word| !word.is_empty())
-        .collect();
-    visible(&line.join(" ")).chars().take(MAX_WORDS).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_relays_words_are_one_short_line() {
-        assert_eq!(
-            tidy("550 no\r\n such \u{1b}[31muser\0"),
-            "550 no such [31muser"
-        );
-        assert_eq!(tidy(&"é".repeat(1_000)).chars().count(), MAX_WORDS);
-        assert_eq!(
-            tidy("550 \u{202e}resu\u{200b}"),
-            "550 \\u{202e}resu\\u{200b}"
-        );
-    }
+    let too_late = |_| Err(Failure::Lost("no answer in time".to_owned()));
+    timeout(limit, work).await.unwrap_or_else(too_late)
 }

@@ -118,19 +118,33 @@ struct Health {
     rests_until: Option<Instant>,
 }
 
+/// An attempt under way.
+struct Attempt {
+    account: i64,
+    began: Instant,
+}
+
+impl Attempt {
+    fn now(account: i64) -> Self {
+        Self {
+            account,
+            began: Instant::now(),
+        }
+    }
+}
+
 impl Worker {
     async fn deliver(self: Arc<Self>, arrivals: &Arrivals, stop: Receiver<()>) {
         let mut stopped = tokio::task::spawn_blocking(move || stop.recv().is_err());
         let mut attempts = JoinSet::new();
-        // The email that each attempt is for.
-        let mut accounts = HashMap::new();
+        let mut under_way = HashMap::new();
         let mut turns = Turns::default();
         let mut is_failing = false;
         while !stopped.is_finished() {
             while let Some(ended) = attempts.try_join_next_with_id() {
-                accounts.remove(&id_of(&ended));
+                under_way.remove(&id_of(&ended));
             }
-            let places = Places::new(self.room(), accounts.values().copied());
+            let places = self.places(under_way.values());
             let claimed = self.claim(&mut turns, &places).await;
             match (&claimed, is_failing) {
                 (Err(error), false) => {
@@ -147,7 +161,7 @@ impl Worker {
                 let attempt = attempts.spawn(async move {
                     worker.attempt_unless_it_panics(email, claim).await;
                 });
-                accounts.insert(attempt.id(), account);
+                under_way.insert(attempt.id(), Attempt::now(account));
             }
             if has_more {
                 continue;
@@ -155,7 +169,7 @@ impl Worker {
             tokio::select! {
                 _ = &mut stopped => break,
                 Some(ended) = attempts.join_next_with_id() => {
-                    accounts.remove(&id_of(&ended));
+                    under_way.remove(&id_of(&ended));
                 }
                 () = arrivals.wait() => {}
                 () = sleep(self.pause()) => self.relay.close_idle().await,
@@ -171,13 +185,19 @@ impl Worker {
         }
     }
 
-    /// How many emails may be in delivery: only one while the relay is in doubt.
-    fn room(&self) -> usize {
-        let health = self.health();
-        match health.rests_until {
-            Some(until) if Instant::now() < until => 0,
-            Some(_) => 1,
-            None => PLACES,
+    /// The places for emails in delivery: only one while the relay is in doubt. Attempts from before
+    /// do not occupy it then, nor do those that hang, so that the relay is asked again at least every
+    /// minute.
+    fn places<'a>(&self, attempts: impl Iterator<Item = &'a Attempt>) -> Places {
+        let now = Instant::now();
+        match self.health().rests_until {
+            Some(until) if now < until => Places::new(0, []),
+            Some(until) => {
+                let from = until.max(now - LONGEST_REST);
+                let recent = attempts.filter(|attempt| attempt.began >= from);
+                Places::new(1, recent.map(|attempt| attempt.account))
+            }
+            None => Places::new(PLACES, attempts.map(|attempt| attempt.account)),
         }
     }
 

@@ -527,6 +527,40 @@ both! {
         assert_eq!(relay.got().len(), 1);
     }
 
+    fn a_reply_is_understood_whatever_its_bytes_are(app: App) {
+        let (owner, program) = sender(&app);
+        let mut relay = Relay::start();
+        relay.order(&json!({"rcpt": {"nobody@example.org": "550 5.1.1 Empf\u{e4}nger unbekannt"}}));
+        let _node = delivering(&app, &relay);
+        accept(&program, &to(&["nobody@example.org", "bob@example.org"]));
+        until_all(&app.database, "status = 'delivered' AND attempts = 1");
+        let page = owner.get("/activity/emails").body;
+        assert!(page.contains("550 5.1.1 Empf\u{e4}nger unbekannt"), "{page}");
+        for reply in ["250 f\u{fc}r Sie", "250", "250 ok\n", "250-a\nb\n250\t\n"] {
+            relay.order(&json!({"data": [reply]}));
+            accept(&program, &email("ada@acme.test"));
+            until_all(&app.database, "status <> 'held'");
+            assert_eq!(count(&app.database, "status <> 'delivered' OR attempts <> 1"), 0, "{reply}");
+        }
+        assert!(app.database.text("SELECT max(reply) FROM emails WHERE id = 2").contains("f\u{fc}r"));
+    }
+
+    fn a_delivery_that_hangs_leaves_a_relay_in_doubt_to_others(app: App) {
+        let (_, program) = sender(&app);
+        let mut relay = Relay::start();
+        relay.order(&json!({"slow": {"slow@example.org": 100_000}}));
+        let _node = delivering(&app, &relay);
+        accept(&program, &to(&["slow@example.org"]));
+        until("it is under way", || relay.contents() == 1);
+        relay.order(&json!({"mail": ["cut"]}));
+        accept(&program, &email("ada@acme.test"));
+        until("the other is delivered", || {
+            hasten(&app.database);
+            count(&app.database, "status = 'delivered'") == 1
+        });
+        assert_eq!(count(&app.database, "claim IS NOT NULL"), 1);
+    }
+
     fn each_recipient_has_a_fate_of_its_own(app: App) {
         let (owner, program) = sender(&app);
         let mut relay = Relay::start();

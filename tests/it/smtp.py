@@ -7,7 +7,8 @@ mail, data: lists of answers to the next MAIL and to the next contents. rcpt: an
 long as they stand there. cut: for the next contents, "before" the final dot or "after" it. delay:
 seconds before each content is answered. slow: the same by address. password: a login is needed,
 with it. greeting, hello: lists of answers to the next connections and to the next EHLO, instead of
-taking them. How each client greets it adds to FOLDER/hellos.
+taking them. How each client greets it adds to FOLDER/hellos. An answer is written in Latin-1, with CRLF
+unless it ends with LF; "cut" instead of one hangs up. The size of each content adds to FOLDER/contents.
 """
 
 import asyncio
@@ -53,6 +54,7 @@ class Handler:
         return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
+        note("contents", len(envelope.content))
         slow = [orders["slow"].get(address, 0) for address in envelope.rcpt_tos]
         await asyncio.sleep(max(orders["delay"], *slow))
         if orders["data"]:
@@ -75,7 +77,11 @@ class Relay(SMTP):
         # The greeting is the only thing that is said before a command.
         if orders["greeting"] and not self.session.host_name and status.startswith("220 relay.test"):
             status = orders["greeting"].pop(0)
-        await super().push(status)
+        if status == "cut":
+            return self.transport.abort()
+        end = "" if status.endswith("\n") else "\r\n"
+        self._writer.write((status + end).encode("latin-1"))
+        await self._writer.drain()
 
     async def smtp_EHLO(self, hostname):
         note("hellos", hostname)

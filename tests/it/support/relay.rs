@@ -136,6 +136,11 @@ impl Relay {
             .collect()
     }
 
+    /// How many contents began, whether they were taken or not.
+    pub fn contents(&self) -> usize {
+        self.lines("contents").len()
+    }
+
     /// The last line may be incomplete.
     fn lines(&self, file: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();
