@@ -306,7 +306,7 @@ both! {
         assert_eq!(about(&app, &all, "gone.test"), NOT_ALLOWED);
     }
 
-    fn a_domain_named_twice_is_a_bad_request(app: App) {
+    fn a_domain_named_twice_or_misspelt_is_a_bad_request(app: App) {
         let owner = app.owner();
         let a = verify_domain(&app, "a.test").to_string();
         verify_domain(&app, "b.test");
@@ -317,6 +317,11 @@ both! {
             "domain=a.test&domain=a.test",
             "domain=a.test&domain",
             "domain=a.test&x=1&%64omain=b.test",
+            "Domain=b.test",
+            "domain[]=b.test",
+            "domain[0]=a.test",
+            "DOMAIN",
+            "_domain=a.test&domain=a.test",
         ] {
             let answer = ask(&app, &key, "GET", &format!("/v2/verify?{query}"));
             assert_eq!(told(&answer), "400", "{query}");

@@ -58,7 +58,7 @@ pub(super) fn headers(
         problems.tell(
             "headers",
             "invalid",
-            format!("Not valid as headers: {invalid}. A name has letters, digits and hyphens; a value has no line breaks, and enough white space to be folded into lines of {MAX_HEADER_LINE_BYTES} bytes."),
+            format!("Not valid as headers: {invalid}. A name has up to {MAX_HEADER_NAME_BYTES} letters, digits, and any of - _ . ; a value has no line breaks, and enough white space to be folded into lines of {MAX_HEADER_LINE_BYTES} bytes."),
         );
     }
     let bytes = |(name, value): (&String, &String)| name.len() + ": \r\n".len() + value.len();

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderName;
 use actix_web::{HttpResponse, web};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::bearer::Bearer;
 use super::policy::{self, Sending};
@@ -16,11 +16,8 @@ const ACCOUNT: HeaderName = HeaderName::from_static("x-tosend-account");
 const KEY: HeaderName = HeaderName::from_static("x-tosend-key");
 const SCOPE: HeaderName = HeaderName::from_static("x-tosend-scope");
 
-#[derive(Deserialize)]
-pub struct Question {
-    /// Also checks whether the key may send from this domain.
-    domain: Option<String>,
-}
+/// The parameters of a query. Gateways such as Caddy add those of the client, which are ignored.
+type Query = web::Query<Vec<(String, String)>>;
 
 #[derive(Serialize)]
 struct Verdict<'a> {
@@ -46,9 +43,9 @@ struct KeyJson<'a> {
 pub async fn verify(
     context: web::Data<Context>,
     Bearer(key, call): Bearer,
-    question: Result<web::Query<Question>, actix_web::Error>,
+    query: Query,
 ) -> Result<HttpResponse, ApiError> {
-    call.end(answer(&context, &key, question).await)
+    call.end(answer(&context, &key, &query).await)
 }
 
 /// Envoy's form of the request: below `/v2/verify`, with the path, query and method of the request
@@ -60,16 +57,32 @@ pub async fn verify_for_envoy(Bearer(key, call): Bearer) -> Result<HttpResponse,
 async fn answer(
     context: &Context,
     key: &LiveKey,
-    question: Result<web::Query<Question>, actix_web::Error>,
+    query: &[(String, String)],
 ) -> Result<HttpResponse, ApiError> {
     // Reported only after the key has been checked.
-    let question = question.map_err(|_| ApiError::bad_request("Name one domain only."))?;
-    if let Some(domain) = &question.domain
+    if let Some(domain) = asked_domain(query)?
         && !may_send_from(context, key, domain).await?
     {
         return Err(domain_not_allowed());
     }
     Ok(verdict(key))
+}
+
+/// The domain for which the gateway also asks whether the key may send from it. Another spelling
+/// must not be ignored, because that would allow every domain.
+fn asked_domain(query: &[(String, String)]) -> Result<Option<&str>, ApiError> {
+    let is_meant = |name: &str| {
+        let letters = name.chars().filter(char::is_ascii_alphabetic);
+        letters.collect::<String>().eq_ignore_ascii_case("domain")
+    };
+    let meant: Vec<_> = query.iter().filter(|(name, _)| is_meant(name)).collect();
+    match meant[..] {
+        [] => Ok(None),
+        [(name, domain)] if name == "domain" => Ok(Some(domain)),
+        _ => Err(ApiError::bad_request(
+            "Name one domain only, as `domain=acme.com`.",
+        )),
+    }
 }
 
 /// The same answer whatever the reason.
