@@ -162,7 +162,7 @@ pub(super) fn insert(
             api_keys::expires_at.eq(new.expiry.instant()),
             api_keys::replaces.eq(replaces),
         ))
-        .returning(KeyRow::columns())
+        .returning(db::columns::<KeyRow>())
         .get_result(conn)?;
     let mut key = Key::new(row, None);
     if let NewScope::Domains(ids) = &new.scope {

@@ -228,14 +228,6 @@ struct KeyRow {
     end: EndColumns,
 }
 
-impl KeyRow {
-    /// For `RETURNING`, where `as_returning` would not compile for two databases. The columns are
-    /// the same for both.
-    fn columns() -> <Self as Selectable<Sqlite>>::SelectExpression {
-        <Self as Selectable<Sqlite>>::construct_selection()
-    }
-}
-
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = api_key_uses, check_for_backend(Pg, Sqlite))]
 struct UseRow {
