@@ -182,7 +182,6 @@ async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<R
 
 type Messages = Vec<Result<Message, ApiError>>;
 type Results = Vec<Result<Accepted, ApiError>>;
-type Domains = HashMap<DomainName, ScopedDomain>;
 
 /// For work whose time and memory grow with the body; for big bodies, only a few run at a time.
 async fn off_the_async_threads<T: Send + 'static>(
@@ -212,11 +211,13 @@ async fn accept_all(
     place: Place,
     messages: Messages,
 ) -> Result<Results, ApiError> {
-    let domains = sending_domains(intake.context, &key, &messages).await?;
+    let names: Vec<Option<DomainName>> = messages.iter().map(sender_domain).collect();
+    let domains = find_domains(intake.context, &key, &names).await?;
     let mut allowed = Vec::new();
-    let results = messages.into_iter().map(|message| {
+    let results = messages.into_iter().zip(names).map(|(message, name)| {
         let message = message?;
-        let domain_id = policy::decide(&key, &sending(&message, &domains))?;
+        let domain = name.and_then(|name| domains.get(&name));
+        let domain_id = policy::decide(&key, &sending(&message, domain))?;
         let message_id = store::message_id(&message);
         allowed.push((domain_id, message_id.clone(), message));
         Ok(Accepted { message_id })
@@ -242,23 +243,27 @@ async fn accept_all(
     Ok(results)
 }
 
-/// The account's domains from which these messages are sent; each is looked up once.
-async fn sending_domains(
-    context: &Context,
-    key: &LiveKey,
-    messages: &Messages,
-) -> Result<Domains, ApiError> {
-    let mut names: Vec<DomainName> = Vec::new();
-    for message in messages.iter().flatten() {
-        match DomainName::of_address(message.from_domain()) {
-            Some(name) if !names.contains(&name) => names.push(name),
-            _ => {}
-        }
-    }
-    Ok(policy::find_domains(&context.db, key, names).await?)
+/// The domain that a message is sent from; `None`: it cannot be one of an account.
+fn sender_domain(message: &Result<Message, ApiError>) -> Option<DomainName> {
+    DomainName::of_address(message.as_ref().ok()?.from_domain())
 }
 
-fn sending<'a>(message: &'a Message, domains: &'a Domains) -> Sending<'a> {
+/// Those of these domains that the account has; each is looked up once.
+async fn find_domains(
+    context: &Context,
+    key: &LiveKey,
+    names: &[Option<DomainName>],
+) -> Result<HashMap<DomainName, ScopedDomain>, ApiError> {
+    let mut wanted: Vec<DomainName> = Vec::new();
+    for name in names.iter().flatten() {
+        if !wanted.contains(name) {
+            wanted.push(name.clone());
+        }
+    }
+    Ok(policy::find_domains(&context.db, key, wanted).await?)
+}
+
+fn sending<'a>(message: &'a Message, domain: Option<&'a ScopedDomain>) -> Sending<'a> {
     let fields = [
         ("to", &message.to),
         ("cc", &message.cc),
@@ -269,7 +274,7 @@ fn sending<'a>(message: &'a Message, domains: &'a Domains) -> Sending<'a> {
         mailboxes.map(move |mailbox| (field, mailbox.email.as_str()))
     });
     Sending {
-        domain: DomainName::of_address(message.from_domain()).and_then(|name| domains.get(&name)),
+        domain,
         sender: Some(&message.from.email),
         recipients: recipients.collect(),
     }
