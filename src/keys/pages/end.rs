@@ -288,7 +288,7 @@ async fn changed(
     let Some(shown) = shown_list(request) else {
         return Ok(page::redirect(request, elsewhere));
     };
-    match fresh_list(context, user, shown).await {
+    match fresh_list(context, user, shown, None).await {
         Ok(list) => page::html(&ChangedFragment { said, list }),
         Err(_) => Ok(page::redirect(request, elsewhere)),
     }
