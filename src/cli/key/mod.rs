@@ -6,6 +6,7 @@ mod create;
 mod json;
 mod look;
 mod rotate;
+mod rule_flags;
 
 use clap::Subcommand;
 

@@ -5,7 +5,7 @@ use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
-use super::super::rule::Allowed;
+use super::super::rule::{RulePart, SENDERS};
 use super::super::store::{self, Found, Key};
 use super::super::usage::chart::Usage;
 use super::path_of;
@@ -58,11 +58,12 @@ impl ShowPage {
         }
     }
 
-    fn recipients(&self) -> String {
-        match &self.key.rule.recipients {
-            Allowed::Any => "Anyone".to_owned(),
-            only => format!("Only {only}"),
-        }
+    /// The parts of its rule besides the senders, which are shown with the domains: label and text.
+    fn rule(&self) -> Vec<(String, String)> {
+        let parts = self.key.rule.parts();
+        let parts = parts.filter(|(part, _)| part.name != SENDERS.name);
+        let fact = |(part, allowed): (&RulePart, _)| (self.can(part.way), part.describe(allowed));
+        parts.map(fact).collect()
     }
 }
 

@@ -148,8 +148,8 @@ pub fn changes(before: &Key, after: &Key) -> String {
             .map_or("never".into(), clock::rfc3339)
     };
     let quoted = |text: &str| format!("“{text}”");
-    let parts = before.rule.parts().into_iter().zip(after.rule.parts());
-    let rule = parts.map(|((what, old), (_, new))| (what, old.to_string(), new.to_string()));
+    let parts = before.rule.parts().zip(after.rule.parts());
+    let rule = parts.map(|((part, old), (_, new))| (part.name, old.to_string(), new.to_string()));
     [
         ("name", quoted(&before.name), quoted(&after.name)),
         (
