@@ -17,7 +17,7 @@ use crate::db;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::api_error::FieldErrors;
-use crate::http::body::{Place, Room};
+use crate::http::body::{BodyPermit, Room};
 use crate::http::{ApiError, Context, json};
 use crate::keys::rule;
 use crate::keys::scope::ScopedDomain;
@@ -122,15 +122,15 @@ pub async fn create(
 }
 
 async fn accept_one(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
-    let (bytes, place) = body.json()?;
+    let (bytes, permit) = body.json()?;
     let parse = move || {
         let value = json::parse(&bytes)?;
         // The parsed strings are copies, which the message takes over.
         drop(bytes);
         Ok(vec![Ok(Message::parse(value)?)])
     };
-    let messages = off_the_async_threads(intake.room, &place, parse).await?;
-    accept_all(intake, key, place, messages).await?.remove(0)
+    let messages = off_the_async_threads(intake.room, &permit, parse).await?;
+    accept_all(intake, key, permit, messages).await?.remove(0)
 }
 
 /// `POST /v2/emails/batch`: stores all emails that can be accepted or, if the database fails, none.
@@ -166,7 +166,7 @@ pub async fn create_batch(
 }
 
 async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Results, ApiError> {
-    let (bytes, place) = body.json()?;
+    let (bytes, permit) = body.json()?;
     let parse = move || {
         let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
         // One after the other, because parsed values take many times as much memory.
@@ -176,8 +176,8 @@ async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<R
         };
         emails.into_iter().map(parse).collect()
     };
-    let messages = off_the_async_threads(intake.room, &place, parse).await?;
-    accept_all(intake, key, place, messages).await
+    let messages = off_the_async_threads(intake.room, &permit, parse).await?;
+    accept_all(intake, key, permit, messages).await
 }
 
 type Messages = Vec<Result<Message, ApiError>>;
@@ -186,16 +186,16 @@ type Results = Vec<Result<Accepted, ApiError>>;
 /// For work whose time and memory grow with the body; for big bodies, only a few run at a time.
 async fn off_the_async_threads<T: Send + 'static>(
     room: &Room,
-    place: &Place,
+    permit: &BodyPermit,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let Some(turn) = room.turn(place).await else {
+    let Some(turn) = room.turn(permit).await else {
         return Err(ApiError::of_status(StatusCode::SERVICE_UNAVAILABLE));
     };
-    let place = place.clone();
+    let permit = permit.clone();
     let done = web::block(move || {
         // Held even if no request waits for the result any more.
-        let _kept = (place, turn);
+        let _kept = (permit, turn);
         work()
     });
     done.await.unwrap_or_else(|error| {
@@ -208,7 +208,7 @@ async fn off_the_async_threads<T: Send + 'static>(
 async fn accept_all(
     intake: &Intake<'_>,
     key: LiveKey,
-    place: Place,
+    permit: BodyPermit,
     messages: Messages,
 ) -> Result<Results, ApiError> {
     let names: Vec<Option<DomainName>> = messages.iter().map(sender_domain).collect();
@@ -233,9 +233,9 @@ async fn accept_all(
         });
         Ok(emails.collect::<Vec<_>>())
     };
-    let emails = off_the_async_threads(intake.room, &place, make).await?;
+    let emails = off_the_async_threads(intake.room, &permit, make).await?;
     let store = move |conn: &mut db::Connection| {
-        let _place = place;
+        let _permit = permit;
         store::accept(conn, &key, &emails)
     };
     intake.context.db.write(store).await?;

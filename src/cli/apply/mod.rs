@@ -320,7 +320,7 @@ impl There<'_> {
         let (account, actor, version) = (self.account, Actor::operator(), key.version());
         let after = store::edit(conn, account, key.id, Some(&version), &edit, &actor)
             .map_err(|why| edit_refusal(key.id, why))?;
-        let mut changes = vec![store::changes(key, &after)];
+        let mut changes = vec![store::describe_changes(key, &after)];
         match entry.is_paused {
             Some(true) if key.paused.is_none() => {
                 store::pause(conn, account, key.id, &actor)?;

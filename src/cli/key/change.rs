@@ -85,7 +85,7 @@ fn parse<T, E: std::fmt::Display>(
 }
 
 fn tell(before: &Key, after: &Key) -> Outcome {
-    match &store::changes(before, after)[..] {
+    match &store::describe_changes(before, after)[..] {
         "" => print("Nothing to change."),
         changes => print(format_args!("Changed the key {}: {changes}.", after.id)),
     }

@@ -9,7 +9,7 @@ use super::{Domain, DomainStatus, find};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
-use crate::domains::life::{Standing, jittered};
+use crate::domains::life::{DomainStanding, jittered};
 use crate::domains::records::{Findings, RecordState};
 use crate::schema::sending_domains;
 
@@ -99,7 +99,7 @@ pub fn settle(
         // The domain has got another key since, which was not looked up.
         return Ok(Some(domain));
     }
-    let before = Standing {
+    let before = DomainStanding {
         status: domain.status,
         is_attested: domain.is_attested,
         pending_since: pending_since.unwrap_or(domain.created_at),

@@ -34,7 +34,7 @@ use shown_key::ListedKey;
 
 pub use edit::{edit, save};
 pub use end::{
-    confirm_delete, confirm_pause, confirm_stop, delete, keep_going, pause, resume, stop,
+    cancel_stop, confirm_delete, confirm_pause, confirm_stop, delete, pause, resume, stop,
 };
 pub use find::{find_form, find_pasted};
 pub use new::{create, new};

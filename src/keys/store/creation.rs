@@ -2,7 +2,7 @@
 
 use diesel::prelude::*;
 
-use super::lock::lock;
+use super::lock::lock_and_end_if_due;
 use super::row::{describe, record, restrict};
 use super::rule_row::RuleColumns;
 use super::{Found, Key, KeyRow, find, nonces};
@@ -129,7 +129,7 @@ pub(super) fn count_key(
         .load(conn)?;
     for id in overdue {
         // This ends the key.
-        lock(conn, account, id)?;
+        lock_and_end_if_due(conn, account, id)?;
     }
     match accounts_store::count_key(conn, account, limit)? {
         true => Ok(()),

@@ -36,10 +36,10 @@ pub use end::{
     delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
     forget_ended_of_any_account, has_expired,
 };
-pub use life::{Edit, EditError, changes, edit, pause, resume};
+pub use life::{Edit, EditError, describe_changes, edit, pause, resume};
 pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
-pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
+pub use rotation::{RotateError, Rotation, cancel_stop, rotate, stop};
 pub(in crate::keys) use rule_row::RuleColumns;
 
 /// The maximum number of keys found by the truncated forms in one text.
@@ -111,7 +111,7 @@ pub struct NextEnd {
     /// Whether it expires then; otherwise it stops, as a replaced key.
     pub is_expiry: bool,
     /// Whether a replaced key has no time set at which it stops.
-    pub goes_on: bool,
+    pub is_open_ended: bool,
     /// It stops earlier if it has not been used for this long.
     pub when_quiet: Option<TimeDelta>,
 }
@@ -121,7 +121,7 @@ impl NextEnd {
         let at = expires_at.into_iter().chain(stops_at).min();
         Self {
             is_expiry: at.is_some() && at == expires_at,
-            goes_on: stops_at.is_none(),
+            is_open_ended: stops_at.is_none(),
             at,
             when_quiet: None,
         }
