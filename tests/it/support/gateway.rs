@@ -24,14 +24,12 @@ pub struct Gateway {
 impl Gateway {
     pub fn nginx(dashboard: &str, upstream: SocketAddr) -> Self {
         Self::start(|address, folder| {
-            let site = documented(
-                "nginx",
-                [
-                    ("listen 80;", format!("listen {address};")),
-                    ("server 127.0.0.1:8080;", format!("server {dashboard};")),
-                    ("http://127.0.0.1:3000;", format!("http://{upstream};")),
-                ],
-            );
+            let addresses = [
+                ("listen 80;", format!("listen {address};")),
+                ("server 127.0.0.1:8080;", format!("server {dashboard};")),
+                ("http://127.0.0.1:3000;", format!("http://{upstream};")),
+            ];
+            let site = documented("nginx", &addresses);
             let config = folder.join("nginx.conf");
             fs::write(&config, around(&site, folder)).unwrap();
             let mut command = command(NGINX);
@@ -45,20 +43,18 @@ impl Gateway {
 
     pub fn caddy(dashboard: &str, upstream: SocketAddr) -> Self {
         Self::start(|address, folder| {
-            let site = documented(
-                "caddyfile",
-                [
-                    ("api.acme.com {", format!("http://{address} {{")),
-                    (
-                        "forward_auth 127.0.0.1:8080",
-                        format!("forward_auth {dashboard}"),
-                    ),
-                    (
-                        "reverse_proxy 127.0.0.1:3000",
-                        format!("reverse_proxy {upstream}"),
-                    ),
-                ],
-            );
+            let addresses = [
+                ("api.acme.com {", format!("http://{address} {{")),
+                (
+                    "forward_auth 127.0.0.1:8080",
+                    format!("forward_auth {dashboard}"),
+                ),
+                (
+                    "reverse_proxy 127.0.0.1:3000",
+                    format!("reverse_proxy {upstream}"),
+                ),
+            ];
+            let site = documented("caddyfile", &addresses);
             let config = folder.join("Caddyfile");
             // Its admin port would be the same for all tests.
             fs::write(&config, format!("{{\n\tadmin off\n}}\n{site}")).unwrap();
@@ -113,14 +109,14 @@ fn command(program: &str) -> Command {
 }
 
 /// The only code block of this language in docs/gateways.md, with its addresses replaced.
-fn documented(language: &str, addresses: [(&str, String); 3]) -> String {
+fn documented(language: &str, addresses: &[(&str, String)]) -> String {
     let text = fs::read_to_string(root().join("docs/gateways.md")).unwrap();
     let blocks: Vec<&str> = text.split(&format!("```{language}\n")).skip(1).collect();
     assert_eq!(blocks.len(), 1, "blocks of {language} in docs/gateways.md");
     let mut lines = blocks[0].split("```").next().unwrap().to_owned();
     for (from, to) in addresses {
         assert_eq!(lines.matches(from).count(), 1, "{from} in docs/gateways.md");
-        lines = lines.replace(from, &to);
+        lines = lines.replace(from, to);
     }
     lines
 }
