@@ -1,5 +1,6 @@
-//! The addresses that a key may send from, and to, within its domains. A rule has parts, which forms,
-//! pages, the command line and files list from here: none of them names a part.
+//! The addresses that a key may send from, and to, within its domains. The form, the page of a key,
+//! the command line and files list the parts of a rule from here, so that a new part needs no change
+//! there.
 
 use std::fmt;
 
