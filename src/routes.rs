@@ -98,7 +98,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/api-keys/{id}/edit").get(keys::edit).post(keys::save))
         .service(resource("/api-keys/{id}/rotate").get(keys::rotate_form).post(keys::rotate))
         .service(resource("/api-keys/{id}/stop").get(keys::confirm_stop).post(keys::stop))
-        .service(resource("/api-keys/{id}/keep").post(keys::keep_going))
+        .service(resource("/api-keys/{id}/keep").post(keys::cancel_stop))
         .service(resource("/api-keys/{id}/pause").get(keys::confirm_pause).post(keys::pause))
         .service(resource("/api-keys/{id}/resume").post(keys::resume))
         .service(resource("/api-keys/{id}/delete").get(keys::confirm_delete).post(keys::delete))

@@ -24,7 +24,7 @@ use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
 use crate::http::body::Room;
 use crate::http::refusals::Refusals;
-use crate::http::{Context, head, headers, keep_alive, log};
+use crate::http::{Context, every_request, log};
 use crate::keys::usage::Usage;
 use crate::keys::verification::Verifier;
 use crate::mail::worker;
@@ -151,9 +151,7 @@ impl Server {
             App::new()
                 .app_data(connections.clone())
                 .configure(|app| of_app.register(app))
-                .wrap(from_fn(headers::secure))
-                .wrap(from_fn(head::as_get))
-                .wrap(from_fn(keep_alive::while_there_is_room))
+                .wrap_fn(every_request::answered)
                 .wrap(from_fn(log::in_a_span))
         })
         .workers(workers)

@@ -9,7 +9,7 @@ use chrono::{NaiveDateTime, TimeDelta};
 use crate::accounts::store::{AccountId, events, sessions};
 use crate::clock;
 use crate::config::Config;
-use crate::db::clock_watch::{self, Change};
+use crate::db::clock_watch::{self, ClockChange};
 use crate::db::{self, Db};
 use crate::domains::store as domains_store;
 use crate::keys::store;
@@ -98,9 +98,9 @@ impl Upkeep<'_> {
         let change = self.db.write_blocking(watch)?;
         let is_first = self.watched.replace(since_boot).is_none();
         let doubt = match change {
-            Some(Change::Doubted(doubt)) => Some(doubt),
+            Some(ClockChange::Doubted(doubt)) => Some(doubt),
             None if is_first => self.db.read_blocking(clock_watch::find_doubt)?,
-            Some(Change::InLineAgain | Change::Accepted) => {
+            Some(ClockChange::InLineAgain | ClockChange::Accepted) => {
                 tracing::info!("the clock is trusted again");
                 self.since = clock::now();
                 self.db.write_blocking(|conn| {

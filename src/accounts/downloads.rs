@@ -14,28 +14,28 @@ pub const BUSY_SECONDS: u64 = 30;
 pub struct Downloads(Arc<Mutex<HashMap<i64, usize>>>);
 
 /// Held while a download runs.
-pub struct Turn {
+pub struct DownloadTurn {
     account: i64,
     running: Arc<Mutex<HashMap<i64, usize>>>,
 }
 
 impl Downloads {
     /// `None`: the limit is reached.
-    pub fn begin(&self, account: i64) -> Option<Turn> {
+    pub fn begin(&self, account: i64) -> Option<DownloadTurn> {
         let mut running = lock(&self.0);
         let count = running.entry(account).or_default();
         if *count >= MOST {
             return None;
         }
         *count += 1;
-        Some(Turn {
+        Some(DownloadTurn {
             account,
             running: self.0.clone(),
         })
     }
 }
 
-impl Drop for Turn {
+impl Drop for DownloadTurn {
     fn drop(&mut self) {
         let mut running = lock(&self.running);
         if let Some(count) = running.get_mut(&self.account) {

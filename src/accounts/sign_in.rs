@@ -15,7 +15,7 @@ use super::store::{self, Credentials};
 use super::throttle::{Counter, PerAddress, PerDevice};
 use crate::db::Db;
 use crate::http::Error;
-use crate::http::refusals::{Refusal, Refusals};
+use crate::http::refusals::{RefusalKind, Refusals};
 use crate::secret::ServerSecret;
 
 /// Where a person signs in from.
@@ -66,7 +66,7 @@ impl SignInGuard {
     }
 
     fn too_many(&self, address: IpAddr, retry_after_seconds: u64) -> Error {
-        self.refusals.note(Refusal::Throttled, address);
+        self.refusals.note(RefusalKind::Throttled, address);
         Error::TooMany {
             retry_after_seconds,
         }
@@ -88,11 +88,12 @@ impl SignInGuard {
         match &looked_at {
             Ok(Some(_)) => {}
             Ok(None) => {
-                self.refusals.note(Refusal::WrongPassword, place.address);
+                self.refusals
+                    .note(RefusalKind::WrongPassword, place.address);
                 self.failures.note_failed(email, place.address);
             }
             Err(Error::TooMany { .. }) => {
-                self.refusals.note(Refusal::Throttled, place.address);
+                self.refusals.note(RefusalKind::Throttled, place.address);
                 self.failures.note_refused(email, place.address);
             }
             Err(_) => {}
@@ -149,8 +150,8 @@ impl SignInGuard {
     ) -> Result<Option<Credentials>, Error> {
         let compared = self.compare(db, session, known, password).await;
         match &compared {
-            Ok(None) => self.refusals.note(Refusal::WrongPassword, from),
-            Err(Error::TooMany { .. }) => self.refusals.note(Refusal::Throttled, from),
+            Ok(None) => self.refusals.note(RefusalKind::WrongPassword, from),
+            Err(Error::TooMany { .. }) => self.refusals.note(RefusalKind::Throttled, from),
             _ => {}
         }
         compared

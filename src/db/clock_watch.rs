@@ -55,7 +55,7 @@ impl fmt::Display for Doubt {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ClockChange {
     Doubted(Doubt),
     InLineAgain,
     /// The clock was steady for long enough.
@@ -92,7 +92,7 @@ pub fn find_doubt(conn: &mut Connection) -> Result<Option<Doubt>> {
 
 /// Compares the clock with the recorded time and updates the record. `ran`: how long this server
 /// has run since its last comparison; `None` at its start.
-pub fn watch(conn: &mut Connection, ran: Option<TimeDelta>) -> Result<Option<Change>> {
+pub fn watch(conn: &mut Connection, ran: Option<TimeDelta>) -> Result<Option<ClockChange>> {
     let now = now(conn)?;
     let Some(seen) = find(conn)? else {
         believe(conn, now)?;
@@ -161,12 +161,12 @@ impl Seen {
         self.odd_at.is_none() && (now - self.believed_at).abs() <= STEP
     }
 
-    fn after(&self, now: NaiveDateTime, ran: Option<TimeDelta>) -> (Self, Option<Change>) {
+    fn after(&self, now: NaiveDateTime, ran: Option<TimeDelta>) -> (Self, Option<ClockChange>) {
         let may_pass = ran.map_or(OFF, |ran| ran + STEP);
         let ran = ran.unwrap_or_default();
         let follows = |at: NaiveDateTime| (-STEP..=may_pass).contains(&(now - at));
         if follows(self.believed_at) {
-            let change = self.odd_at.map(|_| Change::InLineAgain);
+            let change = self.odd_at.map(|_| ClockChange::InLineAgain);
             return (Self::believing(now), change);
         }
         let Some(odd_at) = self.odd_at.filter(|at| follows(*at)) else {
@@ -179,13 +179,13 @@ impl Seen {
                 clock: now,
                 expected: after.believed_at,
             };
-            return (after, Some(Change::Doubted(doubt)));
+            return (after, Some(ClockChange::Doubted(doubt)));
         };
         // Other nodes add their running time, too.
         let passed = (now - odd_at).clamp(TimeDelta::zero(), ran);
         let steady_seconds = self.steady_seconds + passed.num_seconds();
         if steady_seconds >= STEADY.num_seconds() {
-            return (Self::believing(now), Some(Change::Accepted));
+            return (Self::believing(now), Some(ClockChange::Accepted));
         }
         let after = Self {
             believed_at: self.believed_at + passed,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     /// The result of a clock that is trusted at the start and then jumps by `step`.
-    fn after(step: TimeDelta, ran: Option<TimeDelta>) -> (Seen, Option<Change>) {
+    fn after(step: TimeDelta, ran: Option<TimeDelta>) -> (Seen, Option<ClockChange>) {
         Seen::believing(start()).after(start() + step, ran)
     }
 
@@ -248,7 +248,10 @@ mod tests {
         ] {
             let (seen, change) = after(step, ran);
             assert!(!seen.allows(start() + step), "{step} {ran:?}");
-            assert!(matches!(change, Some(Change::Doubted(_))), "{step} {ran:?}");
+            assert!(
+                matches!(change, Some(ClockChange::Doubted(_))),
+                "{step} {ran:?}"
+            );
         }
     }
 
@@ -263,7 +266,7 @@ mod tests {
             assert!(!seen.allows(now));
         }
         let now = start() + DAY * 3 + MINUTE;
-        let believed = (Seen::believing(now), Some(Change::InLineAgain));
+        let believed = (Seen::believing(now), Some(ClockChange::InLineAgain));
         assert_eq!(seen.after(now, Some(MINUTE)), believed);
     }
 
@@ -277,7 +280,11 @@ mod tests {
                 let change;
                 (seen, change) = seen.after(now, Some(MINUTE));
                 let is_last = minutes == 7 * 24 * 60;
-                assert_eq!(change, is_last.then_some(Change::Accepted), "{minutes}");
+                assert_eq!(
+                    change,
+                    is_last.then_some(ClockChange::Accepted),
+                    "{minutes}"
+                );
                 // A restart loses nothing, and adds nothing.
                 if minutes == 5_000 {
                     now += TimeDelta::hours(20);
@@ -298,7 +305,7 @@ mod tests {
         }
         assert_eq!(seen.steady_seconds, 60_000);
         let (seen, change) = seen.after(now + DAY * 8, Some(MINUTE));
-        assert!(matches!(change, Some(Change::Doubted(_))));
+        assert!(matches!(change, Some(ClockChange::Doubted(_))));
         assert_eq!(seen.steady_seconds, 0);
     }
 }

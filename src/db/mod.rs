@@ -17,3 +17,12 @@ pub use connection::{
 };
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use pool::Db;
+
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+
+/// The columns of a row, for `RETURNING`: `as_returning` does not compile for two databases. Both
+/// have the same columns.
+pub fn columns<T: Selectable<Sqlite>>() -> T::SelectExpression {
+    T::construct_selection()
+}

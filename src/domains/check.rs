@@ -19,7 +19,7 @@ use super::dkim::{self, DkimKey, SealedKey};
 use super::dns::Dns;
 use super::key_turns::{KeyTurn, KeyTurns};
 use super::name::DomainName;
-use super::store::{self, Added, Domain};
+use super::store::{self, Added, Domain, DomainKey};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::accounts::throttle::Limit;
@@ -161,6 +161,12 @@ impl Checker {
         DkimKey::open(sealed, &self.secret, &DomainName::known(domain)).is_ok()
     }
 
+    /// Whether a domain has a key that cannot be opened.
+    pub fn is_lost(&self, key: &DomainKey) -> bool {
+        let sealed = key.sealed.as_ref();
+        sealed.is_some_and(|sealed| !self.can_open(&key.name, sealed))
+    }
+
     /// A replacement for a key that cannot be opened, and that key. `None` if the domain's key can
     /// be opened, or the domain is gone.
     pub async fn key_for_lost(
@@ -169,14 +175,17 @@ impl Checker {
         id: i64,
     ) -> Result<Option<(Made, Vec<u8>)>, Error> {
         let turn = self.turns.take(account).await;
-        let find = move |conn: &mut _| store::find_sealed(conn, account, id);
-        let Some((domain, Some(sealed))) = self.db.read(find).await? else {
+        let find = move |conn: &mut _| store::find_key(conn, account, id);
+        let lost = self.db.read(find).await?.filter(|key| self.is_lost(key));
+        let Some(DomainKey {
+            name,
+            sealed: Some(sealed),
+            ..
+        }) = lost
+        else {
             return Ok(None);
         };
-        if self.can_open(&domain, &sealed) {
-            return Ok(None);
-        }
-        let key = self.make_key(&turn, DomainName::known(&domain)).await?;
+        let key = self.make_key(&turn, DomainName::known(&name)).await?;
         Ok(Some((Made { key, _turn: turn }, sealed)))
     }
 
@@ -192,24 +201,22 @@ impl Checker {
         id: i64,
         actor: Actor,
     ) -> Result<Option<Checked>, Error> {
-        let Some(domain) = self
-            .db
-            .read(move |conn| store::find(conn, account, id))
-            .await?
-        else {
+        let find = move |conn: &mut _| store::find_key(conn, account, id);
+        let Some(key) = self.db.read(find).await? else {
             return Ok(None);
         };
-        let find = move |conn: &mut _| store::find_sealed(conn, account, id);
-        if let Some((name, Some(sealed))) = self.db.read(find).await?
-            && !self.can_open(&name, &sealed)
-        {
+        if self.is_lost(&key) {
             tracing::warn!(
-                domain = name,
+                domain = key.name,
                 "the key of a domain cannot be decrypted with this server's secret: its page offers to replace it"
             );
         }
-        let name = DomainName::known(&domain.name);
-        let Some(public) = self.key_of(account, id, &name).await? else {
+        let name = DomainName::known(&key.name);
+        let public = match key.public {
+            Some(public) => Some(public),
+            None => self.give_key(account, id, &name).await?,
+        };
+        let Some(public) = public else {
             return Ok(None);
         };
         let findings = self.dns.look(name.as_ref(), &public).await;
@@ -224,24 +231,35 @@ impl Checker {
         }))
     }
 
-    /// The public key of a domain, made now if it has none. `None` if the domain is gone.
-    pub async fn key_of(
+    /// Makes sure that a domain has a key, unless the domain is gone.
+    pub async fn ensure_key(
+        &self,
+        account: AccountId,
+        id: i64,
+        name: &DomainName,
+    ) -> Result<(), Error> {
+        let find = move |conn: &mut _| store::find_key(conn, account, id);
+        if let Some(key) = self.db.read(find).await?
+            && key.public.is_none()
+        {
+            self.give_key(account, id, name).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a key for a domain that had none. Returns the domain's public key; `None` if the domain
+    /// is gone.
+    async fn give_key(
         &self,
         account: AccountId,
         id: i64,
         name: &DomainName,
     ) -> Result<Option<String>, Error> {
-        let find = move |conn: &mut _| store::find_records(conn, account, id);
-        let Some(records) = self.db.read(find).await? else {
-            return Ok(None);
-        };
-        if records.dkim_public.is_some() {
-            return Ok(records.dkim_public);
-        }
+        let find = move |conn: &mut _| store::find_key(conn, account, id);
         let turn = self.turns.take(account).await;
         match self.db.read(find).await? {
             // It got a key before its turn came.
-            Some(records) if records.dkim_public.is_some() => return Ok(records.dkim_public),
+            Some(key) if key.public.is_some() => return Ok(key.public),
             Some(_) => {}
             None => return Ok(None),
         }
@@ -251,10 +269,10 @@ impl Checker {
             .write(move |conn| {
                 store::give_key(conn, account, id, &key)?;
                 // Another node may have been faster.
-                store::find_records(conn, account, id)
+                store::find_key(conn, account, id)
             })
             .await?;
-        Ok(given.and_then(|records| records.dkim_public))
+        Ok(given.and_then(|key| key.public))
     }
 
     /// Runs outside the async threads, because it takes long.

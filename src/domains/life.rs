@@ -17,7 +17,7 @@ const DAY: TimeDelta = TimeDelta::days(1);
 const RETRY: TimeDelta = TimeDelta::minutes(5);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct DomainStanding {
     pub status: DomainStatus,
     /// By the operator: DNS answers do not change the status.
     pub is_attested: bool,
@@ -26,7 +26,7 @@ pub struct Standing {
     pub missing_since: Option<NaiveDateTime>,
 }
 
-impl Standing {
+impl DomainStanding {
     /// The state after an answer about the key's record. Without an answer, nothing changes.
     pub fn after(&self, dkim: Option<RecordState>, now: NaiveDateTime) -> Self {
         let mut after = self.clone();
@@ -84,8 +84,8 @@ mod tests {
         NaiveDateTime::default() + TimeDelta::hours(hours)
     }
 
-    fn standing(status: DomainStatus, missing_since: Option<i64>) -> Standing {
-        Standing {
+    fn standing(status: DomainStatus, missing_since: Option<i64>) -> DomainStanding {
+        DomainStanding {
             status,
             is_attested: false,
             pending_since: at(0),
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_the_operator_attests_is_not_moved() {
-        let attested = Standing {
+        let attested = DomainStanding {
             is_attested: true,
             ..standing(Verified, None)
         };
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn it_rests_longer_and_longer() {
-        let minutes = |standing: Standing, hour| standing.rest(true, at(hour)).num_minutes();
+        let minutes = |standing: DomainStanding, hour| standing.rest(true, at(hour)).num_minutes();
         let pending: Vec<i64> = [0, 1, 5, 10, 60]
             .map(|hour| minutes(standing(Pending, None), hour))
             .into();

@@ -284,7 +284,7 @@ async fn show_page(
     let domain = find(context, &user, id).await?;
     let name = DomainName::known(&domain.name);
     // A domain older than domain keys gets its key here.
-    checker.key_of(account, id, &name).await?;
+    checker.ensure_key(account, id, &name).await?;
     let checker = checker.clone();
     let found = context
         .db
@@ -296,10 +296,8 @@ async fn show_page(
             let is_verified_elsewhere = records.dkim.is_found()
                 && !domain.status.is_verified()
                 && store::is_verified_elsewhere(conn, account, &name)?;
-            let is_key_lost = match store::find_sealed(conn, account, id)? {
-                Some((name, Some(sealed))) => !checker.can_open(&name, &sealed),
-                _ => false,
-            };
+            let key = store::find_key(conn, account, id)?;
+            let is_key_lost = key.is_some_and(|key| checker.is_lost(&key));
             let keys = store::list_keys(conn, account, id)?;
             let found = (domain, records, keys, is_verified_elsewhere, is_key_lost);
             Ok::<_, db::Error>(Some(found))

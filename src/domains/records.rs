@@ -65,6 +65,12 @@ impl RecordState {
     }
 }
 
+impl From<String> for RecordState {
+    fn from(column: String) -> Self {
+        Self::from_column(&column)
+    }
+}
+
 /// The key's record at `tosend._domainkey.<domain>`. One match among several records is enough to
 /// prove control of the domain.
 pub fn dkim(texts: &[String], public: &str) -> RecordState {

@@ -38,3 +38,9 @@ impl DomainStatus {
         self == Self::Verified
     }
 }
+
+impl From<String> for DomainStatus {
+    fn from(column: String) -> Self {
+        Self::from_column(&column)
+    }
+}

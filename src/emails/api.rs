@@ -17,7 +17,7 @@ use crate::db;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::api_error::FieldErrors;
-use crate::http::body::{Place, Room};
+use crate::http::body::{BodyPermit, Room};
 use crate::http::{ApiError, Context, json};
 use crate::keys::rule;
 use crate::keys::scope::ScopedDomain;
@@ -122,15 +122,15 @@ pub async fn create(
 }
 
 async fn accept_one(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
-    let (bytes, place) = body.json()?;
+    let (bytes, permit) = body.json()?;
     let parse = move || {
         let value = json::parse(&bytes)?;
         // The parsed strings are copies, which the message takes over.
         drop(bytes);
         Ok(vec![Ok(Message::parse(value)?)])
     };
-    let messages = off_the_async_threads(intake.room, &place, parse).await?;
-    accept_all(intake, key, place, messages).await?.remove(0)
+    let messages = off_the_async_threads(intake.room, &permit, parse).await?;
+    accept_all(intake, key, permit, messages).await?.remove(0)
 }
 
 /// `POST /v2/emails/batch`: stores all emails that can be accepted or, if the database fails, none.
@@ -166,7 +166,7 @@ pub async fn create_batch(
 }
 
 async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Results, ApiError> {
-    let (bytes, place) = body.json()?;
+    let (bytes, permit) = body.json()?;
     let parse = move || {
         let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
         // One after the other, because parsed values take many times as much memory.
@@ -176,27 +176,26 @@ async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<R
         };
         emails.into_iter().map(parse).collect()
     };
-    let messages = off_the_async_threads(intake.room, &place, parse).await?;
-    accept_all(intake, key, place, messages).await
+    let messages = off_the_async_threads(intake.room, &permit, parse).await?;
+    accept_all(intake, key, permit, messages).await
 }
 
 type Messages = Vec<Result<Message, ApiError>>;
 type Results = Vec<Result<Accepted, ApiError>>;
-type Domains = HashMap<DomainName, ScopedDomain>;
 
 /// For work whose time and memory grow with the body; for big bodies, only a few run at a time.
 async fn off_the_async_threads<T: Send + 'static>(
     room: &Room,
-    place: &Place,
+    permit: &BodyPermit,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let Some(turn) = room.turn(place).await else {
+    let Some(turn) = room.turn(permit).await else {
         return Err(ApiError::of_status(StatusCode::SERVICE_UNAVAILABLE));
     };
-    let place = place.clone();
+    let permit = permit.clone();
     let done = web::block(move || {
         // Held even if no request waits for the result any more.
-        let _kept = (place, turn);
+        let _kept = (permit, turn);
         work()
     });
     done.await.unwrap_or_else(|error| {
@@ -209,14 +208,16 @@ async fn off_the_async_threads<T: Send + 'static>(
 async fn accept_all(
     intake: &Intake<'_>,
     key: LiveKey,
-    place: Place,
+    permit: BodyPermit,
     messages: Messages,
 ) -> Result<Results, ApiError> {
-    let domains = sending_domains(intake.context, &key, &messages).await?;
+    let names: Vec<Option<DomainName>> = messages.iter().map(sender_domain).collect();
+    let domains = find_domains(intake.context, &key, &names).await?;
     let mut allowed = Vec::new();
-    let results = messages.into_iter().map(|message| {
+    let results = messages.into_iter().zip(names).map(|(message, name)| {
         let message = message?;
-        let domain_id = policy::decide(&key, &sending(&message, &domains))?;
+        let domain = name.and_then(|name| domains.get(&name));
+        let domain_id = policy::decide(&key, &sending(&message, domain))?;
         let message_id = store::message_id(&message);
         allowed.push((domain_id, message_id.clone(), message));
         Ok(Accepted { message_id })
@@ -232,9 +233,9 @@ async fn accept_all(
         });
         Ok(emails.collect::<Vec<_>>())
     };
-    let emails = off_the_async_threads(intake.room, &place, make).await?;
+    let emails = off_the_async_threads(intake.room, &permit, make).await?;
     let store = move |conn: &mut db::Connection| {
-        let _place = place;
+        let _permit = permit;
         store::accept(conn, &key, &emails)
     };
     intake.context.db.write(store).await?;
@@ -242,23 +243,27 @@ async fn accept_all(
     Ok(results)
 }
 
-/// The account's domains from which these messages are sent; each is looked up once.
-async fn sending_domains(
-    context: &Context,
-    key: &LiveKey,
-    messages: &Messages,
-) -> Result<Domains, ApiError> {
-    let mut names: Vec<DomainName> = Vec::new();
-    for message in messages.iter().flatten() {
-        match DomainName::of_address(message.from_domain()) {
-            Some(name) if !names.contains(&name) => names.push(name),
-            _ => {}
-        }
-    }
-    Ok(policy::find_domains(&context.db, key, names).await?)
+/// The domain that a message is sent from; `None`: it cannot be one of an account.
+fn sender_domain(message: &Result<Message, ApiError>) -> Option<DomainName> {
+    DomainName::of_address(message.as_ref().ok()?.from_domain())
 }
 
-fn sending<'a>(message: &'a Message, domains: &'a Domains) -> Sending<'a> {
+/// Those of these domains that the account has; each is looked up once.
+async fn find_domains(
+    context: &Context,
+    key: &LiveKey,
+    names: &[Option<DomainName>],
+) -> Result<HashMap<DomainName, ScopedDomain>, ApiError> {
+    let mut wanted: Vec<DomainName> = Vec::new();
+    for name in names.iter().flatten() {
+        if !wanted.contains(name) {
+            wanted.push(name.clone());
+        }
+    }
+    Ok(policy::find_domains(&context.db, key, wanted).await?)
+}
+
+fn sending<'a>(message: &'a Message, domain: Option<&'a ScopedDomain>) -> Sending<'a> {
     let fields = [
         ("to", &message.to),
         ("cc", &message.cc),
@@ -269,7 +274,7 @@ fn sending<'a>(message: &'a Message, domains: &'a Domains) -> Sending<'a> {
         mailboxes.map(move |mailbox| (field, mailbox.email.as_str()))
     });
     Sending {
-        domain: DomainName::of_address(message.from_domain()).and_then(|name| domains.get(&name)),
+        domain,
         sender: Some(&message.from.email),
         recipients: recipients.collect(),
     }

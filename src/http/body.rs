@@ -68,7 +68,7 @@ struct Held {
 
 /// Must be held as long as any part of a body is; a small body needs no permit.
 #[derive(Clone, Default)]
-pub struct Place(Option<Arc<Permit>>);
+pub struct BodyPermit(Option<Arc<Permit>>);
 
 struct Permit {
     places: Arc<Places>,
@@ -96,7 +96,7 @@ impl Room {
         payload: &mut Payload,
         from: IpAddr,
         account: impl AsyncFn() -> Option<i64>,
-    ) -> Result<(Bytes, Place), Error> {
+    ) -> Result<(Bytes, BodyPermit), Error> {
         refuse_compressed(request.headers())?;
         let declared = declared_bytes(request.headers());
         if declared.is_some_and(|bytes| bytes > MOST_BYTES) {
@@ -104,11 +104,11 @@ impl Room {
         }
         let mut end = Instant::now() + DEADLINE;
         let mut bytes = BytesMut::new();
-        let mut place = Place::default();
+        let mut permit = BodyPermit::default();
         loop {
             let next = timeout_at(end, payload.next()).await;
             let Some(chunk) = next.map_err(|_| too_slow())? else {
-                return Ok((bytes.freeze(), place));
+                return Ok((bytes.freeze(), permit));
             };
             let chunk = chunk?;
             let length = bytes.len() + chunk.len();
@@ -117,10 +117,10 @@ impl Room {
             }
             // Depends on what has arrived, not on what was announced: a sender who sends nothing
             // must not occupy anything.
-            if length > SMALL_BYTES && place.0.is_none() {
+            if length > SMALL_BYTES && permit.0.is_none() {
                 let begin = Instant::now();
                 let declared = declared.unwrap_or(MOST_BYTES).max(length);
-                place = self.take(account().await, from, declared).await?;
+                permit = self.take(account().await, from, declared).await?;
                 // Time spent waiting for other senders does not count against this one.
                 end += begin.elapsed();
                 bytes.reserve(declared - bytes.len());
@@ -129,11 +129,16 @@ impl Room {
         }
     }
 
-    async fn take(&self, account: Option<i64>, from: IpAddr, bytes: usize) -> Result<Place, Error> {
+    async fn take(
+        &self,
+        account: Option<i64>,
+        from: IpAddr,
+        bytes: usize,
+    ) -> Result<BodyPermit, Error> {
         let (places, holder, bytes) = self.places(account, from, bytes);
         let permit = places.take(holder, bytes).await;
         let permit = permit.ok_or_else(|| ErrorServiceUnavailable("too many big bodies"))?;
-        Ok(Place(Some(Arc::new(permit))))
+        Ok(BodyPermit(Some(Arc::new(permit))))
     }
 
     /// The limit that applies, the holder, and how many bytes count.
@@ -151,8 +156,8 @@ impl Room {
 
     /// A turn to parse the body; a small body need not wait for one. `None`: too many are being
     /// parsed.
-    pub async fn turn(&self, place: &Place) -> Option<Option<OwnedSemaphorePermit>> {
-        if place.0.is_none() {
+    pub async fn turn(&self, permit: &BodyPermit) -> Option<Option<OwnedSemaphorePermit>> {
+        if permit.0.is_none() {
             return Some(None);
         }
         let turn = timeout(WAIT, Arc::clone(&self.turns).acquire_owned()).await;

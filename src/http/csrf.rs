@@ -6,7 +6,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, ORIGIN};
 use actix_web::middleware::Next;
 
-use super::refusals::{Refusal, Refusals};
+use super::refusals::{RefusalKind, Refusals};
 use super::{Context, Error, client_address, page, part};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -21,7 +21,7 @@ pub async fn protect<B: MessageBody>(
     }
     let (request, _) = request.into_parts();
     let address = client_address(&request, &Context::of(&request).config.trusted_proxies);
-    part::<Refusals>(&request).note(Refusal::CrossSite, address);
+    part::<Refusals>(&request).note(RefusalKind::CrossSite, address);
     Ok(ServiceResponse::from_err(Error::CrossSite, request).map_into_right_body())
 }
 

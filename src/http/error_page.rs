@@ -102,7 +102,7 @@ impl Asker {
 
 fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpResponse {
     if let Some(Error::SignInNeeded) = error {
-        return page::lead(asker.is_htmx, &asker.login_path());
+        return page::redirect_for(asker.is_htmx, &asker.login_path());
     }
     log(status, error.map(|e| e as &dyn Display));
     let text = Text::of(status, error, asker);

@@ -1,13 +1,6 @@
 //! The headers of every answer.
 
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::InternalError;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::middleware::Next;
-
-use super::Context;
-use super::panics;
 
 type Header = (HeaderName, HeaderValue);
 
@@ -47,28 +40,7 @@ static ON_HTTPS: [Header; 2] = [
     header("cross-origin-opener-policy", "same-origin"),
 ];
 
-/// The outermost middleware that answers requests: it sees all that reach routing.
-pub async fn secure(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let is_https = Context::of(request.request()).config.is_https();
-    match panics::caught(next.call(request)).await {
-        Ok(response) => {
-            let mut response = response.map_into_boxed_body();
-            insert(response.headers_mut(), is_https);
-            Ok(response)
-        }
-        // If a middleware fails, the request is lost, but not the answer.
-        Err(error) => {
-            let mut response = error.error_response();
-            insert(response.headers_mut(), is_https);
-            Err(InternalError::from_response(error.to_string(), response).into())
-        }
-    }
-}
-
-fn insert(headers: &mut HeaderMap, is_https: bool) {
+pub(super) fn insert(headers: &mut HeaderMap, is_https: bool) {
     let on_https = ON_HTTPS.iter().filter(|_| is_https);
     for (name, value) in ALWAYS.iter().chain(on_https) {
         headers.insert(name.clone(), value.clone());

@@ -32,12 +32,12 @@ pub fn answer(
 
 /// Redirects.
 pub fn redirect(request: &HttpRequest, to: &str) -> HttpResponse {
-    lead(is_htmx(request), to)
+    redirect_for(is_htmx(request), to)
 }
 
 /// htmx would put the target of a plain redirect into the fragment, so it gets its own header and
 /// an empty 200.
-pub(super) fn lead(is_htmx: bool, to: &str) -> HttpResponse {
+pub(super) fn redirect_for(is_htmx: bool, to: &str) -> HttpResponse {
     let mut response = if is_htmx {
         let mut response = HttpResponse::Ok();
         response.insert_header(("HX-Redirect", to));

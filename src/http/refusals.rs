@@ -13,7 +13,7 @@ const SINGLE: u64 = 5;
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalKind {
     WrongPassword,
     /// Too many attempts.
     Throttled,
@@ -21,7 +21,7 @@ pub enum Refusal {
     CrossSite,
 }
 
-impl Refusal {
+impl RefusalKind {
     const COUNT: usize = 3;
 
     fn as_str(self) -> &'static str {
@@ -37,7 +37,7 @@ impl Refusal {
 
 /// The refusals logged in the current minute, by kind.
 #[derive(Default)]
-pub struct Refusals([Mutex<Option<Minute>>; Refusal::COUNT]);
+pub struct Refusals([Mutex<Option<Minute>>; RefusalKind::COUNT]);
 
 struct Minute {
     begun: Instant,
@@ -51,7 +51,7 @@ impl Minute {
 }
 
 impl Refusals {
-    pub fn note(&self, refusal: Refusal, address: IpAddr) {
+    pub fn note(&self, refusal: RefusalKind, address: IpAddr) {
         if self.count(refusal, Instant::now()) {
             tracing::warn!(%address, reason = refusal.as_str(), "a request was refused");
         }
@@ -59,7 +59,7 @@ impl Refusals {
 
     /// Logs the totals of finished minutes; must be called about every second.
     pub fn sum_up(&self) {
-        for refusal in Refusal::ALL {
+        for refusal in RefusalKind::ALL {
             if let Some(more) = self.end_minute(refusal, Instant::now()) {
                 tracing::warn!(
                     reason = refusal.as_str(),
@@ -71,7 +71,7 @@ impl Refusals {
     }
 
     /// Returns whether this refusal gets its own line.
-    fn count(&self, refusal: Refusal, now: Instant) -> bool {
+    fn count(&self, refusal: RefusalKind, now: Instant) -> bool {
         let mut minute = self.minute(refusal);
         let minute = minute.get_or_insert(Minute {
             begun: now,
@@ -82,13 +82,13 @@ impl Refusals {
     }
 
     /// Returns how many had no line of their own, once their minute is over.
-    fn end_minute(&self, refusal: Refusal, now: Instant) -> Option<u64> {
+    fn end_minute(&self, refusal: RefusalKind, now: Instant) -> Option<u64> {
         let mut minute = self.minute(refusal);
         let over = minute.take_if(|minute| now.duration_since(minute.begun) >= MINUTE)?;
         Some(over.unlogged()).filter(|more| *more > 0)
     }
 
-    fn minute(&self, refusal: Refusal) -> std::sync::MutexGuard<'_, Option<Minute>> {
+    fn minute(&self, refusal: RefusalKind) -> std::sync::MutexGuard<'_, Option<Minute>> {
         let minute = self.0[refusal as usize].lock();
         minute.unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,26 +102,26 @@ mod tests {
     fn an_attack_is_a_few_lines_a_minute() {
         let (refusals, start) = (Refusals::default(), Instant::now());
         let lines = |kind, at| (0..1_209).filter(|_| refusals.count(kind, at)).count();
-        assert_eq!(lines(Refusal::WrongPassword, start), 5);
+        assert_eq!(lines(RefusalKind::WrongPassword, start), 5);
         // One kind must not hide another.
-        assert_eq!(lines(Refusal::CrossSite, start), 5);
+        assert_eq!(lines(RefusalKind::CrossSite, start), 5);
         let soon = start + Duration::from_secs(59);
-        assert_eq!(refusals.end_minute(Refusal::WrongPassword, soon), None);
+        assert_eq!(refusals.end_minute(RefusalKind::WrongPassword, soon), None);
         let later = start + MINUTE;
         let sum = |kind| refusals.end_minute(kind, later);
-        assert_eq!(sum(Refusal::WrongPassword), Some(1_204));
-        assert_eq!(sum(Refusal::WrongPassword), None);
-        assert_eq!(sum(Refusal::CrossSite), Some(1_204));
-        assert_eq!(sum(Refusal::Throttled), None);
-        assert_eq!(lines(Refusal::WrongPassword, later), 5);
+        assert_eq!(sum(RefusalKind::WrongPassword), Some(1_204));
+        assert_eq!(sum(RefusalKind::WrongPassword), None);
+        assert_eq!(sum(RefusalKind::CrossSite), Some(1_204));
+        assert_eq!(sum(RefusalKind::Throttled), None);
+        assert_eq!(lines(RefusalKind::WrongPassword, later), 5);
     }
 
     #[test]
     fn few_are_not_summed_up() {
         let (refusals, start) = (Refusals::default(), Instant::now());
-        assert!(refusals.count(Refusal::Throttled, start));
+        assert!(refusals.count(RefusalKind::Throttled, start));
         assert_eq!(
-            refusals.end_minute(Refusal::Throttled, start + MINUTE),
+            refusals.end_minute(RefusalKind::Throttled, start + MINUTE),
             None
         );
     }

@@ -82,8 +82,8 @@ impl Key {
 
     /// None for a key that has ended or is being replaced.
     pub fn advice(&self) -> Option<Advice> {
-        let is_going = self.end.is_some() || self.successor.is_some() || self.stops_at.is_some();
-        match is_going {
+        let is_ending = self.end.is_some() || self.successor.is_some() || self.stops_at.is_some();
+        match is_ending {
             true => None,
             false => Advice::on(self.created_at, self.last_used_at(), crate::clock::now()),
         }

@@ -37,9 +37,9 @@ impl Change {
 /// Changes of scope, addresses and expiry; a name or a description makes no difference to programs.
 pub fn changes(key: &Key, edit: &Edit, domains: &[Domain]) -> Vec<Change> {
     let mut changes = of_scope(&key.scope, &edit.scope, domains);
-    let (senders, recipients) = (&key.rule.senders, &key.rule.recipients);
-    changes.extend(of_addresses("from", senders, &edit.rule.senders));
-    changes.extend(of_addresses("to", recipients, &edit.rule.recipients));
+    for (part, before) in key.rule.parts() {
+        changes.extend(of_addresses(part.way, before, part.of(&edit.rule)));
+    }
     if let Some(expiry) = edit.expiry {
         changes.extend(of_expiry(key.expires_at, expiry.instant()));
     }

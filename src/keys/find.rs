@@ -18,7 +18,7 @@ pub const MOST_KEYS: usize = 100;
 
 /// What was found in a text. Never holds the pasted text itself.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub struct FoundKeys {
     /// The account's keys in the text: working keys first, then other live ones.
     pub keys: Vec<FoundKey>,
     /// Everything else in the text that looks like a key, in the order of the text.
@@ -60,12 +60,12 @@ pub enum NotFound {
     #[error("No key of this account looks like this, and none that ended in the last 90 days did.")]
     Form,
     #[error(transparent)]
-    Wrong(#[from] Wrong),
+    NotAKey(#[from] NotAKey),
 }
 
 /// Why the pasted text is not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Wrong {
+pub enum NotAKey {
     #[error("Paste a key, or a line that contains one.")]
     Empty,
     #[error("This is not a ToSend key: those begin with tsend_. It may be another service's.")]
@@ -89,7 +89,7 @@ pub enum Wrong {
 }
 
 /// Finds the keys of the account that a text holds.
-pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Result<Findings> {
+pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Result<FoundKeys> {
     let Read { pasted, is_cut } = read(text);
     let mut hashes: Vec<KeyHash> = Vec::new();
     let mut forms: Vec<&Truncated> = Vec::new();
@@ -102,9 +102,9 @@ pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Re
     }
     let by_hash = store::find_by_hashes(conn, account, &hashes)?;
     let by_form = store::find_by_forms(conn, account, &forms)?;
-    let mut findings = Findings {
+    let mut findings = FoundKeys {
         is_cut,
-        ..Findings::default()
+        ..FoundKeys::default()
     };
     let is_alone = pasted.len() == 1;
     for (line, pasted) in &pasted {
@@ -130,7 +130,7 @@ pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Re
                 }
                 NotFound::Form
             }
-            Err(wrong) => NotFound::Wrong(*wrong),
+            Err(wrong) => NotFound::NotAKey(*wrong),
         };
         findings.others.push(Other {
             line: (!is_alone).then_some(*line),
@@ -140,7 +140,7 @@ pub fn identify(conn: &mut Connection, account: AccountId, text: &str) -> db::Re
     Ok(findings)
 }
 
-impl Findings {
+impl FoundKeys {
     /// Adds a key once: a text with a whole key often shows its truncated form too.
     fn add(&mut self, key: &Key, by: FoundBy) {
         let known = self.keys.iter_mut().find(|found| found.key.id == key.id);
@@ -231,7 +231,7 @@ enum Pasted {
 
 /// Texts that look like keys, each with its line, from 1.
 struct Read {
-    pasted: Vec<(usize, Result<Pasted, Wrong>)>,
+    pasted: Vec<(usize, Result<Pasted, NotAKey>)>,
     is_cut: bool,
 }
 
@@ -251,7 +251,7 @@ fn read(text: &str) -> Read {
         counted = start;
         let end = starts.get(at + 1).copied().unwrap_or(text.len());
         let found = read_at(&text[start..end]);
-        if matches!(found, Err(Wrong::TooShort(chars)) if chars == PREFIX.len()) {
+        if matches!(found, Err(NotAKey::TooShort(chars)) if chars == PREFIX.len()) {
             mention = mention.or(Some((line, found)));
             continue;
         }
@@ -271,8 +271,8 @@ fn read(text: &str) -> Read {
     }
     if read.pasted.is_empty() {
         let why = match text.trim() {
-            "" => Wrong::Empty,
-            _ => Wrong::NoPrefix,
+            "" => NotAKey::Empty,
+            _ => NotAKey::NoPrefix,
         };
         read.pasted.push(mention.unwrap_or((1, Err(why))));
     }
@@ -280,10 +280,10 @@ fn read(text: &str) -> Read {
 }
 
 /// Reads a text that begins with the prefix.
-fn read_at(text: &str) -> Result<Pasted, Wrong> {
+fn read_at(text: &str) -> Result<Pasted, NotAKey> {
     let behind = &text[PREFIX.len()..];
     if behind.starts_with(ADMIN) {
-        return Err(Wrong::Admin);
+        return Err(NotAKey::Admin);
     }
     let tail = alphanumeric(behind);
     if let Some(key) = PlainKey::parse(&text.as_bytes()[..PREFIX.len() + tail.len()]) {
@@ -295,10 +295,10 @@ fn read_at(text: &str) -> Result<Pasted, Wrong> {
     let word = behind.split(ends_word).next().unwrap_or_default();
     let word = word.trim_end_matches(|c: char| c.is_ascii_punctuation());
     match (PREFIX.len() + word.chars().count(), word.len() > tail.len()) {
-        (_, true) => Err(Wrong::Characters),
-        (chars, _) if tail.len() < TAIL_CHARS => Err(Wrong::TooShort(chars)),
-        (chars, _) if tail.len() > TAIL_CHARS => Err(Wrong::TooLong(chars)),
-        _ => Err(Wrong::Checksum),
+        (_, true) => Err(NotAKey::Characters),
+        (chars, _) if tail.len() < TAIL_CHARS => Err(NotAKey::TooShort(chars)),
+        (chars, _) if tail.len() > TAIL_CHARS => Err(NotAKey::TooLong(chars)),
+        _ => Err(NotAKey::Checksum),
     }
 }
 
@@ -332,7 +332,7 @@ mod tests {
 
     /// Everything that was read, each as one word or a sentence.
     fn all_told(text: &str) -> Vec<String> {
-        let told = |pasted: Result<Pasted, Wrong>| match pasted {
+        let told = |pasted: Result<Pasted, NotAKey>| match pasted {
             Ok(Pasted::Whole(key)) => {
                 assert!(text.contains(key.expose()));
                 "whole".to_owned()

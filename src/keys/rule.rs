@@ -1,6 +1,11 @@
-//! The addresses that a key may send from, and to, within its domains.
+//! The addresses that a key may send from, and to, within its domains. The form, the page of a key,
+//! the command line and files list the parts of a rule from here, so that a new part needs no change
+//! there.
 
 use std::fmt;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::scope::NewScope;
 use crate::accounts::email::Email;
@@ -27,6 +32,65 @@ pub struct Rule {
     pub recipients: Allowed,
 }
 
+/// One of the lists in a rule, and how it is asked for and shown.
+pub struct RulePart {
+    /// In forms, files and JSON, and in the activity; in the plural.
+    pub name: &'static str,
+    /// On the command line: what follows `--`, to list what is allowed (with the value after it) and
+    /// to allow anything again.
+    pub flag: &'static str,
+    pub any_flag: &'static str,
+    pub value_name: &'static str,
+    /// In sentences such as “It can send … only.”
+    pub way: &'static str,
+    /// An entry, and the absence of entries, in the help of the command line.
+    pub one: &'static str,
+    pub anything: &'static str,
+    /// In the form.
+    pub label: &'static str,
+    pub hint: &'static str,
+    parse: fn(&str) -> Result<Allowed, InvalidRule>,
+    of: fn(&Rule) -> &Allowed,
+    of_mut: fn(&mut Rule) -> &mut Allowed,
+}
+
+pub static SENDERS: RulePart = RulePart {
+    name: "senders",
+    flag: "sender",
+    any_flag: "any-sender",
+    value_name: "ADDRESS",
+    way: "from",
+    one: "this address",
+    anything: "any address of its domains",
+    label: "Only from these addresses",
+    hint: "One per line, such as billing@acme.com. Leave empty to allow any address at the key’s domains.",
+    parse: Allowed::parse_senders,
+    of: |rule| &rule.senders,
+    of_mut: |rule| &mut rule.senders,
+};
+
+static RECIPIENTS: RulePart = RulePart {
+    name: "recipients",
+    flag: "recipient",
+    any_flag: "any-recipient",
+    value_name: "ADDRESS|DOMAIN",
+    way: "to",
+    one: "this address or domain",
+    anything: "anyone",
+    label: "Only to these addresses or domains",
+    hint: "One per line, such as qa@acme.com or acme.com. Such a key is safe to test with. Leave empty to allow anyone.",
+    parse: Allowed::parse_recipients,
+    of: |rule| &rule.recipients,
+    of_mut: |rule| &mut rule.recipients,
+};
+
+/// All parts, in the order in which they are shown.
+pub static PARTS: [&RulePart; 2] = [&SENDERS, &RECIPIENTS];
+
+/// New values for some parts of a rule.
+#[derive(Debug, Clone, Default)]
+pub struct RuleChange(Vec<(&'static RulePart, Allowed)>);
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRule {
     #[error("Enter at most 100, one per line.")]
@@ -35,6 +99,64 @@ pub enum InvalidRule {
     NotAnAddress(String),
     #[error("“{0}” is neither an email address nor a domain.")]
     NeitherAddressNorDomain(String),
+}
+
+impl RulePart {
+    /// An empty text means any.
+    pub fn parse(&self, text: &str) -> Result<Allowed, InvalidRule> {
+        (self.parse)(text)
+    }
+
+    pub fn of<'a>(&self, rule: &'a Rule) -> &'a Allowed {
+        (self.of)(rule)
+    }
+
+    pub fn set(&self, rule: &mut Rule, allowed: Allowed) {
+        *(self.of_mut)(rule) = allowed;
+    }
+
+    /// Its name in front of a value.
+    pub fn title(&self) -> String {
+        capitalized(self.name)
+    }
+
+    /// The text for people, beside [`way`](Self::way): `Only a@acme.com`, `Anyone`.
+    pub fn describe(&self, allowed: &Allowed) -> String {
+        match allowed {
+            Allowed::Any => capitalized(self.anything),
+            only => format!("Only {only}"),
+        }
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    let (first, rest) = text.split_at(1);
+    format!("{}{rest}", first.to_ascii_uppercase())
+}
+
+impl fmt::Debug for RulePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl RuleChange {
+    pub fn set(&mut self, part: &'static RulePart, allowed: Allowed) {
+        self.0.push((part, allowed));
+    }
+
+    pub fn has(&self, part: &RulePart) -> bool {
+        self.0.iter().any(|(changed, _)| changed.name == part.name)
+    }
+
+    /// The rule with these values; the other parts stay as they are.
+    pub fn applied_to(&self, rule: &Rule) -> Rule {
+        let mut rule = rule.clone();
+        for (part, allowed) in &self.0 {
+            part.set(&mut rule, allowed.clone());
+        }
+        rule
+    }
 }
 
 impl Allowed {
@@ -115,9 +237,9 @@ impl Allowed {
 }
 
 impl Rule {
-    /// Each part with its name.
-    pub fn parts(&self) -> [(&'static str, &Allowed); 2] {
-        [("senders", &self.senders), ("recipients", &self.recipients)]
+    /// Each part with its value.
+    pub fn parts(&self) -> impl Iterator<Item = (&'static RulePart, &Allowed)> {
+        PARTS.into_iter().map(|part| (part, part.of(self)))
     }
 
     /// The first sender outside the scope, in an account that has these domains.
@@ -140,6 +262,27 @@ impl fmt::Display for Allowed {
             Self::Any => f.write_str("any"),
             Self::Only(lines) => f.write_str(&lines.replace('\n', ", ")),
         }
+    }
+}
+
+/// `"any"`, or a list.
+impl Serialize for Allowed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Any => serializer.serialize_str("any"),
+            Self::Only(lines) => serializer.collect_seq(lines.lines()),
+        }
+    }
+}
+
+/// A member for each part.
+impl Serialize for Rule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(Some(PARTS.len()))?;
+        for (part, allowed) in self.parts() {
+            members.serialize_entry(part.name, allowed)?;
+        }
+        members.end()
     }
 }
 

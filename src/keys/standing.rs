@@ -5,6 +5,7 @@ use std::fmt;
 use chrono::NaiveDateTime;
 
 use crate::accounts::event::actor_label;
+use crate::accounts::store::AccountStatus;
 use crate::clock;
 
 /// How the status column spells an active key, and a paused one.
@@ -23,6 +24,27 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// The first of these that applies. `can_send`: whether one of the key's domains is verified, or
+    /// its scope is all domains.
+    pub fn of(
+        end: Option<End>,
+        paused: Option<Paused>,
+        account: AccountStatus,
+        can_send: bool,
+    ) -> Self {
+        if let Some(end) = end {
+            Self::Ended(end)
+        } else if let Some(paused) = paused {
+            Self::Paused(paused)
+        } else if account == AccountStatus::Paused {
+            Self::AccountPaused
+        } else if !can_send {
+            Self::DomainNotVerified
+        } else {
+            Self::Active
+        }
+    }
+
     pub fn status(&self) -> Status {
         match self {
             Self::Active => Status::Active,
@@ -120,6 +142,24 @@ pub struct End {
     pub how: EndedHow,
     pub at: NaiveDateTime,
     pub by: Option<String>,
+}
+
+impl End {
+    /// How a key has ended by `now`: as it is recorded, or because its time is over.
+    pub fn by(
+        now: NaiveDateTime,
+        recorded: Option<Self>,
+        expires_at: Option<NaiveDateTime>,
+        stops_at: Option<NaiveDateTime>,
+    ) -> Option<Self> {
+        let over = |at: Option<NaiveDateTime>, how| {
+            at.filter(|at| *at <= now)
+                .map(|at| Self { how, at, by: None })
+        };
+        recorded
+            .or_else(|| over(expires_at, EndedHow::Expired))
+            .or_else(|| over(stops_at, EndedHow::Stopped))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

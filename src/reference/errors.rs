@@ -9,7 +9,7 @@ use utoipa::openapi::{
 use super::parts::{JSON, integer, text};
 
 /// An unsuccessful status, which several operations refer to with the same text.
-pub struct Status {
+pub struct ErrorStatus {
     /// Its name among the components.
     pub name: &'static str,
     pub code: u16,
@@ -235,8 +235,8 @@ pub const BATCH: Fields = &[(
 const NONE: Fields = &[];
 
 /// Long because it is a table: a status after the other.
-pub fn statuses() -> Vec<Status> {
-    let status = |name, code, error_type, when: &str, what_to_do, fields| Status {
+pub fn statuses() -> Vec<ErrorStatus> {
+    let status = |name, code, error_type, when: &str, what_to_do, fields| ErrorStatus {
         name,
         code,
         error_type,
@@ -367,7 +367,7 @@ pub fn statuses() -> Vec<Status> {
     ]
 }
 
-impl Status {
+impl ErrorStatus {
     pub fn response(&self) -> Response {
         let mut response = ResponseBuilder::new()
             .description(format!("{}\n\n{}", self.when, self.what_to_do))

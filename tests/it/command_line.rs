@@ -11,6 +11,7 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 use serde_json::{Value, json};
 
+use crate::support::files::root;
 use crate::support::*;
 
 const SECRET: &str = "hunter2";
@@ -915,7 +916,7 @@ fn a_database_that_knows_no_secret_takes_the_one_that_opens_its_keys() {
 
 /// Undoes the newest migration. Gives a question: has it run again?
 fn undo_last_migration(database: &Database) -> impl Fn() -> bool {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(match database.backend() {
+    let folder = root().join(match database.backend() {
         Backend::Sqlite => "migrations/sqlite",
         Backend::Postgres => "migrations/postgres",
     });

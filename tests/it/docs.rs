@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tosend_dashboard::config::Settings;
 
-use crate::support::files::files;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::files::{files, root};
 
 /// What a path in the text begins with.
 const FOLDERS: [&str; 9] = [
@@ -46,7 +44,11 @@ impl Document {
     }
 
     fn name(&self) -> String {
-        self.path.strip_prefix(ROOT).unwrap().display().to_string()
+        self.path
+            .strip_prefix(root())
+            .unwrap()
+            .display()
+            .to_string()
     }
 
     /// What stands between backticks.
@@ -81,7 +83,7 @@ impl Document {
 fn documents() -> Vec<Document> {
     let mut paths: Vec<PathBuf> = ["", "docs", "benches", "static"]
         .iter()
-        .flat_map(|folder| fs::read_dir(Path::new(ROOT).join(folder)).unwrap())
+        .flat_map(|folder| fs::read_dir(root().join(folder)).unwrap())
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "md"))
         .collect();
@@ -99,7 +101,7 @@ fn paths_that_the_documentation_names_are_there() {
             let path = code.split_whitespace().next().unwrap_or_default();
             let is_path = FOLDERS.iter().any(|folder| path.starts_with(folder));
             let is_pattern = path.contains(['<', '*', '{', '…']) || path.contains("YYYY");
-            if is_path && !is_pattern && !Path::new(ROOT).join(path).exists() {
+            if is_path && !is_pattern && !root().join(path).exists() {
                 missing.push(format!("{}: {path}", document.name()));
             }
         }
@@ -112,7 +114,7 @@ fn paths_that_the_documentation_names_are_there() {
 fn names_that_developers_are_told_are_in_the_code() {
     let mut code = String::new();
     for folder in ["src", "tests/it"] {
-        for path in rust_files(&Path::new(ROOT).join(folder)) {
+        for path in rust_files(&root().join(folder)) {
             code.push_str(&fs::read_to_string(path).unwrap());
         }
     }
@@ -120,7 +122,7 @@ fn names_that_developers_are_told_are_in_the_code() {
     let words: BTreeSet<&str> = code.split(is_word_end).collect();
     let mut unknown = Vec::new();
     for name in ["CONTRIBUTING.md", "docs/architecture.md"] {
-        let document = Document::read(&Path::new(ROOT).join(name));
+        let document = Document::read(&root().join(name));
         for code in document.code().filter(|code| !code.contains(['/', '-'])) {
             let mut parts = code.split(is_word_end);
             // A word in capitals is SQL's.
@@ -164,7 +166,7 @@ fn links_of_the_documentation_lead_somewhere() {
 
 #[test]
 fn the_readme_is_short_and_leads_to_every_page() {
-    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() <= 200);
     for document in documents() {
         let name = document.name();
@@ -177,7 +179,7 @@ fn the_readme_is_short_and_leads_to_every_page() {
 /// The floors in the picture of the house are those of the code.
 #[test]
 fn the_floors_that_are_described_are_there() {
-    let architecture = Document::read(&Path::new(ROOT).join("docs/architecture.md"));
+    let architecture = Document::read(&root().join("docs/architecture.md"));
     let rows = architecture
         .lines
         .iter()
@@ -190,9 +192,9 @@ fn the_floors_that_are_described_are_there() {
         .collect();
     assert!(names.len() > 15);
     for name in &names {
-        assert!(Path::new(ROOT).join("src").join(name).exists(), "{name}");
+        assert!(root().join("src").join(name).exists(), "{name}");
     }
-    for entry in fs::read_dir(Path::new(ROOT).join("src")).unwrap() {
+    for entry in fs::read_dir(root().join("src")).unwrap() {
         let entry = entry.unwrap();
         let mut name = entry.file_name().into_string().unwrap();
         if entry.path().is_dir() {
@@ -204,7 +206,7 @@ fn the_floors_that_are_described_are_there() {
 
 #[test]
 fn every_setting_is_described_with_its_default() {
-    let settings = Document::read(&Path::new(ROOT).join("docs/settings.md"));
+    let settings = Document::read(&root().join("docs/settings.md"));
     let rows: Vec<&String> = settings
         .lines
         .iter()

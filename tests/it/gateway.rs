@@ -1,7 +1,6 @@
 //! nginx and Caddy in front of a program, with the lines of docs/gateways.md: they ask the dashboard
 //! about every request.
 
-use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -13,9 +12,7 @@ use crate::support::*;
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
 struct Scene {
-    address: SocketAddr,
-    /// Serves there until it is dropped.
-    _gateway: Box<dyn Any>,
+    gateway: Gateway,
     upstream: Upstream,
     network: Proxy,
     owner: Visitor,
@@ -24,33 +21,23 @@ struct Scene {
 
 impl Scene {
     fn on(database: &Database) -> Self {
-        Self::behind(database, |dashboard, upstream| {
-            let nginx = Nginx::start(dashboard, upstream);
-            (nginx.address, Box::new(nginx))
-        })
+        Self::behind(database, Gateway::nginx)
     }
 
     fn behind_caddy(database: &Database) -> Self {
-        Self::behind(database, |dashboard, upstream| {
-            let caddy = Caddy::start(dashboard, upstream);
-            (caddy.address, Box::new(caddy))
-        })
+        Self::behind(database, Gateway::caddy)
     }
 
-    fn behind(
-        database: &Database,
-        start: impl FnOnce(&str, SocketAddr) -> (SocketAddr, Box<dyn Any>),
-    ) -> Self {
+    fn behind(database: &Database, start: fn(&str, SocketAddr) -> Gateway) -> Self {
         let args = ["--trusted-proxies", "127.0.0.1"];
         let dashboard = Dashboard::start(database, &args);
         let owner = dashboard.visitor();
         owner.sign_up();
         let network = Proxy::to(dashboard.base.strip_prefix("http://").unwrap());
         let upstream = Upstream::start();
-        let (address, gateway) = start(&network.address.to_string(), upstream.address);
+        let gateway = start(&network.address.to_string(), upstream.address);
         Self {
-            address,
-            _gateway: gateway,
+            gateway,
             upstream,
             network,
             owner,
@@ -63,7 +50,7 @@ impl Scene {
             .local_address(IpAddr::from(CLIENT))
             .timeout(Duration::from_secs(60))
             .no_proxy();
-        let url = format!("http://{}{path}", self.address);
+        let url = format!("http://{}{path}", self.gateway.address);
         client
             .build()
             .unwrap()

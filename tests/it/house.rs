@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::files::files;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::files::{files, root};
 
 /// Every Rust file below `src`, with its path there and its text without tests.
 pub fn sources() -> Vec<(String, String)> {
-    let src = Path::new(ROOT).join("src");
+    let src = root().join("src");
     let read = |path: PathBuf| {
         let name = path.strip_prefix(&src).unwrap().display().to_string();
         let text = std::fs::read_to_string(&path).unwrap();
@@ -31,7 +29,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn names(folder: &str) -> Vec<String> {
-    let paths = entries(&Path::new(ROOT).join(folder));
+    let paths = entries(&root().join(folder));
     let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
     paths.into_iter().map(name).collect()
 }
@@ -134,7 +132,7 @@ fn the_rust_that_is_asked_for_is_what_the_locked_packages_need() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version=1", "--locked", "--offline"])
         .args(["--filter-platform", &platform])
-        .current_dir(ROOT)
+        .current_dir(root())
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -164,7 +162,7 @@ fn the_rust_that_is_asked_for_is_what_the_locked_packages_need() {
         ),
         ("README.md", format!("Rust ({major}.{minor} or later")),
     ] {
-        let content = std::fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        let content = std::fs::read_to_string(root().join(file)).unwrap();
         assert!(content.contains(&text), "{file}: {text}");
     }
 }
@@ -172,8 +170,8 @@ fn the_rust_that_is_asked_for_is_what_the_locked_packages_need() {
 #[test]
 fn vendored_assets_are_what_their_list_says() {
     use sha2::Digest;
-    let list = std::fs::read_to_string(Path::new(ROOT).join("static/README.md")).unwrap();
-    let script = std::fs::read(Path::new(ROOT).join("static/htmx.min.js")).unwrap();
+    let list = std::fs::read_to_string(root().join("static/README.md")).unwrap();
+    let script = std::fs::read(root().join("static/htmx.min.js")).unwrap();
     let sum: String = sha2::Sha256::digest(script)
         .iter()
         .map(|byte| format!("{byte:02x}"))

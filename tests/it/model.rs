@@ -436,7 +436,7 @@ impl<'a> Life<'a> {
             Step::Pause(index) => self.change(node, index, store::pause)?,
             Step::Resume(index) => self.change(node, index, store::resume)?,
             Step::Stop(index) => self.change(node, index, store::stop)?,
-            Step::KeepGoing(index) => self.change(node, index, store::keep_going)?,
+            Step::KeepGoing(index) => self.change(node, index, store::cancel_stop)?,
             Step::Delete(index) => self.change(node, index, store::delete)?,
             Step::AddDomain(n) => self.add_domain(node, *n)?,
             Step::VerifyDomain(n) => self.set_domain(node, *n, DomainStatus::Verified),

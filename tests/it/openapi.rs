@@ -1,12 +1,12 @@
 //! The description of the API: complete, and true.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use super::house;
+use crate::support::files::root;
 use crate::support::*;
 
 const PATH: &str = "/v2/openapi.json";
@@ -97,7 +97,7 @@ fn ready(app: &App) -> String {
 }
 
 fn schemathesis(key: &str, arguments: &[&str]) -> Output {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let folder = root().join("tests/it");
     // It leaves files where it runs.
     let scratch = tempfile::tempdir().unwrap();
     Command::new(python())

@@ -180,7 +180,7 @@ both! {
             ));
         }
         keys.change(without_successor.1.id, store::delete);
-        keys.change(kept.0.id, store::keep_going);
+        keys.change(kept.0.id, store::cancel_stop);
         let long_ago = ago(300);
         app.database.execute(&format!("UPDATE api_keys SET created_at = '{long_ago}'"));
 

@@ -1,8 +1,8 @@
 //! The official Python SDK works against this server.
 
-use std::path::Path;
 use std::process::Command;
 
+use crate::support::files::root;
 use crate::support::*;
 
 both! {
@@ -13,7 +13,7 @@ both! {
         attest(&app.database, "acme.test");
         let (_, key) = owner.create_key("SDK", "");
         let ran = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/sdk.py"))
+            .arg(root().join("tests/it/sdk.py"))
             .args([app.url(""), key])
             .env("NO_PROXY", "127.0.0.1")
             .output()

@@ -9,7 +9,7 @@ use futures_util::stream;
 use serde::Deserialize;
 
 use crate::accounts::csv;
-use crate::accounts::downloads::{BUSY_SECONDS, Downloads, Turn};
+use crate::accounts::downloads::{BUSY_SECONDS, DownloadTurn, Downloads};
 use crate::accounts::event::{Filter, Kind};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::events::{self, Event};
@@ -199,7 +199,7 @@ struct Download {
     is_read: bool,
     /// How many events to read next.
     at_a_time: usize,
-    _turn: Turn,
+    _turn: DownloadTurn,
 }
 
 impl Download {

@@ -17,7 +17,7 @@ use super::password::{Busy, Password};
 use super::session::{SignedIn, devices_of, sign_in, sign_out};
 use super::setup_code::SetupCode;
 use super::sign_in::{Place, SignInGuard};
-use super::store::{self, CreateError, NewAccount};
+use super::store::{self, CreateAccountError, NewAccount};
 use super::title::Title;
 use crate::config::{Signup, is_loopback_authority};
 use crate::http::{Context, Error, Explanation, client_address, page};
@@ -140,13 +140,13 @@ pub async fn signup(
             sign_in(&session, &request, &credentials)?;
             Ok(page::redirect(&request, "/api-keys"))
         }
-        Err(CreateError::EmailTaken) => {
+        Err(CreateAccountError::EmailTaken) => {
             page.email_error =
                 Some("An account with this address already exists. Sign in instead.".into());
             page::unprocessable(&page)
         }
-        Err(CreateError::NotFirst) => Err(signup_closed()),
-        Err(CreateError::Db(error)) => Err(error.into()),
+        Err(CreateAccountError::NotFirst) => Err(signup_closed()),
+        Err(CreateAccountError::Db(error)) => Err(error.into()),
     }
 }
 

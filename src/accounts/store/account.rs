@@ -27,7 +27,7 @@ pub struct NewAccount {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub enum CreateAccountError {
     #[error("this email address is taken")]
     EmailTaken,
     #[error("an account exists already")]
@@ -36,7 +36,7 @@ pub enum CreateError {
     Db(#[from] db::Error),
 }
 
-impl From<diesel::result::Error> for CreateError {
+impl From<diesel::result::Error> for CreateAccountError {
     fn from(error: diesel::result::Error) -> Self {
         Self::Db(error.into())
     }
@@ -54,10 +54,10 @@ pub fn create_first(
     conn: &mut Connection,
     new: &NewAccount,
     actor: &Actor,
-) -> Result<Credentials, CreateError> {
+) -> Result<Credentials, CreateAccountError> {
     db::serialize(conn, Purpose::FirstAccount)?;
     if exists_any(conn)? {
-        return Err(CreateError::NotFirst);
+        return Err(CreateAccountError::NotFirst);
     }
     create(conn, new, actor)
 }
@@ -66,7 +66,7 @@ pub fn create(
     conn: &mut Connection,
     new: &NewAccount,
     actor: &Actor,
-) -> Result<Credentials, CreateError> {
+) -> Result<Credentials, CreateAccountError> {
     // So that an account from the command line and a first sign-up cannot both be the first.
     db::serialize(conn, Purpose::FirstAccount)?;
     let now = clock::now();
@@ -89,7 +89,7 @@ pub fn create(
         .returning(users::id)
         .get_result(conn)
         .map_err(|error| match is_unique_violation(&error) {
-            true => CreateError::EmailTaken,
+            true => CreateAccountError::EmailTaken,
             false => error.into(),
         })?;
     let event = NewEvent {

@@ -9,7 +9,7 @@ pub mod sessions;
 mod users;
 
 pub use account::{
-    Account, CreateError, NewAccount, count_key, create, create_first, exists_any, find,
+    Account, CreateAccountError, NewAccount, count_key, create, create_first, exists_any, find,
     find_id_by_email, lock, rename, set_status, uncount_key,
 };
 pub use attempts::{begin_attempt, bound_attempts, forget_attempts};

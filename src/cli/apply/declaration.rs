@@ -14,7 +14,7 @@ use crate::cli::outcome::one_line;
 use crate::domains::name::DomainName;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
-use crate::keys::rule::{Allowed, InvalidRule};
+use crate::keys::rule::{Allowed, PARTS, RuleChange, RulePart};
 
 pub struct Declaration {
     pub account: Email,
@@ -37,8 +37,7 @@ pub struct KeyEntry {
     /// `None`: all domains, which the file must state explicitly.
     pub domains: Option<Vec<DomainName>>,
     pub expires: Option<Expires>,
-    pub senders: Option<Allowed>,
-    pub recipients: Option<Allowed>,
+    pub rule: RuleChange,
     pub is_paused: Option<bool>,
     pub secret_file: Option<PathBuf>,
 }
@@ -151,10 +150,12 @@ fn read_key(table: &mut Table, problems: &mut Problems) -> Option<KeyEntry> {
     let domains = table.required("domains", problems, domains);
     let description = table.optional("description", problems, |v| parsed(v, Description::parse));
     let expires = table.optional("expires", problems, expires);
-    let senders = table.optional("senders", problems, |v| allowed(v, Allowed::parse_senders));
-    let recipients = table.optional("recipients", problems, |v| {
-        allowed(v, Allowed::parse_recipients)
-    });
+    let mut rule = RuleChange::default();
+    for part in PARTS {
+        if let Some(allowed) = table.optional(part.name, problems, |v| allowed(part, v)) {
+            rule.set(part, allowed);
+        }
+    }
     let is_paused = table.optional("paused", problems, flag);
     let secret_file = table.optional("secret_file", problems, path);
     Some(KeyEntry {
@@ -163,8 +164,7 @@ fn read_key(table: &mut Table, problems: &mut Problems) -> Option<KeyEntry> {
         description,
         domains: domains?,
         expires,
-        senders,
-        recipients,
+        rule,
         is_paused,
         secret_file,
     })
@@ -306,17 +306,14 @@ fn expires(value: &DeValue) -> Result<Expires, String> {
     }
 }
 
-fn allowed(
-    value: &DeValue,
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
-) -> Result<Allowed, String> {
+fn allowed(part: &RulePart, value: &DeValue) -> Result<Allowed, String> {
     match value {
         DeValue::String(text) if text == "any" => Ok(Allowed::Any),
         DeValue::Array(entries) if !entries.is_empty() => {
             let entries = entries
                 .iter()
                 .map(|entry| text(entry.get_ref()).map(str::to_owned));
-            parse_allowed(&entries.collect::<Result<Vec<_>, _>>()?, parse)
+            parse_allowed(part, &entries.collect::<Result<Vec<_>, _>>()?)
         }
         _ => Err("write \"any\", or list addresses".to_owned()),
     }

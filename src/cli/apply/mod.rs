@@ -20,7 +20,7 @@ use crate::domains::dkim::SealedKey;
 use crate::domains::store::{self as domains_store, Added, Domain, DomainStatus};
 use crate::keys::expiry::{Expiry, InvalidExpiry};
 use crate::keys::name::{Description, KeyName};
-use crate::keys::rule::{Allowed, Rule};
+use crate::keys::rule::Rule;
 use crate::keys::scope::NewScope;
 use crate::keys::secret::PlainKey;
 use crate::keys::store::{self, Edit, Key, NewKey};
@@ -276,7 +276,7 @@ impl There<'_> {
             name: entry.name.clone(),
             description: entry.description.clone().unwrap_or_default(),
             expiry: checked(entry.expires, None).map_err(failure)?,
-            rule: rule(entry, &Rule::default()),
+            rule: entry.rule.applied_to(&Rule::default()),
             scope,
         };
         refuse_senders_outside(&new.rule, &new.scope, &self.domains)?;
@@ -314,13 +314,13 @@ impl There<'_> {
             },
             scope,
             expiry: Some(checked(entry.expires, Some(key)).map_err(failure)?),
-            rule: rule(entry, &key.rule),
+            rule: entry.rule.applied_to(&key.rule),
         };
         refuse_senders_outside(&edit.rule, &edit.scope, &self.domains)?;
         let (account, actor, version) = (self.account, Actor::operator(), key.version());
         let after = store::edit(conn, account, key.id, Some(&version), &edit, &actor)
             .map_err(|why| edit_refusal(key.id, why))?;
-        let mut changes = vec![store::changes(key, &after)];
+        let mut changes = vec![store::describe_changes(key, &after)];
         match entry.is_paused {
             Some(true) if key.paused.is_none() => {
                 store::pause(conn, account, key.id, &actor)?;
@@ -345,17 +345,5 @@ fn checked(expires: Option<Expires>, key: Option<&Key>) -> Result<Expiry, Invali
         Some(Expires::Never) => Ok(Expiry::NEVER),
         Some(Expires::At(at)) if has == Some(at) => Ok(Expiry::known(has)),
         Some(Expires::At(at)) => Expiry::at(at),
-    }
-}
-
-/// What is not declared is left unchanged.
-fn rule(entry: &KeyEntry, now: &Rule) -> Rule {
-    let choose = |declared: &Option<Allowed>, now: &Allowed| match declared {
-        Some(declared) => declared.clone(),
-        None => now.clone(),
-    };
-    Rule {
-        senders: choose(&entry.senders, &now.senders),
-        recipients: choose(&entry.recipients, &now.recipients),
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::outcome::{Failure, failure};
 use crate::clock;
 use crate::domains::name::DomainName;
 use crate::domains::store::Domain;
-use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::rule::{Allowed, Rule, RulePart};
 use crate::keys::scope::NewScope;
 use crate::keys::store::{EditError, EndedHow, Found, Key};
 
@@ -70,12 +70,12 @@ pub fn parse_domains(texts: &[String]) -> Result<Vec<DomainName>, Failure> {
     names.collect::<Result<_, _>>().map_err(failure)
 }
 
-/// The values of a repeated flag. An empty value must never come to mean "any".
-pub fn parse_allowed(
-    texts: &[String],
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
-) -> Result<Allowed, String> {
-    match parse(&texts.join("\n")).map_err(|why| why.to_string())? {
+/// The entries of a part of a rule. No entry must never come to mean "any".
+pub fn parse_allowed(part: &RulePart, entries: &[String]) -> Result<Allowed, String> {
+    match part
+        .parse(&entries.join("\n"))
+        .map_err(|why| why.to_string())?
+    {
         Allowed::Any => Err("an empty list allows nothing: name an address".to_owned()),
         allowed => Ok(allowed),
     }

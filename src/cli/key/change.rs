@@ -1,8 +1,9 @@
 //! `tosend-dashboard key edit`
 
 use super::arguments::{
-    KeyArgs, edit_refusal, live, parse_allowed, parse_domains, refuse_senders_outside, scope_of,
+    KeyArgs, edit_refusal, live, parse_domains, refuse_senders_outside, scope_of,
 };
+use super::rule_flags::RuleChangeFlags;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, print};
@@ -10,7 +11,7 @@ use crate::db::Db;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
-use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::rule::SENDERS;
 use crate::keys::scope::NewScope;
 use crate::keys::store::{self, Edit, Key};
 
@@ -34,22 +35,8 @@ pub struct EditArgs {
     /// (2027-12-31, UTC), or a time (RFC 3339)
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
-    /// Allow only emails from this address; repeat for more
-    #[arg(long = "sender", value_name = "ADDRESS", conflicts_with = "any_sender")]
-    senders: Vec<String>,
-    /// Allow any address of its domains
-    #[arg(long)]
-    any_sender: bool,
-    /// Allow only emails to this address or domain; repeat for more
-    #[arg(
-        long = "recipient",
-        value_name = "ADDRESS|DOMAIN",
-        conflicts_with = "any_recipient"
-    )]
-    recipients: Vec<String>,
-    /// Allow any recipient
-    #[arg(long)]
-    any_recipient: bool,
+    #[command(flatten)]
+    rule: RuleChangeFlags,
 }
 
 pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
@@ -57,12 +44,7 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
     let description = parse(&args.description, Description::parse)?;
     let expiry = parse(&args.expires, Expiry::parse_text)?;
     let names = parse_domains(&args.domains)?;
-    let senders = allowed(&args.senders, args.any_sender, Allowed::parse_senders)?;
-    let recipients = allowed(
-        &args.recipients,
-        args.any_recipient,
-        Allowed::parse_recipients,
-    )?;
+    let rule = args.rule.parse()?;
     let id = args.key.id;
     let (before, after) = db.write_blocking(|conn| {
         let account = find_account(conn, &args.key.account)?;
@@ -73,16 +55,13 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
             (false, true) => None,
             (false, false) => Some(scope_of(&names, &domains)?),
         };
-        let is_rule_checked = scope.is_some() || senders.is_some();
+        let is_rule_checked = scope.is_some() || rule.has(&SENDERS);
         let edit = Edit {
             name: name.unwrap_or_else(|| KeyName::known(&before.name)),
             description: description.unwrap_or_else(|| Description::known(&before.description)),
             scope: scope.unwrap_or_else(|| before.scope.as_new()),
             expiry,
-            rule: Rule {
-                senders: senders.unwrap_or_else(|| before.rule.senders.clone()),
-                recipients: recipients.unwrap_or_else(|| before.rule.recipients.clone()),
-            },
+            rule: rule.applied_to(&before.rule),
         };
         if is_rule_checked {
             refuse_senders_outside(&edit.rule, &edit.scope, &domains)?;
@@ -105,20 +84,8 @@ fn parse<T, E: std::fmt::Display>(
         .map_err(|why| why.to_string())
 }
 
-fn allowed(
-    texts: &[String],
-    is_any: bool,
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
-) -> Result<Option<Allowed>, String> {
-    match (is_any, texts) {
-        (true, _) => Ok(Some(Allowed::Any)),
-        (false, []) => Ok(None),
-        (false, texts) => parse_allowed(texts, parse).map(Some),
-    }
-}
-
 fn tell(before: &Key, after: &Key) -> Outcome {
-    match &store::changes(before, after)[..] {
+    match &store::describe_changes(before, after)[..] {
         "" => print("Nothing to change."),
         changes => print(format_args!("Changed the key {}: {changes}.", after.id)),
     }

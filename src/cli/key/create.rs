@@ -1,6 +1,7 @@
 //! `tosend-dashboard key create`
 
-use super::arguments::{parse_allowed, parse_domains, refuse_senders_outside, scope_of};
+use super::arguments::{parse_domains, refuse_senders_outside, scope_of};
+use super::rule_flags::NewRuleFlags;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, failure, print};
@@ -9,7 +10,7 @@ use crate::db::Db;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
-use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::rule::Rule;
 use crate::keys::scope::NewScope;
 use crate::keys::secret::PlainKey;
 use crate::keys::store::{self, NewKey};
@@ -32,12 +33,8 @@ pub struct CreateArgs {
     /// UTC), or a time (RFC 3339)
     #[arg(long, value_name = "WHEN", default_value = "none")]
     expires: String,
-    /// Allow only emails from this address; repeat for more [default: any address of its domains]
-    #[arg(long = "sender", value_name = "ADDRESS")]
-    senders: Vec<String>,
-    /// Allow only emails to this address or domain; repeat for more [default: anyone]
-    #[arg(long = "recipient", value_name = "ADDRESS|DOMAIN")]
-    recipients: Vec<String>,
+    #[command(flatten)]
+    rule: NewRuleFlags,
 }
 
 pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
@@ -46,10 +43,7 @@ pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
     let description = Description::parse(&args.description).map_err(|e| e.to_string())?;
     let expiry = Expiry::parse_text(&args.expires).map_err(|e| e.to_string())?;
     let names = parse_domains(&args.domains)?;
-    let rule = Rule {
-        senders: allowed(&args.senders, Allowed::parse_senders)?,
-        recipients: allowed(&args.recipients, Allowed::parse_recipients)?,
-    };
+    let rule = args.rule.parse()?.applied_to(&Rule::default());
     db.write_blocking(|conn| {
         let account = find_account(conn, &args.account)?;
         let domains = domains_store::list(conn, account)?;
@@ -71,14 +65,4 @@ pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
         print(secret.expose()).map_err(Failure)
     })?;
     Ok(())
-}
-
-fn allowed(
-    texts: &[String],
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
-) -> Result<Allowed, String> {
-    match texts {
-        [] => Ok(Allowed::Any),
-        texts => parse_allowed(texts, parse),
-    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::accounts::store::AccountStatus;
 use crate::accounts::store::events::Event;
 use crate::clock;
-use crate::keys::rule::Allowed;
+use crate::keys::rule::Rule;
 use crate::keys::scope::Scope;
 use crate::keys::store::{Key, Peer};
 
@@ -17,9 +17,9 @@ pub struct KeyJson<'a> {
     description: &'a str,
     truncated: String,
     scope: &'a Scope,
-    /// `"any"`, or a list.
-    senders: AllowedJson<'a>,
-    recipients: AllowedJson<'a>,
+    /// A member for each of its parts: `"any"`, or a list.
+    #[serde(flatten)]
+    rule: &'a Rule,
     status: &'static str,
     created_at: String,
     expires_at: Option<String>,
@@ -32,13 +32,6 @@ pub struct KeyJson<'a> {
     replaced_by: Option<i64>,
     ended_at: Option<String>,
     ended_by: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum AllowedJson<'a> {
-    Any(&'static str),
-    Only(Vec<&'a str>),
 }
 
 /// The additional properties in the output for a single key.
@@ -83,8 +76,7 @@ impl<'a> KeyJson<'a> {
             description: &key.description,
             truncated: key.truncated.to_string(),
             scope: &key.scope,
-            senders: AllowedJson::of(&key.rule.senders),
-            recipients: AllowedJson::of(&key.rule.recipients),
+            rule: &key.rule,
             status: key.standing(&account).status().as_str(),
             created_at: clock::rfc3339(&key.created_at),
             expires_at: instant(key.expires_at),
@@ -95,15 +87,6 @@ impl<'a> KeyJson<'a> {
             replaced_by: key.successor.as_ref().map(|peer| peer.id),
             ended_at: instant(end.map(|end| end.at)),
             ended_by: key.end.as_ref().and_then(|end| end.by.as_deref()),
-        }
-    }
-}
-
-impl<'a> AllowedJson<'a> {
-    fn of(allowed: &'a Allowed) -> Self {
-        match allowed.is_any() {
-            true => Self::Any("any"),
-            false => Self::Only(allowed.iter().collect()),
         }
     }
 }

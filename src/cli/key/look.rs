@@ -133,8 +133,9 @@ fn tell(shown: &Shown) -> Outcome {
     }
     line("Status", &standing(&key.standing(&shown.account)))?;
     line("Domains", &key.scope)?;
-    line("Senders", &key.rule.senders)?;
-    line("Recipients", &key.rule.recipients)?;
+    for (part, allowed) in key.rule.parts() {
+        line(&part.title(), allowed)?;
+    }
     let (at, by) = (clock::rfc3339(&key.created_at), &shown.created_by);
     line("Created", &format_args!("{at} by {}", actor_label(by)))?;
     line("Expires", &expiry(key))?;

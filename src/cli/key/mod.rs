@@ -6,6 +6,7 @@ mod create;
 mod json;
 mod look;
 mod rotate;
+mod rule_flags;
 
 use clap::Subcommand;
 
@@ -64,7 +65,7 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
         Command::Rotate(args) => rotate::rotate(config, db, &args),
         Command::Stop(args) => rotate::stop(db, &args),
         Command::Keep(args) => {
-            let key = change_key(db, &args, store::keep_going)?;
+            let key = change_key(db, &args, store::cancel_stop)?;
             print(format_args!(
                 "The key {} keeps working until it is stopped.",
                 key.id

@@ -4,11 +4,12 @@
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
-use super::{Domain, DomainStatus, find, record_move, row, write_status};
+use super::row::{record_move, row, write_status};
+use super::{Domain, DomainStatus, find};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
-use crate::domains::life::{Standing, jittered};
+use crate::domains::life::{DomainStanding, jittered};
 use crate::domains::records::{Findings, RecordState};
 use crate::schema::sending_domains;
 
@@ -82,18 +83,23 @@ pub fn settle(
     diesel::update(row(account, id))
         .set(sending_domains::account_id.eq(account.0))
         .execute(conn)?;
-    let Some(domain) = find(conn, account, id)? else {
+    let found: Option<(Domain, Option<NaiveDateTime>, Option<String>)> = row(account, id)
+        .select((
+            Domain::as_select(),
+            sending_domains::pending_since,
+            sending_domains::dkim_public,
+        ))
+        .first(conn)
+        .optional()?;
+    let Some((domain, pending_since, key)) = found else {
         return Ok(None);
     };
     let now = db::stamp(conn)?;
-    let (pending_since, key): (Option<NaiveDateTime>, Option<String>) = row(account, id)
-        .select((sending_domains::pending_since, sending_domains::dkim_public))
-        .first(conn)?;
     if key.as_deref() != Some(public) {
         // The domain has got another key since, which was not looked up.
         return Ok(Some(domain));
     }
-    let before = Standing {
+    let before = DomainStanding {
         status: domain.status,
         is_attested: domain.is_attested,
         pending_since: pending_since.unwrap_or(domain.created_at),

@@ -40,14 +40,14 @@ impl Mailbox {
 
 /// Why a mailbox is not valid.
 #[derive(Debug, PartialEq)]
-pub(super) enum Wrong {
+pub(super) enum InvalidMailbox {
     NoAddress,
     /// RFC 6531 allows it, but few servers do.
     NotAscii,
     Name,
 }
 
-impl Wrong {
+impl InvalidMailbox {
     pub(super) fn of_recipient(&self) -> &'static str {
         match self {
             Self::NoAddress => "has no valid email address.",
@@ -62,36 +62,36 @@ impl Wrong {
 }
 
 /// `{"email": …, "name"?: …}`
-pub(super) fn mailbox(value: &Value) -> Result<Mailbox, Wrong> {
+pub(super) fn mailbox(value: &Value) -> Result<Mailbox, InvalidMailbox> {
     let email = value.get("email").and_then(Value::as_str);
-    let email = address(email.ok_or(Wrong::NoAddress)?)?;
+    let email = address(email.ok_or(InvalidMailbox::NoAddress)?)?;
     let name = match value.get("name") {
         None | Some(Value::Null) => None,
         Some(Value::String(name)) => display_name(name)?,
-        Some(_) => return Err(Wrong::Name),
+        Some(_) => return Err(InvalidMailbox::Name),
     };
     Ok(Mailbox { email, name })
 }
 
-pub(super) fn display_name(text: &str) -> Result<Option<String>, Wrong> {
+pub(super) fn display_name(text: &str) -> Result<Option<String>, InvalidMailbox> {
     let name = text.trim();
     if has_control(text) || name.chars().count() > MAX_NAME_CHARS {
-        return Err(Wrong::Name);
+        return Err(InvalidMailbox::Name);
     }
     Ok((!name.is_empty()).then(|| name.to_owned()))
 }
 
 /// An address in the form for mail servers: its domain in A-labels (RFC 5890).
-pub(super) fn address(text: &str) -> Result<String, Wrong> {
+pub(super) fn address(text: &str) -> Result<String, InvalidMailbox> {
     let text = text.trim();
-    let (local_part, domain) = text.rsplit_once('@').ok_or(Wrong::NoAddress)?;
+    let (local_part, domain) = text.rsplit_once('@').ok_or(InvalidMailbox::NoAddress)?;
     if !local_part.is_ascii() {
-        return Err(Wrong::NotAscii);
+        return Err(InvalidMailbox::NotAscii);
     }
     let email = match domain.is_ascii() {
         true => text.to_owned(),
         false => {
-            let domain = DomainName::of_address(domain).ok_or(Wrong::NoAddress)?;
+            let domain = DomainName::of_address(domain).ok_or(InvalidMailbox::NoAddress)?;
             format!("{local_part}@{domain}")
         }
     };
@@ -104,7 +104,7 @@ pub(super) fn address(text: &str) -> Result<String, Wrong> {
         && !is_bare_ip
         && local_part.len() <= MAX_LOCAL_PART_BYTES
         && email.len() <= MAX_ADDRESS_BYTES;
-    is_address.then_some(email).ok_or(Wrong::NoAddress)
+    is_address.then_some(email).ok_or(InvalidMailbox::NoAddress)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::mailbox::{Mailbox, Wrong, address, display_name, mailbox};
+use super::mailbox::{InvalidMailbox, Mailbox, address, display_name, mailbox};
 use super::members::{has_control, nth, present};
 use super::problems::Problems;
 use crate::emails::address_list;
@@ -31,15 +31,15 @@ pub(super) fn sender(fields: &Map<String, Value>, problems: &mut Problems) -> Ma
     }
     mailbox(value).unwrap_or_else(|wrong| {
         let (code, sentence) = match wrong {
-            Wrong::NoAddress => (
+            InvalidMailbox::NoAddress => (
                 "email_invalid",
                 "From email is not a valid email address.",
             ),
-            Wrong::NotAscii => (
+            InvalidMailbox::NotAscii => (
                 "email_invalid",
                 "From email may contain only ASCII characters before the @: few mail servers accept others.",
             ),
-            Wrong::Name => (
+            InvalidMailbox::Name => (
                 "name_invalid",
                 "From name must be text of at most 255 characters, without line breaks.",
             ),

@@ -288,7 +288,7 @@ async fn changed(
     let Some(shown) = shown_list(request) else {
         return Ok(page::redirect(request, elsewhere));
     };
-    match fresh_list(context, user, shown).await {
+    match fresh_list(context, user, shown, None).await {
         Ok(list) => page::html(&ChangedFragment { said, list }),
         Err(_) => Ok(page::redirect(request, elsewhere)),
     }
@@ -362,7 +362,7 @@ pub async fn stop(
 }
 
 /// `POST /api-keys/{id}/keep`: a replaced key no longer stops by itself.
-pub async fn keep_going(
+pub async fn cancel_stop(
     context: web::Data<Context>,
     request: HttpRequest,
     Acting {
@@ -374,7 +374,7 @@ pub async fn keep_going(
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&context, &user, session, actor, id, store::keep_going).await?;
+    let found = change(&context, &user, session, actor, id, store::cancel_stop).await?;
     after_rotation(&request, found, id, from.from, "kept")
 }
 

@@ -5,7 +5,7 @@ use askama::Template;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::super::find::{Findings, FoundBy, MOST_KEYS, Other, identify};
+use super::super::find::{FoundBy, FoundKeys, MOST_KEYS, Other, identify};
 use super::shown_key::ShownKey;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
@@ -16,7 +16,7 @@ use crate::http::{Context, Error, page};
 struct FindPage {
     user: User,
     /// The findings, if a text was submitted. Never the pasted text.
-    found: Option<Findings>,
+    found: Option<FoundKeys>,
 }
 
 /// `GET /api-keys/find`
@@ -25,7 +25,7 @@ pub async fn find_form(SignedIn(user): SignedIn) -> Result<HttpResponse, Error> 
 }
 
 impl FindPage {
-    fn new(user: User, mut found: Option<Findings>) -> Self {
+    fn new(user: User, mut found: Option<FoundKeys>) -> Self {
         if let Some(found) = &mut found {
             found.sort(user.account_status);
         }

@@ -2,7 +2,7 @@
 
 use super::super::expiry::{DAYS, Expiry, InvalidExpiry};
 use super::super::name::{Description, KeyName};
-use super::super::rule::{Allowed, Rule};
+use super::super::rule::{PARTS, Rule, RulePart, SENDERS};
 use super::super::scope::{NewScope, Scope};
 use super::super::store::{Edit, Key};
 use crate::clock;
@@ -27,9 +27,32 @@ pub struct KeyForm {
     /// `keep` (when editing), `none`, a number of days, or `date`.
     pub expiry: String,
     pub expires_on: String,
-    pub senders: String,
-    pub recipients: String,
+    pub rule: Vec<RuleField>,
     pub errors: Errors,
+}
+
+/// The field for a part of the rule, and its error.
+#[derive(Debug)]
+pub struct RuleField {
+    pub part: &'static RulePart,
+    pub text: String,
+    pub error: Option<String>,
+}
+
+impl RuleField {
+    fn all(text: impl Fn(&RulePart) -> String) -> Vec<Self> {
+        let field = |part| Self {
+            part,
+            text: text(part),
+            error: None,
+        };
+        PARTS.map(field).into()
+    }
+
+    /// The id of its element.
+    pub fn id(&self) -> String {
+        format!("key-{}", self.part.name)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -38,8 +61,6 @@ pub struct Errors {
     pub description: Option<String>,
     pub scope: Option<String>,
     pub expiry: Option<String>,
-    pub senders: Option<String>,
-    pub recipients: Option<String>,
     /// An error that belongs to no single field.
     pub form: Option<String>,
 }
@@ -59,13 +80,19 @@ impl KeyForm {
         Self {
             scope: "all".to_owned(),
             expiry: "none".to_owned(),
+            rule: RuleField::all(|_| String::new()),
             ..Self::default()
         }
     }
 
     /// The form filled with a key's current properties.
     pub fn of(key: &Key) -> Self {
-        let lines = |allowed: &Allowed| allowed.as_column().unwrap_or_default().to_owned();
+        let lines = |part: &RulePart| {
+            part.of(&key.rule)
+                .as_column()
+                .unwrap_or_default()
+                .to_owned()
+        };
         let (scope, domain_ids) = match &key.scope {
             Scope::AllDomains => ("all", Vec::new()),
             Scope::Domains(domains) => ("domains", domains.iter().map(|d| d.id).collect()),
@@ -77,8 +104,7 @@ impl KeyForm {
             domain_ids,
             expiry: "keep".to_owned(),
             expires_on: String::new(),
-            senders: lines(&key.rule.senders),
-            recipients: lines(&key.rule.recipients),
+            rule: RuleField::all(lines),
             errors: Errors::default(),
         }
     }
@@ -100,8 +126,7 @@ impl KeyForm {
             domain_ids,
             expiry: text("expiry"),
             expires_on: text("expires_on"),
-            senders: text("senders"),
-            recipients: text("recipients"),
+            rule: RuleField::all(|part| text(part.name)),
             errors: Errors::default(),
         }
     }
@@ -112,25 +137,16 @@ impl KeyForm {
         let description = Description::parse(&self.description).map_err(|e| e.to_string());
         let scope = self.parse_scope(domains);
         let expiry = parse_expiry(&self.expiry, &self.expires_on);
-        let recipients = Allowed::parse_recipients(&self.recipients).map_err(|e| e.to_string());
-        let senders = Allowed::parse_senders(&self.senders).map_err(|e| e.to_string());
+        let rule = self.parse_rule();
         let errors = &mut self.errors;
         let name = note(name, &mut errors.name);
         let description = note(description, &mut errors.description);
         let scope = note(scope, &mut errors.scope);
         let expiry = note(expiry, &mut errors.expiry);
-        let senders = note(senders, &mut errors.senders);
-        let recipients = note(recipients, &mut errors.recipients);
-        let (scope, rule) = (
-            scope?,
-            Rule {
-                senders: senders?,
-                recipients: recipients?,
-            },
-        );
+        let (scope, rule) = (scope?, rule?);
         if let Some(sender) = rule.sender_outside(&scope, domains) {
             let error = format!("{sender} is not at a domain that this key may send from.");
-            errors.senders = Some(error);
+            self.note_senders(error);
             return None;
         }
         Some(Edit {
@@ -154,6 +170,29 @@ impl KeyForm {
         }
     }
 
+    /// `None` if there are errors, which are noted beside the fields.
+    fn parse_rule(&mut self) -> Option<Rule> {
+        let mut rule = Some(Rule::default());
+        for field in &mut self.rule {
+            match (field.part.parse(&field.text), &mut rule) {
+                (Ok(allowed), Some(rule)) => field.part.set(rule, allowed),
+                (Ok(_), None) => {}
+                (Err(why), _) => {
+                    field.error = Some(why.to_string());
+                    rule = None;
+                }
+            }
+        }
+        rule
+    }
+
+    fn note_senders(&mut self, error: String) {
+        let mut fields = self.rule.iter_mut();
+        if let Some(field) = fields.find(|field| field.part.name == SENDERS.name) {
+            field.error = Some(error);
+        }
+    }
+
     /// Whether a field has the focus at first: the first one with an error, else the name.
     pub fn starts_at(&self, field: &str) -> bool {
         let errors = &self.errors;
@@ -163,11 +202,14 @@ impl KeyForm {
             ("scope", &errors.scope),
             ("expiry", &errors.expiry),
             ("description", &errors.description),
-            ("senders", &errors.senders),
-            ("recipients", &errors.recipients),
         ];
-        let mut wrong = in_order.iter().filter(|(_, error)| error.is_some());
-        let first = wrong.next().map_or("name", |(field, _)| field);
+        let of_rule = self
+            .rule
+            .iter()
+            .map(|field| (field.part.name, &field.error));
+        let mut in_order = in_order.into_iter().chain(of_rule);
+        let wrong = in_order.find(|(_, error)| error.is_some());
+        let first = wrong.map_or("name", |(field, _)| field);
         match (first, self.expiry.as_str()) {
             ("expiry", "date") => field == "date",
             (first, _) => field == first,
@@ -191,12 +233,23 @@ impl KeyForm {
         }
     }
 
-    /// Whether a field in the collapsed part of the form has a value.
+    /// The heading of the part of the form that is collapsed at first.
+    pub fn more(&self) -> String {
+        let names = PARTS.map(|part| part.name).join(", ");
+        // "a, b and c"
+        let names = match names.rsplit_once(", ") {
+            Some((names, last)) => format!("{names} and {last}"),
+            None => names,
+        };
+        format!("Description, allowed {names}")
+    }
+
+    /// Whether a field in the collapsed part of the form has a value or an error.
     pub fn is_unfolded(&self) -> bool {
-        !(self.description.is_empty() && self.senders.is_empty() && self.recipients.is_empty())
-            || self.errors.senders.is_some()
-            || self.errors.recipients.is_some()
+        let mut rule = self.rule.iter();
+        !self.description.is_empty()
             || self.errors.description.is_some()
+            || rule.any(|field| !field.text.is_empty() || field.error.is_some())
     }
 }
 

@@ -34,7 +34,7 @@ use shown_key::ListedKey;
 
 pub use edit::{edit, save};
 pub use end::{
-    confirm_delete, confirm_pause, confirm_stop, delete, keep_going, pause, resume, stop,
+    cancel_stop, confirm_delete, confirm_pause, confirm_stop, delete, pause, resume, stop,
 };
 pub use find::{find_form, find_pasted};
 pub use new::{create, new};
@@ -245,7 +245,7 @@ pub async fn index(
         _ => None,
     };
     let (view, page) = View::parse(request.query_string());
-    let list = key_list(&context, &user, view, page).await?;
+    let list = key_list(&context, &user, view, page, None).await?;
     if page::is_htmx(&request) {
         // The form sends every field, but the address contains only those that were chosen.
         let path = list.view.path(list.page);
@@ -281,13 +281,23 @@ pub struct Notice {
     notice: Option<String>,
 }
 
-/// Reads one page of keys; beyond the last page, returns the last.
-async fn key_list(context: &Context, user: &User, view: View, page: i64) -> Result<KeyList, Error> {
+/// Reads one page of keys; beyond the last page, returns the last. `domains`: the account's, if they
+/// have been read already.
+async fn key_list(
+    context: &Context,
+    user: &User,
+    view: View,
+    page: i64,
+    domains: Option<Vec<Domain>>,
+) -> Result<KeyList, Error> {
     let (account, status, live) = (user.account, user.account_status, user.key_count);
     context
         .db
         .read(move |conn| {
-            let domains = domains_store::list(conn, account)?;
+            let domains = match domains {
+                Some(domains) => domains,
+                None => domains_store::list(conn, account)?,
+            };
             let found = match view.is_usual() {
                 true => None,
                 false => Some(store::search(conn, account, status, &view)?),
@@ -330,14 +340,19 @@ fn pages(total: i64) -> i64 {
 }
 
 /// The list after a change, to be sent beside another fragment.
-async fn fresh_list(context: &Context, user: &User, shown: Shown) -> Result<KeyList, Error> {
+async fn fresh_list(
+    context: &Context,
+    user: &User,
+    shown: Shown,
+    domains: Option<Vec<Domain>>,
+) -> Result<KeyList, Error> {
     let user_id = user.id;
     let user = context
         .db
         .read(move |conn| find_user(conn, user_id))
         .await?
         .ok_or(Error::SignInNeeded)?;
-    let mut list = key_list(context, &user, shown.view, shown.page).await?;
+    let mut list = key_list(context, &user, shown.view, shown.page, domains).await?;
     list.is_out_of_band = true;
     Ok(list)
 }

@@ -78,9 +78,9 @@ pub async fn create(
 ) -> Result<HttpResponse, Error> {
     let mut form = KeyForm::read(&pairs);
     let nonce = value(&pairs, "nonce").to_owned();
-    let domains = list_domains(&context, &user).await?;
+    let mut domains = list_domains(&context, &user).await?;
     let Some(entered) = form.parse(&domains) else {
-        return form_again(&context, &request, user, session, form, nonce).await;
+        return form_again(&context, &request, user, session, form, nonce, domains).await;
     };
     let new = NewKey::from(entered);
     let secret = PlainKey::generate();
@@ -92,7 +92,7 @@ pub async fn create(
         })
         .await?;
     match created {
-        Ok(key) => show_created(&context, &request, user, &key, &secret).await,
+        Ok(key) => show_created(&context, &request, user, &key, &secret, Some(domains)).await,
         Err(CreateError::FormUsed(key)) => {
             let page = AlreadyCreatedPage {
                 user,
@@ -108,7 +108,11 @@ pub async fn create(
         Err(CreateError::Db(error)) => Err(error.into()),
         Err(refused) => {
             match refused {
-                CreateError::UnknownDomain => form.errors.scope = Some(CHOOSE_DOMAINS.into()),
+                CreateError::UnknownDomain => {
+                    form.errors.scope = Some(CHOOSE_DOMAINS.into());
+                    // One of them was deleted since.
+                    domains = list_domains(&context, &user).await?;
+                }
                 CreateError::LimitReached(limit) => form.errors.form = Some(limit_reached(limit)),
                 _ => {
                     form.errors.form = Some(
@@ -116,7 +120,7 @@ pub async fn create(
                     );
                 }
             }
-            form_again(&context, &request, user, session, form, nonce).await
+            form_again(&context, &request, user, session, form, nonce, domains).await
         }
     }
 }
@@ -161,15 +165,15 @@ async fn form_again(
     session: ThisSession,
     form: KeyForm,
     nonce: String,
+    domains: Vec<Domain>,
 ) -> Result<HttpResponse, Error> {
-    let (account, user_id) = (user.account, user.id);
-    let (nonce, domains) = session
+    let user_id = user.id;
+    let nonce = session
         .write(&context.db, move |conn| {
-            let nonce = match store::knows_nonce(conn, user_id, &token::hash(&nonce))? {
-                true => nonce,
-                false => issue_nonce(conn, user_id)?,
-            };
-            Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
+            match store::knows_nonce(conn, user_id, &token::hash(&nonce))? {
+                true => Ok::<_, db::Error>(nonce),
+                false => issue_nonce(conn, user_id),
+            }
         })
         .await??;
     let page = NewPage {
@@ -197,20 +201,25 @@ struct CreatedPage<'a> {
     is_fragment: bool,
 }
 
+/// `domains`: the account's, if they have been read.
 pub(super) async fn show_created(
     context: &Context,
     request: &HttpRequest,
     user: User,
     key: &Key,
     secret: &PlainKey,
+    domains: Option<Vec<Domain>>,
 ) -> Result<HttpResponse, Error> {
     let is_fragment = page::is_htmx(request);
     // From here on nothing may fail: the key exists, and this is the only time it is shown.
+    let domain = sender_domain(domains.as_deref().unwrap_or_default(), key).cloned();
     let list = match is_fragment {
-        true => fresh_list(context, &user, Shown::newest()).await.ok(),
+        true => {
+            let shown = Shown::newest();
+            fresh_list(context, &user, shown, domains).await.ok()
+        }
         false => None,
     };
-    let domain = sender_domain(context, &user, key).await;
     let sample = Sample {
         origin: &page::origin(request, &context.config),
         sender: &sender(key, domain.as_ref()),
@@ -238,10 +247,9 @@ pub(super) async fn show_created(
 }
 
 /// A domain in the key's scope, a verified one if possible.
-async fn sender_domain(context: &Context, user: &User, key: &Key) -> Option<Domain> {
-    let domains = list_domains(context, user).await.unwrap_or_default();
+fn sender_domain<'a>(domains: &'a [Domain], key: &Key) -> Option<&'a Domain> {
     domains
-        .into_iter()
+        .iter()
         .filter(|domain| key.scope.allows(domain.id))
         .max_by_key(|domain| domain.status.is_verified())
 }

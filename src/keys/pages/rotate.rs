@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Key, RotateError, Rotation};
 use super::form::{ExpiryField, expires, expiry_choices, parse_expiry};
-use super::new::{account_paused, limit_reached, show_created};
+use super::new::{account_paused, limit_reached, list_domains, show_created};
 use super::{find_key, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
@@ -225,7 +225,11 @@ pub async fn rotate(
         })
         .await?;
     match rotated {
-        Ok(new) => show_created(&context, &request, page.user, &new, &secret).await,
+        Ok(new) => {
+            // The new key is shown even if they cannot be read.
+            let domains = list_domains(&context, &page.user).await.ok();
+            show_created(&context, &request, page.user, &new, &secret, domains).await
+        }
         Err(RotateError::NoSuchKey) => Err(Error::NotFound),
         Err(RotateError::Ended(_)) => Ok(to_ended(&request, id)),
         Err(RotateError::AlreadyRotated(_)) => {

@@ -33,14 +33,14 @@ impl NextEnd {
             at: Some(*at),
             after,
         };
-        if self.goes_on {
-            let goes_on = Sentence::plain(match when_quiet {
+        if self.is_open_ended {
+            let is_open_ended = Sentence::plain(match when_quiet {
                 Some(when_quiet) => format!("It stops once {when_quiet}."),
                 None => format!("It keeps working until you {verb} it."),
             });
             let expiry = self.at.as_ref();
             let expiry = expiry.map(|at| in_time("expires", at, ".".to_owned()));
-            return [goes_on].into_iter().chain(expiry).collect();
+            return [is_open_ended].into_iter().chain(expiry).collect();
         }
         let how = if self.is_expiry { "expires" } else { "stops" };
         let after = match when_quiet {
@@ -197,7 +197,7 @@ mod tests {
     fn each_way_to_end_has_its_sentences() {
         let at = clock::now() + TimeDelta::days(7);
         let quiet = Some(TimeDelta::hours(24));
-        for (at, is_expiry, goes_on, when_quiet, told) in [
+        for (at, is_expiry, is_open_ended, when_quiet, told) in [
             (
                 None,
                 false,
@@ -231,7 +231,7 @@ mod tests {
             let next = NextEnd {
                 at,
                 is_expiry,
-                goes_on,
+                is_open_ended,
                 when_quiet,
             };
             let sentences = next.sentences("stop").into_iter();

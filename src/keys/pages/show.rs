@@ -5,9 +5,9 @@ use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
-use super::super::rule::Allowed;
+use super::super::rule::{RulePart, SENDERS};
 use super::super::store::{self, Found, Key};
-use super::super::usage::chart::Usage;
+use super::super::usage::chart::UsageChart;
 use super::path_of;
 use super::rotation_note::RotationNote;
 use super::shown_key::ShownKey;
@@ -29,7 +29,7 @@ struct ShowPage {
     ended_at: Option<NaiveDateTime>,
     /// The person who created it.
     creator: String,
-    usage: Usage,
+    usage: UsageChart,
     volume: Volume,
     events: Vec<Event>,
     user: User,
@@ -58,11 +58,12 @@ impl ShowPage {
         }
     }
 
-    fn recipients(&self) -> String {
-        match &self.key.rule.recipients {
-            Allowed::Any => "Anyone".to_owned(),
-            only => format!("Only {only}"),
-        }
+    /// The parts of its rule besides the senders, which are shown with the domains: label and text.
+    fn rule(&self) -> Vec<(String, String)> {
+        let parts = self.key.rule.parts();
+        let parts = parts.filter(|(part, _)| part.name != SENDERS.name);
+        let fact = |(part, allowed): (&RulePart, _)| (self.can(part.way), part.describe(allowed));
+        parts.map(fact).collect()
     }
 }
 
@@ -90,7 +91,7 @@ pub async fn show(
                 Some(user_id) => find_user(conn, user_id)?.map(|user| user.email),
                 None => None,
             };
-            let usage = Usage::from(&usage_store::history(conn, account, id)?);
+            let usage = UsageChart::from(&usage_store::history(conn, account, id)?);
             let volume = outbox_store::volume_of_key(conn, account, id)?;
             let of_key = Filter {
                 key_id: Some(id),

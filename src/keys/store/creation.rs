@@ -2,10 +2,10 @@
 
 use diesel::prelude::*;
 
-use super::lock::lock;
+use super::lock::lock_and_end_if_due;
 use super::row::{describe, record, restrict};
 use super::rule_row::RuleColumns;
-use super::{Found, Key, find, nonces};
+use super::{Found, Key, KeyRow, find, nonces};
 use crate::accounts::event::{Action, Actor};
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
 use crate::clock;
@@ -129,7 +129,7 @@ pub(super) fn count_key(
         .load(conn)?;
     for id in overdue {
         // This ends the key.
-        lock(conn, account, id)?;
+        lock_and_end_if_due(conn, account, id)?;
     }
     match accounts_store::count_key(conn, account, limit)? {
         true => Ok(()),
@@ -146,8 +146,7 @@ pub(super) fn insert(
     actor: &Actor,
 ) -> Result<Key, CreateError> {
     let truncated = secret.truncated();
-    let created_at = clock::now();
-    let id: i64 = diesel::insert_into(api_keys::table)
+    let row: KeyRow = diesel::insert_into(api_keys::table)
         .values((
             api_keys::account_id.eq(account.0),
             api_keys::name.eq(new.name.as_ref()),
@@ -159,36 +158,16 @@ pub(super) fn insert(
             RuleColumns::from(&new.rule),
             api_keys::status.eq(ACTIVE),
             api_keys::created_by.eq(actor.user_id),
-            api_keys::created_at.eq(created_at),
+            api_keys::created_at.eq(clock::now()),
             api_keys::expires_at.eq(new.expiry.instant()),
             api_keys::replaces.eq(replaces),
         ))
-        .returning(api_keys::id)
+        .returning(db::columns::<KeyRow>())
         .get_result(conn)?;
-    let scope = match &new.scope {
-        NewScope::AllDomains => Scope::AllDomains,
-        NewScope::Domains(ids) => {
-            let domains = restrict(conn, account, id, ids)?;
-            Scope::Domains(domains.ok_or(CreateError::UnknownDomain)?)
-        }
-    };
-    Ok(Key {
-        id,
-        name: new.name.to_string(),
-        description: new.description.to_string(),
-        truncated,
-        scope,
-        rule: new.rule.clone(),
-        paused: None,
-        created_by: actor.user_id,
-        created_at,
-        expires_at: new.expiry.instant(),
-        last_use: None,
-        stops_at: None,
-        stops_when_quiet: None,
-        replaces,
-        end: None,
-        predecessor: None,
-        successor: None,
-    })
+    let mut key = Key::new(row, None);
+    if let NewScope::Domains(ids) = &new.scope {
+        let domains = restrict(conn, account, key.id, ids)?;
+        key.scope = Scope::Domains(domains.ok_or(CreateError::UnknownDomain)?);
+    }
+    Ok(key)
 }

@@ -3,7 +3,7 @@
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
-use super::lock::{end, lock};
+use super::lock::{end, lock_and_end_if_due};
 use super::{EndedHow, Found, Key};
 use crate::accounts::event::Actor;
 use crate::accounts::store::{self as accounts_store, AccountId, AccountStatus};
@@ -21,7 +21,7 @@ pub fn delete(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    let found = lock(conn, account, id)?;
+    let found = lock_and_end_if_due(conn, account, id)?;
     if let Found::Live(key) = &found {
         let now = db::stamp(conn)?;
         end(conn, account, key, EndedHow::Deleted, now, actor)?;
@@ -86,7 +86,7 @@ pub fn end_if_due(
     id: i64,
     since: NaiveDateTime,
 ) -> db::Result<bool> {
-    let key = match lock(conn, account, id)? {
+    let key = match lock_and_end_if_due(conn, account, id)? {
         Found::Live(key) => key,
         Found::Ended(_) => return Ok(true),
         Found::Nothing => return Ok(false),

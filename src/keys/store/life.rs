@@ -4,7 +4,7 @@
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::lock::{change_live, lock};
+use super::lock::{change_live, lock_and_end_if_due};
 use super::row::{record, restrict, row, unrestrict};
 use super::rule_row::RuleColumns;
 use super::{Found, Key, find};
@@ -61,7 +61,7 @@ pub fn edit(
     edit: &Edit,
     actor: &Actor,
 ) -> Result<Key, EditError> {
-    let before = match lock(conn, account, id)? {
+    let before = match lock_and_end_if_due(conn, account, id)? {
         Found::Live(key) => key,
         Found::Ended(key) => return Err(EditError::Ended(Box::new(key))),
         Found::Nothing => return Err(EditError::NoSuchKey),
@@ -89,7 +89,7 @@ pub fn edit(
     let (Found::Live(after) | Found::Ended(after)) = find(conn, account, id)? else {
         return Err(EditError::NoSuchKey);
     };
-    let changes = changes(&before, &after);
+    let changes = describe_changes(&before, &after);
     if !changes.is_empty() {
         record(conn, account, actor, Action::KeyEdited, &after, &changes)?;
     }
@@ -141,15 +141,15 @@ pub fn resume(
 }
 
 /// The differences, in words; empty if there are none.
-pub fn changes(before: &Key, after: &Key) -> String {
+pub fn describe_changes(before: &Key, after: &Key) -> String {
     let expiry = |key: &Key| {
         key.expires_at
             .as_ref()
             .map_or("never".into(), clock::rfc3339)
     };
     let quoted = |text: &str| format!("“{text}”");
-    let parts = before.rule.parts().into_iter().zip(after.rule.parts());
-    let rule = parts.map(|((what, old), (_, new))| (what, old.to_string(), new.to_string()));
+    let parts = before.rule.parts().zip(after.rule.parts());
+    let rule = parts.map(|((part, old), (_, new))| (part.name, old.to_string(), new.to_string()));
     [
         ("name", quoted(&before.name), quoted(&after.name)),
         (

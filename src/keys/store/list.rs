@@ -3,16 +3,18 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::NaiveDateTime;
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
 
-use super::{Key, SHOWN_AFTER_END, Status, find_all, scoped};
+use super::columns::{EndColumns, PausedColumns, TruncatedColumns};
+use super::{DomainRow, End, Key, SHOWN_AFTER_END, Standing, Status, find_all};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
 use crate::keys::advice::{Advice, OLD};
 use crate::keys::scope::ScopedDomain;
 use crate::keys::secret::Truncated;
-use crate::keys::standing::ACTIVE;
 use crate::keys::view::{Column, DomainFilter, StatusFilter, View, Which};
 use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
@@ -86,40 +88,31 @@ fn beside_their_successors(keys: Vec<Key>) -> Vec<Key> {
     together
 }
 
-/// The columns for filtering and sorting keys.
-#[derive(Queryable)]
+/// What filters and sorts keys: less than a whole key, because all keys of an account are read.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys, check_for_backend(Pg, Sqlite))]
 struct Candidate {
     id: i64,
     name: String,
     description: String,
-    first8: String,
-    last4: String,
+    #[diesel(embed)]
+    truncated: TruncatedColumns,
     all_domains: bool,
-    status: String,
+    #[diesel(embed)]
+    paused: PausedColumns,
     created_at: NaiveDateTime,
     expires_at: Option<NaiveDateTime>,
     stops_at: Option<NaiveDateTime>,
-    ended_at: Option<NaiveDateTime>,
+    #[diesel(embed)]
+    end: EndColumns,
+    #[diesel(select_expression = api_key_uses::used_at.nullable())]
     used_at: Option<NaiveDateTime>,
 }
 
 impl Candidate {
-    /// The status of a key that has not ended, decided in the same order as [`Key::standing`].
-    fn status(&self, account: AccountStatus, is_verified: bool, now: NaiveDateTime) -> Status {
-        let is_over = |at: Option<NaiveDateTime>| at.is_some_and(|at| at <= now);
-        if is_over(self.expires_at) {
-            Status::Expired
-        } else if is_over(self.stops_at) {
-            Status::Stopped
-        } else if self.status != ACTIVE {
-            Status::Paused
-        } else if account == AccountStatus::Paused {
-            Status::AccountPaused
-        } else if !is_verified {
-            Status::DomainNotVerified
-        } else {
-            Status::Active
-        }
+    fn status(&self, account: AccountStatus, can_send: bool, now: NaiveDateTime) -> Status {
+        let end = End::by(now, self.end.clone().into(), self.expires_at, self.stops_at);
+        Standing::of(end, self.paused.clone().into(), account, can_send).status()
     }
 }
 
@@ -135,10 +128,7 @@ pub fn search(
     let mut found = candidates(conn, account, view.which, now)?;
     if !view.search.is_empty() {
         found.retain(|key| {
-            let truncated = Truncated {
-                first8: key.first8.clone(),
-                last4: key.last4.clone(),
-            };
+            let truncated = Truncated::from(key.truncated.clone());
             view.finds([&key.name, &key.description, &truncated.to_string()])
         });
     }
@@ -149,10 +139,10 @@ pub fn search(
                 .get(&key.id)
                 .is_some_and(|of_key| of_key.iter().any(is_it))
         };
-        let is_verified = |key: &Candidate| key.all_domains || opens(key, &|d| d.is_verified);
+        let can_send = |key: &Candidate| key.all_domains || opens(key, &|d| d.is_verified);
         found.retain(|key| match view.status {
             None => true,
-            Some(StatusFilter::Of(wanted)) => wanted == key.status(status, is_verified(key), now),
+            Some(StatusFilter::Of(wanted)) => wanted == key.status(status, can_send(key), now),
             Some(StatusFilter::Unused) => {
                 Advice::on(key.created_at, key.used_at, now) == Some(Advice::Unused)
             }
@@ -168,7 +158,7 @@ pub fn search(
         Column::Name => found.sort_by_cached_key(|key| (key.name.to_lowercase(), key.id)),
         Column::Created => found.sort_by_key(|key| key.id),
         Column::LastUsed => found.sort_by_key(|key| (key.used_at, key.id)),
-        Column::Ended => found.sort_by_key(|key| (key.ended_at, key.id)),
+        Column::Ended => found.sort_by_key(|key| (key.end.ended_at, key.id)),
     }
     if view.sort.is_descending {
         found.reverse();
@@ -185,20 +175,7 @@ fn candidates(
     let all = api_keys::table
         .left_join(api_key_uses::table)
         .filter(api_keys::account_id.eq(account.0))
-        .select((
-            api_keys::id,
-            api_keys::name,
-            api_keys::description,
-            api_keys::first8,
-            api_keys::last4,
-            api_keys::all_domains,
-            api_keys::status,
-            api_keys::created_at,
-            api_keys::expires_at,
-            api_keys::stops_at,
-            api_keys::ended_at,
-            api_key_uses::used_at.nullable(),
-        ));
+        .select(Candidate::as_select());
     Ok(match which {
         Which::Live => all.filter(api_keys::ended_at.is_null()).load(conn)?,
         Which::Ended => all
@@ -212,20 +189,14 @@ fn scopes(
     conn: &mut Connection,
     account: AccountId,
 ) -> db::Result<HashMap<i64, Vec<ScopedDomain>>> {
-    let rows: Vec<(i64, i64, String, String)> = api_key_domains::table
+    let rows: Vec<(i64, DomainRow)> = api_key_domains::table
         .inner_join(sending_domains::table)
         .filter(sending_domains::account_id.eq(account.0))
-        .select((
-            api_key_domains::api_key_id,
-            sending_domains::id,
-            sending_domains::name,
-            sending_domains::status,
-        ))
+        .select((api_key_domains::api_key_id, DomainRow::as_select()))
         .load(conn)?;
     let mut scopes: HashMap<i64, Vec<ScopedDomain>> = HashMap::new();
-    for (key_id, domain_id, name, status) in rows {
-        let of_key = scopes.entry(key_id).or_default();
-        of_key.push(scoped(domain_id, name, &status));
+    for (key_id, domain) in rows {
+        scopes.entry(key_id).or_default().push(domain.into());
     }
     Ok(scopes)
 }

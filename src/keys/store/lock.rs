@@ -19,7 +19,7 @@ pub(super) fn change_live(
     id: i64,
     change: impl FnOnce(&mut Connection, &Key) -> db::Result<()>,
 ) -> db::Result<Found> {
-    let found = lock(conn, account, id)?;
+    let found = lock_and_end_if_due(conn, account, id)?;
     let Found::Live(key) = &found else {
         return Ok(found);
     };
@@ -29,7 +29,11 @@ pub(super) fn change_live(
 
 /// Locks and returns a key: no other transaction can change it until this one ends. If the key is
 /// due to end, that is recorded first.
-pub(super) fn lock(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Found> {
+pub(super) fn lock_and_end_if_due(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+) -> db::Result<Found> {
     // Changes nothing, but makes other transactions wait.
     diesel::update(row(account, id))
         .set(api_keys::account_id.eq(account.0))

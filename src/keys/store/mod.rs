@@ -1,5 +1,6 @@
 //! API keys in the database. This module sees only the hashes of keys.
 
+mod columns;
 mod creation;
 mod end;
 mod life;
@@ -13,12 +14,14 @@ mod rule_row;
 use std::collections::HashMap;
 
 use chrono::{NaiveDateTime, TimeDelta};
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
 
+use self::columns::{EndColumns, PausedColumns, ScopeColumns};
 use super::rule::Rule;
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
-use super::standing::ACTIVE;
 pub use super::standing::{End, EndedHow, Paused, Standing, Status};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
@@ -26,16 +29,18 @@ use crate::db::{self, Connection};
 use crate::domains::store::DomainStatus;
 use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
+pub(in crate::keys) use columns::TruncatedColumns;
+
 pub use creation::{CreateError, NewKey, create, create_once};
 pub use end::{
     delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
     forget_ended_of_any_account, has_expired,
 };
-pub use life::{Edit, EditError, changes, edit, pause, resume};
+pub use life::{Edit, EditError, describe_changes, edit, pause, resume};
 pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
-pub use rotation::{RotateError, Rotation, keep_going, rotate, stop};
-pub(in crate::keys) use rule_row::{RuleColumns, rule_columns};
+pub use rotation::{RotateError, Rotation, cancel_stop, rotate, stop};
+pub(in crate::keys) use rule_row::RuleColumns;
 
 /// The maximum number of keys found by the truncated forms in one text.
 const MOST_ALIKE: usize = 200;
@@ -106,7 +111,7 @@ pub struct NextEnd {
     /// Whether it expires then; otherwise it stops, as a replaced key.
     pub is_expiry: bool,
     /// Whether a replaced key has no time set at which it stops.
-    pub goes_on: bool,
+    pub is_open_ended: bool,
     /// It stops earlier if it has not been used for this long.
     pub when_quiet: Option<TimeDelta>,
 }
@@ -116,7 +121,7 @@ impl NextEnd {
         let at = expires_at.into_iter().chain(stops_at).min();
         Self {
             is_expiry: at.is_some() && at == expires_at,
-            goes_on: stops_at.is_none(),
+            is_open_ended: stops_at.is_none(),
             at,
             when_quiet: None,
         }
@@ -126,31 +131,17 @@ impl NextEnd {
 impl Key {
     /// By the clock of this node. `verification::store` decides what callers are told.
     pub fn standing(&self, account: &AccountStatus) -> Standing {
-        if let Some(end) = self.end_by(clock::now()) {
-            return Standing::Ended(end);
-        }
-        if let Some(paused) = &self.paused {
-            return Standing::Paused(paused.clone());
-        }
-        match &self.scope {
-            _ if *account == AccountStatus::Paused => Standing::AccountPaused,
-            Scope::Domains(domains) if !domains.iter().any(|domain| domain.is_verified) => {
-                Standing::DomainNotVerified
-            }
-            _ => Standing::Active,
-        }
+        let can_send = match &self.scope {
+            Scope::AllDomains => true,
+            Scope::Domains(domains) => domains.iter().any(|domain| domain.is_verified),
+        };
+        let end = self.end_by(clock::now());
+        Standing::of(end, self.paused.clone(), *account, can_send)
     }
 
     /// How the key has ended by then; an expired key has ended even if that is not recorded yet.
     pub fn end_by(&self, now: NaiveDateTime) -> Option<End> {
-        let over = |at: Option<NaiveDateTime>, how| {
-            at.filter(|at| *at <= now)
-                .map(|at| End { how, at, by: None })
-        };
-        self.end
-            .clone()
-            .or_else(|| over(self.expires_at, EndedHow::Expired))
-            .or_else(|| over(self.stops_at, EndedHow::Stopped))
+        End::by(now, self.end.clone(), self.expires_at, self.stops_at)
     }
 
     pub fn has_ended(&self) -> bool {
@@ -212,69 +203,53 @@ impl Found {
     }
 }
 
-#[derive(Queryable)]
+/// The columns of a key. Those that make one value together are spelled in `columns.rs`.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys, check_for_backend(Pg, Sqlite))]
 struct KeyRow {
     id: i64,
     name: String,
     description: String,
-    first8: String,
-    last4: String,
-    all_domains: bool,
+    #[diesel(embed)]
+    truncated: TruncatedColumns,
+    #[diesel(embed)]
+    scope: ScopeColumns,
+    #[diesel(embed)]
     rule: RuleColumns,
-    status: String,
-    paused_at: Option<NaiveDateTime>,
-    paused_by: Option<String>,
+    #[diesel(embed)]
+    paused: PausedColumns,
     created_by: Option<i64>,
     created_at: NaiveDateTime,
     expires_at: Option<NaiveDateTime>,
     stops_at: Option<NaiveDateTime>,
     stops_when_quiet: Option<i64>,
     replaces: Option<i64>,
-    ended_at: Option<NaiveDateTime>,
-    ended_how: Option<String>,
-    ended_by: Option<String>,
-    ended_domain_names: Option<String>,
+    #[diesel(embed)]
+    end: EndColumns,
 }
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_key_uses, check_for_backend(Pg, Sqlite))]
+struct UseRow {
+    used_at: NaiveDateTime,
+    address: String,
+    user_agent: String,
+}
+
+/// A domain of a key.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = sending_domains, check_for_backend(Pg, Sqlite))]
+pub(in crate::keys) struct DomainRow {
+    id: i64,
+    name: String,
+    status: String,
+}
+
+/// A key, its last use, and one of its domains.
+type JoinedRow = (KeyRow, Option<UseRow>, Option<DomainRow>);
 
 /// The hash of a key, or of a key that has ended.
 type HashesRow = (i64, Option<Vec<u8>>, Option<Vec<u8>>);
-type UseRow = (Option<NaiveDateTime>, Option<String>, Option<String>);
-pub(in crate::keys) type DomainRow = (Option<i64>, Option<String>, Option<String>);
-
-#[diesel::dsl::auto_type]
-fn key_columns() -> _ {
-    (
-        api_keys::id,
-        api_keys::name,
-        api_keys::description,
-        api_keys::first8,
-        api_keys::last4,
-        api_keys::all_domains,
-        rule_columns(),
-        api_keys::status,
-        api_keys::paused_at,
-        api_keys::paused_by,
-        api_keys::created_by,
-        api_keys::created_at,
-        api_keys::expires_at,
-        api_keys::stops_at,
-        api_keys::stops_when_quiet,
-        api_keys::replaces,
-        api_keys::ended_at,
-        api_keys::ended_how,
-        api_keys::ended_by,
-        api_keys::ended_domain_names,
-    )
-}
-
-#[diesel::dsl::auto_type]
-fn use_columns() -> _ {
-    (
-        api_key_uses::used_at.nullable(),
-        api_key_uses::address.nullable(),
-        api_key_uses::user_agent.nullable(),
-    )
-}
 
 /// Keys, with one row for each of their domains. (SQLite would materialize a nested join
 /// completely, for every lookup of one key.)
@@ -283,16 +258,6 @@ pub(in crate::keys) fn keys_with_domains() -> _ {
     api_keys::table
         .left_join(api_key_domains::table)
         .left_join(sending_domains::table.on(sending_domains::id.eq(api_key_domains::domain_id)))
-}
-
-/// The columns of a key's domain, if it has one.
-#[diesel::dsl::auto_type]
-pub(in crate::keys) fn domain_columns() -> _ {
-    (
-        sending_domains::id.nullable(),
-        sending_domains::name.nullable(),
-        sending_domains::status.nullable(),
-    )
 }
 
 /// One key. It is not found any more some time after its end.
@@ -369,12 +334,12 @@ fn find_all(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Resul
     let mut keys: Vec<Key> = Vec::new();
     // SQLite limits a statement to some thousand values.
     for ids in ids.chunks(1_000) {
-        let rows: Vec<(KeyRow, UseRow, DomainRow)> = keys_with_domains()
+        let rows: Vec<JoinedRow> = keys_with_domains()
             .left_join(api_key_uses::table)
             .filter(api_keys::account_id.eq(account.0))
             .filter(api_keys::id.eq_any(ids))
             .order((api_keys::id.desc(), sending_domains::name.asc()))
-            .select((key_columns(), use_columns(), domain_columns()))
+            .select(JoinedRow::as_select())
             .load(conn)?;
         gather(&mut keys, rows);
     }
@@ -385,71 +350,60 @@ fn find_all(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Resul
 }
 
 /// Combines the rows of a join: one key may have several domains.
-fn gather(keys: &mut Vec<Key>, rows: Vec<(KeyRow, UseRow, DomainRow)>) {
+fn gather(keys: &mut Vec<Key>, rows: Vec<JoinedRow>) {
     for (row, last_use, domain) in rows {
         if keys.last().is_none_or(|key| key.id != row.id) {
-            keys.push(Key::from_row(row, last_use));
+            keys.push(Key::new(row, last_use));
         }
-        if let (Some(key), Some(domain)) = (keys.last_mut(), scoped_domain(domain))
+        if let (Some(key), Some(domain)) = (keys.last_mut(), domain)
             && let Scope::Domains(domains) = &mut key.scope
         {
-            domains.push(domain);
+            domains.push(domain.into());
         }
     }
 }
 
 impl Key {
-    fn from_row(row: KeyRow, (used_at, address, user_agent): UseRow) -> Self {
-        let names = row.ended_domain_names.unwrap_or_default();
-        let names = names.split(", ").filter(|name| !name.is_empty());
+    fn new(row: KeyRow, last_use: Option<UseRow>) -> Self {
         Self {
             id: row.id,
             name: row.name,
             description: row.description,
-            truncated: Truncated {
-                first8: row.first8,
-                last4: row.last4,
-            },
-            scope: Scope::from_rows(row.all_domains, names.map(ScopedDomain::former).collect()),
+            truncated: row.truncated.into(),
+            scope: row.scope.into(),
             rule: row.rule.into(),
-            paused: (row.status != ACTIVE).then_some(Paused {
-                at: row.paused_at,
-                by: row.paused_by,
-            }),
+            paused: row.paused.into(),
             created_by: row.created_by,
             created_at: row.created_at,
             expires_at: row.expires_at,
-            last_use: used_at.map(|at| LastUse {
-                at,
-                address: address.unwrap_or_default(),
-                user_agent: user_agent.unwrap_or_default(),
-            }),
+            last_use: last_use.map(LastUse::from),
             stops_at: row.stops_at,
             stops_when_quiet: row.stops_when_quiet.map(TimeDelta::seconds),
             replaces: row.replaces,
-            end: row.ended_at.map(|at| End {
-                how: EndedHow::from_column(row.ended_how.as_deref().unwrap_or_default()),
-                at,
-                by: row.ended_by,
-            }),
+            end: row.end.into(),
             predecessor: None,
             successor: None,
         }
     }
 }
 
-pub(in crate::keys) fn scoped_domain(row: DomainRow) -> Option<ScopedDomain> {
-    let (Some(id), Some(name), Some(status)) = row else {
-        return None;
-    };
-    Some(scoped(id, name, &status))
+impl From<UseRow> for LastUse {
+    fn from(row: UseRow) -> Self {
+        Self {
+            at: row.used_at,
+            address: row.address,
+            user_agent: row.user_agent,
+        }
+    }
 }
 
-fn scoped(id: i64, name: String, status: &str) -> ScopedDomain {
-    ScopedDomain {
-        id,
-        name,
-        is_verified: DomainStatus::from_column(status).is_verified(),
+impl From<DomainRow> for ScopedDomain {
+    fn from(row: DomainRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            is_verified: DomainStatus::from_column(&row.status).is_verified(),
+        }
     }
 }
 
@@ -460,23 +414,15 @@ fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> 
     // Two statements: with "or" in one, SQLite would read all keys of the account.
     let mut rows: Vec<PeerRow> = live_peers(account)
         .filter(api_keys::replaces.eq_any(ids))
+        .select(PeerRow::as_select())
         .load(conn)?;
     if !replaced.is_empty() {
         let predecessors = live_peers(account).filter(api_keys::id.eq_any(replaced));
-        rows.extend(predecessors.load::<PeerRow>(conn)?);
+        rows.extend(predecessors.select(PeerRow::as_select()).load(conn)?);
     }
     for row in rows {
-        let (id, replaces, first8, last4, created_at, expires_at, stops_at, quiet, last_used_at) =
-            row;
-        let peer = Peer {
-            id,
-            created_at,
-            truncated: Truncated { first8, last4 },
-            last_used_at,
-            expires_at,
-            stops_at,
-            stops_when_quiet: quiet.map(TimeDelta::seconds),
-        };
+        let (id, replaces) = (row.id, row.replaces);
+        let peer = Peer::from(row);
         for key in keys.iter_mut() {
             if key.replaces == Some(id) {
                 key.predecessor = Some(peer.clone());
@@ -489,17 +435,34 @@ fn attach_peers(conn: &mut Connection, account: AccountId, keys: &mut [Key]) -> 
     Ok(())
 }
 
-type PeerRow = (
-    i64,
-    Option<i64>,
-    String,
-    String,
-    NaiveDateTime,
-    Option<NaiveDateTime>,
-    Option<NaiveDateTime>,
-    Option<i64>,
-    Option<NaiveDateTime>,
-);
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys, check_for_backend(Pg, Sqlite))]
+struct PeerRow {
+    id: i64,
+    replaces: Option<i64>,
+    #[diesel(embed)]
+    truncated: TruncatedColumns,
+    created_at: NaiveDateTime,
+    expires_at: Option<NaiveDateTime>,
+    stops_at: Option<NaiveDateTime>,
+    stops_when_quiet: Option<i64>,
+    #[diesel(select_expression = api_key_uses::used_at.nullable())]
+    last_used_at: Option<NaiveDateTime>,
+}
+
+impl From<PeerRow> for Peer {
+    fn from(row: PeerRow) -> Self {
+        Self {
+            id: row.id,
+            created_at: row.created_at,
+            truncated: row.truncated.into(),
+            last_used_at: row.last_used_at,
+            expires_at: row.expires_at,
+            stops_at: row.stops_at,
+            stops_when_quiet: row.stops_when_quiet.map(TimeDelta::seconds),
+        }
+    }
+}
 
 #[diesel::dsl::auto_type]
 fn live_peers(account: AccountId) -> _ {
@@ -511,15 +474,4 @@ fn live_peers(account: AccountId) -> _ {
         .left_join(api_key_uses::table)
         .filter(of_account)
         .filter(api_keys::ended_at.is_null())
-        .select((
-            api_keys::id,
-            api_keys::replaces,
-            api_keys::first8,
-            api_keys::last4,
-            api_keys::created_at,
-            api_keys::expires_at,
-            api_keys::stops_at,
-            api_keys::stops_when_quiet,
-            api_key_uses::used_at.nullable(),
-        ))
 }

@@ -4,7 +4,7 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::creation::{CreateError, NewKey, count_key, insert};
-use super::lock::{change_live, end, lock};
+use super::lock::{change_live, end, lock_and_end_if_due};
 use super::row::{describe, record, row};
 use super::{EndedHow, Found, Key, find};
 use crate::accounts::event::{Action, Actor};
@@ -63,7 +63,7 @@ pub fn rotate(
     limit: i64,
     actor: &Actor,
 ) -> Result<Key, RotateError> {
-    let old = match lock(conn, account, id)? {
+    let old = match lock_and_end_if_due(conn, account, id)? {
         Found::Live(key) => key,
         Found::Ended(key) => return Err(RotateError::Ended(Box::new(key))),
         Found::Nothing => return Err(RotateError::NoSuchKey),
@@ -118,7 +118,10 @@ pub fn rotate(
 /// Whether a live key replaces this one. If the successor is due to end, that is recorded.
 fn has_live_successor(conn: &mut Connection, account: AccountId, key: &Key) -> db::Result<bool> {
     match &key.successor {
-        Some(successor) => Ok(matches!(lock(conn, account, successor.id)?, Found::Live(_))),
+        Some(successor) => Ok(matches!(
+            lock_and_end_if_due(conn, account, successor.id)?,
+            Found::Live(_)
+        )),
         None => Ok(false),
     }
 }
@@ -130,7 +133,7 @@ pub fn stop(
     id: i64,
     actor: &Actor,
 ) -> db::Result<Found> {
-    let found = lock(conn, account, id)?;
+    let found = lock_and_end_if_due(conn, account, id)?;
     if let Found::Live(key) = &found
         && has_live_successor(conn, account, key)?
     {
@@ -141,7 +144,7 @@ pub fn stop(
 }
 
 /// Cancels the automatic stop of a replaced key. Returns its state after the change.
-pub fn keep_going(
+pub fn cancel_stop(
     conn: &mut Connection,
     account: AccountId,
     id: i64,
@@ -176,7 +179,7 @@ fn stop_in_words(stops_at: Option<NaiveDateTime>, when_quiet: Option<TimeDelta>)
         format!("it stops when it was not used for {hours}")
     });
     match (at, quiet) {
-        (None, None) => "it goes on until it is stopped".to_owned(),
+        (None, None) => "it keeps working until it is stopped".to_owned(),
         (at, quiet) => at.into_iter().chain(quiet).collect::<Vec<_>>().join("; "),
     }
 }

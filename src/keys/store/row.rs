@@ -50,9 +50,8 @@ pub(super) fn describe(key: &Key) -> String {
     if let Some(at) = &key.expires_at {
         parts.push(format!("expires {}", clock::rfc3339(at)));
     }
-    let restricted = key.rule.parts().into_iter();
-    let restricted = restricted.filter(|(_, allowed)| !allowed.is_any());
-    parts.extend(restricted.map(|(what, allowed)| format!("{what}: {allowed}")));
+    let restricted = key.rule.parts().filter(|(_, allowed)| !allowed.is_any());
+    parts.extend(restricted.map(|(part, allowed)| format!("{}: {allowed}", part.name)));
     parts.join("; ")
 }
 

@@ -1,20 +1,18 @@
 //! The rule of a key as columns of its row. They are listed only here.
 
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
 
 use crate::keys::rule::{Allowed, Rule};
 use crate::schema::api_keys;
 
-#[derive(Debug, Queryable, Insertable, AsChangeset)]
+#[derive(Debug, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = api_keys, treat_none_as_null = true, treat_none_as_default_value = false)]
+#[diesel(check_for_backend(Pg, Sqlite))]
 pub struct RuleColumns {
     senders: Option<String>,
     recipients: Option<String>,
-}
-
-#[diesel::dsl::auto_type]
-pub fn rule_columns() -> _ {
-    (api_keys::senders, api_keys::recipients)
 }
 
 impl From<&Rule> for RuleColumns {

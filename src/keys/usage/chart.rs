@@ -1,6 +1,6 @@
 //! The usage section of a key's page: two bar charts, and why calls were refused.
 
-use super::history::{History, Refusals, Span};
+use super::history::{History, RefusedCalls, Span};
 use crate::clock;
 
 /// The distance between bars, in the chart's own units.
@@ -11,9 +11,9 @@ const HIGHEST: i64 = 96;
 const LOWEST: i64 = 2;
 
 /// The data for `keys/_usage.html`.
-pub struct Usage {
+pub struct UsageChart {
     pub charts: [Chart; 2],
-    pub refusals: Vec<Refused>,
+    pub refusals: Vec<RefusalRow>,
 }
 
 /// Bars of accepted calls, with the refused ones on top.
@@ -36,7 +36,7 @@ pub struct Bar {
     pub refused_height: i64,
 }
 
-pub struct Refused {
+pub struct RefusalRow {
     pub why: &'static str,
     pub calls: i64,
     /// The start of the hour of the last one, for people and for programs.
@@ -44,7 +44,7 @@ pub struct Refused {
     pub last_instant: String,
 }
 
-impl From<&History> for Usage {
+impl From<&History> for UsageChart {
     fn from(history: &History) -> Self {
         let hour = |span: &Span| span.from.format("%-d %b, %H:%M").to_string();
         let day = |span: &Span| span.from.format("%-d %b").to_string();
@@ -53,12 +53,12 @@ impl From<&History> for Usage {
                 Chart::new("Last 24 hours", "Hour (UTC)", &history.hours, hour),
                 Chart::new("Last 30 days", "Day (UTC)", &history.days, day),
             ],
-            refusals: history.refusals.iter().map(Refused::from).collect(),
+            refusals: history.refusals.iter().map(RefusalRow::from).collect(),
         }
     }
 }
 
-impl Usage {
+impl UsageChart {
     pub fn is_empty(&self) -> bool {
         self.charts.iter().all(Chart::is_empty)
     }
@@ -123,8 +123,8 @@ impl Bar {
     }
 }
 
-impl From<&Refusals> for Refused {
-    fn from(refused: &Refusals) -> Self {
+impl From<&RefusedCalls> for RefusalRow {
+    fn from(refused: &RefusedCalls) -> Self {
         Self {
             why: refused.why.label(),
             calls: refused.calls,
@@ -145,18 +145,18 @@ mod tests {
     #[derive(Template)]
     #[template(source = r#"{% include "keys/_usage.html" %}"#, ext = "html")]
     struct Page {
-        usage: Usage,
+        usage: UsageChart,
     }
 
     fn now() -> NaiveDateTime {
         NaiveDateTime::parse_from_str("2026-03-01 10:30", "%Y-%m-%d %H:%M").unwrap()
     }
 
-    fn usage(calls: &[(Outcome, i64)]) -> Usage {
+    fn usage(calls: &[(Outcome, i64)]) -> UsageChart {
         let calls = calls
             .iter()
             .map(|(outcome, calls)| (now(), *outcome, *calls));
-        Usage::from(&History::of(calls, now()))
+        UsageChart::from(&History::of(calls, now()))
     }
 
     fn page(calls: &[(Outcome, i64)]) -> String {

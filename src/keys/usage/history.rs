@@ -17,7 +17,7 @@ pub struct History {
     /// The last 30, the earliest first.
     pub days: Vec<Span>,
     /// In those days, the most frequent first.
-    pub refusals: Vec<Refusals>,
+    pub refusals: Vec<RefusedCalls>,
 }
 
 /// An hour or a day.
@@ -30,7 +30,7 @@ pub struct Span {
 
 /// Calls that were refused for the same reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusals {
+pub struct RefusedCalls {
     pub why: Outcome,
     pub calls: i64,
     /// The start of the hour of the last one.
@@ -49,12 +49,12 @@ impl History {
     ) -> Self {
         let mut hours = spans(now, TimeDelta::hours(1), HOURS);
         let mut days = spans(now, TimeDelta::days(1), DAYS);
-        let mut refusals: BTreeMap<Outcome, Refusals> = BTreeMap::new();
+        let mut refusals: BTreeMap<Outcome, RefusedCalls> = BTreeMap::new();
         for (hour, outcome, calls) in calls {
             count(&mut hours, begin(hour, TimeDelta::hours(1)), outcome, calls);
             count(&mut days, begin(hour, TimeDelta::days(1)), outcome, calls);
             if outcome != Outcome::Accepted {
-                let known = refusals.entry(outcome).or_insert(Refusals {
+                let known = refusals.entry(outcome).or_insert(RefusedCalls {
                     why: outcome,
                     calls: 0,
                     last_hour: hour,
@@ -63,7 +63,7 @@ impl History {
                 known.last_hour = known.last_hour.max(hour);
             }
         }
-        let mut refusals: Vec<Refusals> = refusals.into_values().collect();
+        let mut refusals: Vec<RefusedCalls> = refusals.into_values().collect();
         refusals.sort_by_key(|refused| std::cmp::Reverse(refused.calls));
         Self {
             hours,
@@ -158,7 +158,7 @@ mod tests {
             ("2026-02-27 10:00", Outcome::DomainNotFound, 4),
             ("2026-02-27 10:00", Outcome::Accepted, 4),
         ]);
-        let of = |why, calls, last: &str| Refusals {
+        let of = |why, calls, last: &str| RefusedCalls {
             why,
             calls,
             last_hour: at(last),

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::store::LiveKey;
 use super::verifier::{Unavailable, Verifier};
-use crate::http::body::{Place, Room};
+use crate::http::body::{BodyPermit, Room};
 use crate::http::{ApiError, Context, client_address, json, part, user_agent};
 use crate::keys::secret::PlainKey;
 use crate::keys::usage::Usage;
@@ -74,19 +74,19 @@ impl Drop for Call {
 /// must not make the server build 16 MiB of JSON values.
 pub struct Body {
     bytes: Bytes,
-    place: Place,
+    permit: BodyPermit,
     is_json: bool,
 }
 
 impl Body {
     /// The presumed JSON, and the permit for its size; a missing body counts as `{}`.
-    pub fn json(self) -> Result<(Bytes, Place), ApiError> {
+    pub fn json(self) -> Result<(Bytes, BodyPermit), ApiError> {
         if self.bytes.is_empty() {
-            Ok((Bytes::from_static(b"{}"), self.place))
+            Ok((Bytes::from_static(b"{}"), self.permit))
         } else if !self.is_json {
             Err(ApiError::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
         } else {
-            Ok((self.bytes, self.place))
+            Ok((self.bytes, self.permit))
         }
     }
 
@@ -198,13 +198,13 @@ impl FromRequest for BearerWithBody {
                 key.ok().flatten().map(|key| key.account.0)
             };
             let from = client_address(&request, &Context::of(&request).config.trusted_proxies);
-            let (bytes, place) = room
+            let (bytes, permit) = room
                 .read(&request, &mut payload, from, account)
                 .await
                 .map_err(|e| ApiError::of_status(e.as_response_error().status_code()))?;
             let body = Body {
                 bytes: json::without_mark(bytes),
-                place,
+                permit,
                 is_json: is_json(request.headers()),
             };
             let presented = in_header.or_else(|| body.key());

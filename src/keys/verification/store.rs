@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use chrono::NaiveDateTime;
 use diesel::Connection as _;
 use diesel::dsl;
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
 
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
@@ -14,9 +16,7 @@ use crate::keys::rule::Rule;
 use crate::keys::scope::{Scope, ScopedDomain};
 use crate::keys::secret::{KeyHash, Truncated};
 use crate::keys::standing::ACTIVE;
-use crate::keys::store::{
-    DomainRow, RuleColumns, domain_columns, keys_with_domains, rule_columns, scoped_domain,
-};
+use crate::keys::store::{DomainRow, RuleColumns, TruncatedColumns, keys_with_domains};
 use crate::schema::{accounts, api_keys};
 
 /// A key that works at this moment, with everything a verdict needs.
@@ -30,10 +30,21 @@ pub struct LiveKey {
     pub rule: Rule,
 }
 
-type LiveRow = (
-    (i64, i64, String, String, String, bool, RuleColumns),
-    DomainRow,
-);
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys, check_for_backend(Pg, Sqlite))]
+struct LiveColumns {
+    id: i64,
+    account_id: i64,
+    name: String,
+    #[diesel(embed)]
+    truncated: TruncatedColumns,
+    all_domains: bool,
+    #[diesel(embed)]
+    rule: RuleColumns,
+}
+
+/// A key and one of its domains.
+type LiveRow = (LiveColumns, Option<DomainRow>);
 
 /// Keys that work unless they have expired: active, and of an active account.
 #[diesel::dsl::auto_type]
@@ -45,22 +56,6 @@ fn live_keys() -> _ {
         .filter(api_keys::ended_at.is_null())
         .filter(api_keys::status.eq(active))
         .filter(accounts::status.eq(account_active))
-}
-
-#[diesel::dsl::auto_type]
-fn live_columns() -> _ {
-    (
-        (
-            api_keys::id,
-            api_keys::account_id,
-            api_keys::name,
-            api_keys::first8,
-            api_keys::last4,
-            api_keys::all_domains,
-            rule_columns(),
-        ),
-        domain_columns(),
-    )
 }
 
 /// Keys that have not expired by PostgreSQL's clock, which all nodes share. The clock is read when
@@ -99,7 +94,7 @@ pub fn find_live_by_hashes_of_any_account(
             let rows: Vec<(Option<Vec<u8>>, LiveRow)> = live_keys()
                 .filter(api_keys::hash.eq_any(wanted))
                 .filter(last_by_its_clock())
-                .select((api_keys::hash, live_columns()))
+                .select((api_keys::hash, LiveRow::as_select()))
                 .load(conn)?;
             let mut found: HashMap<Vec<u8>, Vec<LiveRow>> = HashMap::new();
             for (hash, row) in rows {
@@ -123,7 +118,10 @@ fn find_live_by_hash_of_any_account(
     type Ends = (Option<NaiveDateTime>, Option<NaiveDateTime>);
     let rows: Vec<(Ends, LiveRow)> = live_keys()
         .filter(api_keys::hash.eq(hash.as_ref()))
-        .select(((api_keys::expires_at, api_keys::stops_at), live_columns()))
+        .select((
+            (api_keys::expires_at, api_keys::stops_at),
+            LiveRow::as_select(),
+        ))
         .load(conn)?;
     let is_over = |((expires_at, stops_at), _): &(Ends, LiveRow)| {
         let mut ends = expires_at.iter().chain(stops_at);
@@ -138,15 +136,16 @@ fn find_live_by_hash_of_any_account(
 /// Combines the rows of one key: one for each of its domains, or one without a domain.
 fn live_key(rows: Vec<LiveRow>) -> Option<LiveKey> {
     let (keys, domains): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-    let (id, account_id, name, first8, last4, all_domains, rule) = keys.into_iter().next()?;
-    let mut domains: Vec<ScopedDomain> = domains.into_iter().filter_map(scoped_domain).collect();
+    let key = keys.into_iter().next()?;
+    let domains = domains.into_iter().flatten();
+    let mut domains: Vec<ScopedDomain> = domains.map(ScopedDomain::from).collect();
     domains.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Some(LiveKey {
-        id,
-        account: AccountId(account_id),
-        name,
-        truncated: Truncated { first8, last4 },
-        scope: Scope::from_rows(all_domains, domains),
-        rule: rule.into(),
+        id: key.id,
+        account: AccountId(key.account_id),
+        name: key.name,
+        truncated: key.truncated.into(),
+        scope: Scope::from_rows(key.all_domains, domains),
+        rule: key.rule.into(),
     })
 }

@@ -85,7 +85,7 @@ pub fn count_emails_of_domains(
 }
 
 /// A half-open range of acceptance times: `[from, before)`.
-type Span = (NaiveDateTime, NaiveDateTime);
+type TimeRange = (NaiveDateTime, NaiveDateTime);
 
 /// The first instant, and one that is never reached.
 const EVER: NaiveDateTime = DateTime::UNIX_EPOCH.naive_utc();
@@ -96,8 +96,8 @@ const NEVER: NaiveDateTime = NaiveDate::from_ymd_opt(9999, 1, 1)
 /// The time since an instant, split into whole counted hours and the rest.
 #[derive(Debug, PartialEq)]
 struct Spans {
-    counted: Option<Span>,
-    uncounted: Vec<Span>,
+    counted: Option<TimeRange>,
+    uncounted: Vec<TimeRange>,
 }
 
 impl Spans {

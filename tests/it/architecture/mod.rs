@@ -85,7 +85,7 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
         "keys are sorted by their last use and filtered by their domains",
     ),
     (
-        "domains/store/mod.rs",
+        "domains/store/delete.rs",
         &["api_key_domains", "api_keys"],
         "a domain is not deleted while live keys are restricted to it; keys stand above domains",
     ),

@@ -10,6 +10,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::support::files::root;
 use crate::support::*;
 use walk::Walk;
 
@@ -400,7 +401,7 @@ fn forgotten_activity(walk: &mut Walk, app: &App, owner: &Visitor) {
 }
 
 fn copy_pictures(folder: &Path) {
-    let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("static")).unwrap();
+    let files = std::fs::read_dir(root().join("static")).unwrap();
     for file in files.map(|file| file.unwrap().path()) {
         if file.extension().is_some_and(|extension| extension == "svg") {
             std::fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();

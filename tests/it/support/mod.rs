@@ -5,36 +5,36 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-mod caddy;
 mod cluster;
 mod database;
 pub mod dns;
 pub mod files;
+mod gateway;
 mod http;
 mod key_store;
 mod logs;
-mod nginx;
 mod port;
 mod probers;
 mod process;
 mod proxy;
 mod relay;
 mod server;
+mod upstream;
 mod wire;
 
-pub use caddy::Caddy;
 pub use cluster::{Cluster, Stop};
 pub use database::Database;
 pub use dns::{Dns, Trouble};
+pub use gateway::Gateway;
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
 pub use key_store::{Change, KeyStore, Made, NAME};
-pub use nginx::{Nginx, Seen, Upstream};
 pub use port::Port;
 pub use probers::{Key, Probers};
 pub use process::{Dashboard, attest, cli, command, create_account, is_late, without_stderr};
 pub use proxy::Proxy;
 pub use relay::{Got, Relay, read_mail};
 pub use server::{App, Backend};
+pub use upstream::{Seen, Upstream};
 pub use wire::{Answered, Wire, known};
 
 pub const EMAIL: &str = "ada@acme.test";

@@ -1,7 +1,7 @@
 //! A relay for one test (`tests/it/smtp.py`), which behaves as ordered.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use base64::Engine;
@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::Port;
+use super::files::root;
 
 pub struct Relay {
     folder: TempDir,
@@ -189,9 +190,7 @@ fn python() -> String {
 }
 
 fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/it")
-        .join(name)
+    root().join("tests/it").join(name)
 }
 
 /// A certificate for 127.0.0.1, and its key, in PEM.

@@ -1,98 +1,10 @@
-//! nginx, configured as in docs/gateways.md, and the program behind a gateway.
+//! The program behind a gateway.
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-
-use tempfile::TempDir;
-
-use super::{Port, until};
-
-const NGINX: &str = "/usr/sbin/nginx";
-
-/// nginx with the configuration from docs/gateways.md, except for the addresses.
-pub struct Nginx {
-    pub address: SocketAddr,
-    process: Child,
-    _port: Port,
-    _folder: TempDir,
-}
-
-impl Nginx {
-    pub fn start(dashboard: &str, upstream: SocketAddr) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = Port::reserve();
-        let address = port.address();
-        let mut lines = documented("nginx");
-        for (from, to) in [
-            ("listen 80;", format!("listen {address};")),
-            ("server 127.0.0.1:8080;", format!("server {dashboard};")),
-            ("http://127.0.0.1:3000;", format!("http://{upstream};")),
-        ] {
-            assert_eq!(lines.matches(from).count(), 1, "{from} in docs/gateways.md");
-            lines = lines.replace(from, &to);
-        }
-        let config = folder.path().join("nginx.conf");
-        fs::write(&config, around(&lines, folder.path())).unwrap();
-        let log = folder.path().join("error.log");
-        // It ends with this process, even if this process is killed.
-        let mut process = Command::new("setpriv")
-            .args(["--pdeathsig=KILL", NGINX])
-            .args([Path::new("-c"), &config])
-            .args([Path::new("-p"), folder.path()])
-            .args([Path::new("-e"), &log])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(folder.path().join("stderr")).unwrap())
-            .spawn()
-            .unwrap();
-        until("nginx answers", || {
-            let ended = process.try_wait().unwrap();
-            let said = || fs::read_to_string(folder.path().join("stderr")).unwrap();
-            assert!(ended.is_none(), "{}", said());
-            TcpStream::connect(address).is_ok()
-        });
-        Self {
-            address,
-            process,
-            _port: port,
-            _folder: folder,
-        }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The only code block of this language in docs/gateways.md.
-pub(super) fn documented(language: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways.md");
-    let text = fs::read_to_string(path).unwrap();
-    let blocks: Vec<&str> = text.split(&format!("```{language}\n")).skip(1).collect();
-    assert_eq!(blocks.len(), 1, "blocks of {language} in docs/gateways.md");
-    blocks[0].split("```").next().unwrap().to_owned()
-}
-
-/// The rest of a distribution's nginx.conf around a site, in one folder.
-fn around(site: &str, folder: &Path) -> String {
-    let folder = folder.display();
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {folder}/{name};\n"))
-        .concat();
-    format!(
-        "daemon off;\nmaster_process off;\npid {folder}/pid;\nevents {{}}\n\
-         http {{\naccess_log off;\n{paths}{site}}}\n"
-    )
-}
 
 /// A request as it reached the upstream. Header names are in lower case.
 #[derive(Debug, Clone)]
@@ -162,7 +74,7 @@ impl Drop for Upstream {
     }
 }
 
-/// Reads one request, as nginx sends it.
+/// Reads one request, as gateways send it.
 fn read(stream: &TcpStream) -> Option<Seen> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();

@@ -1,0 +1,60 @@
+//! Deletes domains to which no key is restricted.
+
+use diesel::Connection as _;
+use diesel::prelude::*;
+
+use super::row::record;
+use crate::accounts::event::{Action, Actor};
+use crate::accounts::store::AccountId;
+use crate::db::{self, Connection, is_foreign_key_violation};
+use crate::schema::{api_key_domains, api_keys, sending_domains};
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Deleted {
+    Yes,
+    NoSuchDomain,
+    /// Live keys are restricted to it.
+    InUse,
+}
+
+/// The ids and names of the live keys restricted to a domain, newest first. Queried here, because
+/// this is all that domains know about keys.
+pub fn list_keys(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+) -> db::Result<Vec<(i64, String)>> {
+    Ok(api_key_domains::table
+        .inner_join(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_key_domains::domain_id.eq(id))
+        .order(api_keys::id.desc())
+        .select((api_keys::id, api_keys::name))
+        .load(conn)?)
+}
+
+/// Deletes a domain, unless a key is restricted to it, so that the deletion never widens a key.
+pub fn delete(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    actor: &Actor,
+) -> db::Result<Deleted> {
+    let deleted: QueryResult<Option<String>> = conn.transaction(|conn| {
+        diesel::delete(sending_domains::table)
+            .filter(sending_domains::account_id.eq(account.0))
+            .filter(sending_domains::id.eq(id))
+            .returning(sending_domains::name)
+            .get_result(conn)
+            .optional()
+    });
+    match deleted {
+        Ok(None) => Ok(Deleted::NoSuchDomain),
+        Ok(Some(name)) => {
+            record(conn, account, actor, Action::DomainDeleted, id, &name, "")?;
+            Ok(Deleted::Yes)
+        }
+        Err(error) if is_foreign_key_violation(&error) => Ok(Deleted::InUse),
+        Err(error) => Err(error.into()),
+    }
+}
