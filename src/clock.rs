@@ -16,6 +16,17 @@ pub fn to_microseconds(instant: NaiveDateTime) -> NaiveDateTime {
     instant.trunc_subsecs(6)
 }
 
+/// Microseconds since 1970, for files that programs read.
+pub fn micros(instant: &NaiveDateTime) -> i64 {
+    instant.and_utc().timestamp_micros()
+}
+
+pub fn from_micros(micros: i64) -> NaiveDateTime {
+    DateTime::from_timestamp_micros(micros)
+        .unwrap_or_default()
+        .naive_utc()
+}
+
 /// How long the machine has been up, including time asleep, which `Instant` leaves out.
 pub fn since_boot() -> Duration {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);

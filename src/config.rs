@@ -60,6 +60,21 @@ pub struct Settings {
     #[arg(long, global = true, env = "TOSEND_SECRET_FILE")]
     pub secret_file: Option<String>,
 
+    /// File with the journal of ends, from which an older copy of the database learns which keys ended
+    /// since; best on another disk than the database [default: beside the SQLite file; none with
+    /// PostgreSQL]
+    #[arg(long, global = true, env = "TOSEND_JOURNAL")]
+    pub journal: Option<String>,
+
+    /// How many days the journal of ends goes back: longer than any backup is kept
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_JOURNAL_DAYS",
+        default_value = "400"
+    )]
+    pub journal_days: String,
+
     /// DNS servers for looking up the records of domains: addresses separated by commas, each with a
     /// port if it is not 53 [default: the system's]
     #[arg(long, global = true, env = "TOSEND_DNS_SERVERS", default_value = "")]
@@ -127,6 +142,9 @@ pub struct Config {
     pub signup: Signup,
     pub trusted_proxies: Vec<IpNet>,
     pub secret_file: PathBuf,
+    /// `None`: there is none.
+    pub journal: Option<PathBuf>,
+    pub journal_days: i64,
     /// None: the system's DNS servers.
     pub dns_servers: Vec<SocketAddr>,
     pub key_limit: i64,
@@ -152,7 +170,7 @@ pub struct PublicUrl(Url);
 
 impl Settings {
     /// The settings that every command uses and lists in its help.
-    pub const USED_BY_ALL: [&str; 2] = ["database_url", "log"];
+    pub const USED_BY_ALL: [&str; 3] = ["database_url", "journal", "log"];
 }
 
 impl Config {
@@ -185,6 +203,12 @@ impl Config {
             let file = secret_file(given(&settings.secret_file), database);
             problems.kept_from("TOSEND_SECRET_FILE", file)
         });
+        let journal = database.as_ref().map(|database| {
+            let file = journal_file(given(&settings.journal), database);
+            problems.kept_from("TOSEND_JOURNAL", file)
+        });
+        let journal_days = parse_days(&settings.journal_days);
+        let journal_days = problems.kept_from("TOSEND_JOURNAL_DAYS", journal_days);
         let log = tracing_subscriber::EnvFilter::try_new(&settings.log)
             .map_err(|why| format!("not a level or filter: {why}"));
         problems.kept_from("TOSEND_LOG", log);
@@ -197,6 +221,8 @@ impl Config {
                 signup: signup?,
                 trusted_proxies: trusted_proxies?,
                 secret_file: secret_file??,
+                journal: journal??,
+                journal_days: journal_days?,
                 dns_servers: dns_servers?,
                 key_limit: key_limit?,
                 domain_limit: domain_limit?,
@@ -385,6 +411,17 @@ fn secret_file(given: Option<&str>, database: &DatabaseUrl) -> Result<PathBuf, S
     }
 }
 
+fn journal_file(given: Option<&str>, database: &DatabaseUrl) -> Result<Option<PathBuf>, String> {
+    match (given, database) {
+        (Some(journal), DatabaseUrl::Sqlite(file)) if file.is(Path::new(journal)) => {
+            Err(format!("{file} is the database: name another file"))
+        }
+        (Some(journal), _) => Ok(Some(journal.into())),
+        (None, DatabaseUrl::Sqlite(file)) => Ok(Some(file.beside(".ends"))),
+        (None, DatabaseUrl::Postgres(_)) => Ok(None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,6 +434,8 @@ mod tests {
             signup: "first".into(),
             trusted_proxies: String::new(),
             secret_file: None,
+            journal: None,
+            journal_days: "400".into(),
             dns_servers: String::new(),
             key_limit: "1000".into(),
             domain_limit: "200".into(),
@@ -424,6 +463,8 @@ mod tests {
             listen: "nowhere".into(),
             public_url: Some("https://dash.acme.com/path".into()),
             signup: "maybe".into(),
+            journal: None,
+            journal_days: "400".into(),
             trusted_proxies: "10.0.0.0/8, proxy".into(),
             secret_file: None,
             dns_servers: "192.0.2.53, dns.acme.com".into(),

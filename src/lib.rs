@@ -16,6 +16,7 @@ pub mod logging;
 pub mod mail;
 pub mod open_files;
 pub mod outbox;
+pub mod recovery;
 pub mod reference;
 pub mod relay_url;
 pub mod routes;

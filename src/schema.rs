@@ -116,6 +116,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    ends_journal (id) {
+        id -> Int8,
+        journal_id -> Text,
+        last -> Int8,
+        recovered_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
     events (id) {
         id -> Int8,
         account_id -> Int8,
@@ -226,6 +235,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_counts,
     email_counts_frontier,
     emails,
+    ends_journal,
     events,
     form_nonces,
     login_attempts,

@@ -10,12 +10,14 @@ use crate::accounts::store::{AccountId, events, sessions};
 use crate::clock;
 use crate::config::Config;
 use crate::db::clock_watch::{self, ClockChange};
+use crate::db::journal;
 use crate::db::{self, Db};
 use crate::domains::store as domains_store;
 use crate::keys::store;
 use crate::keys::usage::store as usage_store;
 use crate::mail::{store as mail_store, worker};
 use crate::outbox::store as outbox_store;
+use crate::recovery;
 
 const TICK: Duration = Duration::from_secs(1);
 /// How often the clock is compared with the time recorded in the database.
@@ -44,8 +46,8 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
     let mut is_failing = false;
     loop {
-        let mut done = Ok(());
-        if Instant::now() >= watch_at {
+        let mut done = recovery::watch(db);
+        if done.is_ok() && Instant::now() >= watch_at {
             watch_at = Instant::now() + WATCH;
             done = upkeep.watch_clock();
         }
@@ -188,6 +190,8 @@ impl Upkeep<'_> {
     }
 
     fn forget(&self) -> db::Result<()> {
+        recovery::mark(self.db)?;
+        self.forget_journal();
         let (activity_days, retention_days) =
             (self.config.activity_days, self.config.retention_days);
         let hashes = self.repeat(|conn| store::forget_ended_of_any_account(conn, ROWS));
@@ -197,6 +201,19 @@ impl Upkeep<'_> {
             mail_store::forget_content_of_any_account(conn, retention_days, CONTENTS)
         });
         hashes.and(calls).and(events).and(contents)
+    }
+
+    /// A failure is no reason to stop the rest.
+    fn forget_journal(&self) {
+        let trusted = self
+            .db
+            .read_blocking(|conn| Ok::<_, db::Error>(db::trusted_now(conn)?));
+        if let (Some(journal), Ok(Some(now))) = (self.db.journal(), trusted) {
+            let since = journal::horizon(now, self.config.journal_days);
+            if let Err(error) = journal.forget(since) {
+                tracing::warn!(%error, "the journal of ends cannot be shortened");
+            }
+        }
     }
 
     /// Repeats until nothing is left to delete.

@@ -2,11 +2,13 @@
 
 mod account;
 mod apply;
+mod backup;
 mod clock;
 mod database;
 mod domain;
 mod key;
 mod outcome;
+mod restore;
 mod serve;
 mod server_secret;
 
@@ -18,6 +20,7 @@ use self::database::{migrate, open};
 use self::outcome::{Outcome, print};
 use crate::config::{Config, Settings};
 use crate::logging::Log;
+use crate::recovery;
 
 /// The API Keys dashboard of ToSend, an email API. Without a command it serves.
 #[derive(Debug, Parser)]
@@ -47,6 +50,10 @@ enum Command {
     /// Show whether the clock is in doubt, or confirm that it is right
     #[command(subcommand)]
     Clock(clock::Command),
+    /// Copy the SQLite database to a new file, also while a server uses it
+    Backup(backup::BackupArgs),
+    /// Go on with a backup: what ended since, by the journal of ends, ends again
+    Restore(restore::RestoreArgs),
     /// Bring the database's tables up to date, then exit
     Migrate,
     /// Use the secret in this machine's file (created if missing) for this database from now on: signs
@@ -138,14 +145,17 @@ fn execute(command: Command, config: Config) -> Outcome {
         migrate(&db)?;
         Ok::<_, String>(db)
     };
+    let with_journal = || recovery::attach(up_to_date()?, &config);
     match command {
         // It has more to check before the tables may be changed.
         Command::Serve => serve::run(config),
-        Command::Account(command) => account::run(command, &up_to_date()?),
-        Command::Domain(command) => domain::run(command, &config, &up_to_date()?),
-        Command::Key(command) => key::run(command, &config, &up_to_date()?),
-        Command::Apply(args) => apply::run(&args, &config, &up_to_date()?),
+        Command::Account(command) => account::run(command, &with_journal()?),
+        Command::Domain(command) => domain::run(command, &config, &with_journal()?),
+        Command::Key(command) => key::run(command, &config, &with_journal()?),
+        Command::Apply(args) => apply::run(&args, &config, &with_journal()?),
         Command::Clock(command) => clock::run(&command, &up_to_date()?),
+        Command::Backup(args) => backup::run(&args, &config, &with_journal()?),
+        Command::Restore(args) => restore::run(&args, &config),
         Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
         Command::AdoptSecret => server_secret::adopt(&config, &up_to_date()?),
     }

@@ -10,6 +10,7 @@ use crate::accounts::store as accounts_store;
 use crate::config::{Config, Signup};
 use crate::listener::ReservedAddress;
 use crate::open_files;
+use crate::recovery;
 use crate::server::{self, Components};
 
 /// Everything that could prevent serving is checked first, and the migrations, which can take
@@ -30,6 +31,8 @@ pub fn run(config: Config) -> Outcome {
     let secret = server_secret::read(&config, &db)?;
     migrate(&db)?;
     server_secret::record(&config, &db, &secret)?;
+    let db = recovery::attach(db, &config)?;
+    recovery::mark(&db).map_err(|e| e.to_string())?;
     let listener = reserved.listen().map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let is_empty = !db

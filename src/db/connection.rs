@@ -298,6 +298,7 @@ pub enum Purpose {
     FirstAccount = 7_306_001,
     Migration = 7_306_002,
     NodesSecret = 7_306_003,
+    Journal = 7_306_004,
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod clock_watch;
 mod connection;
 mod error;
+pub mod journal;
 pub mod migrations;
 pub mod nodes;
 mod pool;

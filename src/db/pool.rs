@@ -1,12 +1,16 @@
 //! `Db`: runs closures on pooled connections, outside the async threads.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::r2d2::R2D2Connection;
 use diesel::r2d2::{Pool, PooledConnection};
 
 use super::connection::{Access, Manager, establish};
-use super::{Connection, DatabaseUrl, Error, Result};
+use super::journal::{self, Journal};
+use super::{Connection, DatabaseUrl, Error, Result, sqlite_file};
 
 /// How long a request waits for a free connection before it is answered 503.
 const CHECKOUT: Duration = Duration::from_secs(2);
@@ -26,6 +30,7 @@ pub struct Db {
     url: DatabaseUrl,
     readers: Pool<Manager>,
     writers: Pool<Manager>,
+    journal: Option<Arc<Journal>>,
 }
 
 impl Db {
@@ -54,6 +59,7 @@ impl Db {
                 url: url.clone(),
                 readers: pool(Access::Read, SQLITE_READERS),
                 writers: pool(Access::Write, 1),
+                journal: None,
             },
             DatabaseUrl::Postgres(_) => {
                 let both = pool(Access::Write, POSTGRES_CONNECTIONS);
@@ -61,9 +67,22 @@ impl Db {
                     url: url.clone(),
                     readers: both.clone(),
                     writers: both,
+                    journal: None,
                 }
             }
         })
+    }
+
+    /// From now on, what transactions note is written to this journal.
+    pub fn with_journal(self, journal: Arc<Journal>) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
+    }
+
+    pub fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
     }
 
     /// A connection for reading outside the pools, for a caller that must never wait for a page's
@@ -74,6 +93,15 @@ impl Db {
 
     pub fn is_postgres(&self) -> bool {
         matches!(self.url, DatabaseUrl::Postgres(_))
+    }
+
+    /// Copies the SQLite database as it is at this moment, while others use it.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn back_up(&self, to: &Path) -> std::result::Result<(), String> {
+        let mut conn = self.connect().map_err(|e| e.to_string())?;
+        sqlite_file::copy_to(&mut conn, to)
     }
 
     /// Runs `f` on a connection for reading.
@@ -138,10 +166,14 @@ impl Db {
     {
         let mut conn = checkout(&self.writers)?;
         begin(&mut conn).map_err(Error::from)?;
-        match f(&mut conn) {
-            Ok(value) => {
-                <Connection as TransactionManager<_>>::commit_transaction(&mut conn)
-                    .map_err(Error::from)?;
+        journal::take_noted();
+        let done = f(&mut conn).and_then(|value| {
+            let number = self.write_to_journal(&mut conn)?;
+            Ok((value, number))
+        });
+        match done {
+            Ok((value, number)) => {
+                self.commit(&mut conn, number)?;
                 Ok(value)
             }
             Err(error) => {
@@ -154,6 +186,32 @@ impl Db {
             }
         }
     }
+
+    /// Returns the number of the change in the journal, if the transaction noted one.
+    fn write_to_journal(&self, conn: &mut Connection) -> Result<Option<i64>> {
+        let noted = journal::take_noted();
+        match &self.journal {
+            Some(journal) if !noted.is_empty() => journal.before_commit(conn, noted).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn commit(&self, conn: &mut Connection, number: Option<i64>) -> Result<()> {
+        let committed = <Connection as TransactionManager<_>>::commit_transaction(conn);
+        if let (Some(journal), Some(number)) = (&self.journal, number) {
+            match &committed {
+                Ok(()) => journal.committed(number),
+                // If the connection broke, the change may have been committed.
+                Err(_) if is_broken(conn) => {}
+                Err(_) => journal.rolled_back(number),
+            }
+        }
+        Ok(committed.map_err(Error::from)?)
+    }
+}
+
+fn is_broken(conn: &mut Connection) -> bool {
+    conn.is_broken() || conn.ping().is_err()
 }
 
 /// On SQLite, takes the write lock immediately: a transaction that reads first and writes later

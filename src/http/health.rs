@@ -15,7 +15,8 @@ pub async fn alive() -> HttpResponse {
 }
 
 /// `GET /readyz`: the database answers and has all migrations, and every part of the server runs;
-/// otherwise 503. It also reports if the clock is in doubt.
+/// otherwise 503. It also warns if the clock is in doubt, or the
+/// journal of ends cannot be written.
 pub async fn ready(context: web::Data<Context>, parts: web::Data<Parts>) -> HttpResponse {
     let problems = match migrations::are_complete(&context.db).await {
         Ok(true) => parts.list_down(),
@@ -32,9 +33,18 @@ pub async fn ready(context: web::Data<Context>, parts: web::Data<Parts>) -> Http
         .await
         .ok()
         .flatten();
-    let doubt = doubt.map_or(String::new(), |doubt| format!("\n{doubt}"));
+    let journal = context.db.journal().filter(|journal| journal.is_failing());
+    let journal = journal.map(|_| {
+        "the journal of ends cannot be written: keys that end now would work again after a restore"
+            .to_owned()
+    });
+    let warnings = doubt
+        .map(|doubt| doubt.to_string())
+        .into_iter()
+        .chain(journal);
+    let warnings: String = warnings.map(|warning| format!("\n{warning}")).collect();
     let (mut response, text) = match problems.is_empty() {
-        true => (HttpResponse::Ok(), format!("ready{doubt}")),
+        true => (HttpResponse::Ok(), format!("ready{warnings}")),
         false => (HttpResponse::ServiceUnavailable(), problems.join("\n")),
     };
     response

@@ -217,6 +217,28 @@ impl Allowed {
         self.as_column().into_iter().flat_map(str::lines)
     }
 
+    /// What both lists allow.
+    pub fn and(&self, other: &Self) -> Self {
+        if self.is_any() {
+            return other.clone();
+        }
+        if other.is_any() {
+            return self.clone();
+        }
+        let covers = |list: &Self, entry: &str| match entry.contains('@') {
+            true => list.allows(entry),
+            false => list.iter().any(|own| own == entry),
+        };
+        let mut common: Vec<&str> = self.iter().filter(|entry| covers(other, entry)).collect();
+        for entry in other.iter().filter(|entry| covers(self, entry)) {
+            if !common.contains(&entry) {
+                common.push(entry);
+            }
+        }
+        // An empty list allows nobody.
+        Self::Only(common.join("\n"))
+    }
+
     pub fn is_any(&self) -> bool {
         *self == Self::Any
     }
@@ -327,6 +349,20 @@ mod tests {
             assert_eq!(Allowed::parse_senders(none), Ok(Allowed::Any));
         }
         assert!(Allowed::Any.allows("anyone@anywhere.test"));
+    }
+
+    #[test]
+    fn of_two_lists_what_both_allow_is_left() {
+        let list = |text: &str| Allowed::parse_recipients(text).unwrap();
+        let both = |a: &str, b: &str| list(a).and(&list(b));
+        assert_eq!(both("", ""), Allowed::Any);
+        assert_eq!(both("", "a@x.test"), list("a@x.test"));
+        assert_eq!(
+            both("a@x.test b.test", "x.test b.test"),
+            list("a@x.test b.test")
+        );
+        assert_eq!(both("x.test", "a@x.test c@y.test"), list("a@x.test"));
+        assert_eq!(both("a@x.test", "b@x.test"), Allowed::Only(String::new()));
     }
 
     #[test]

@@ -384,3 +384,21 @@ fn refused_of(json: Option<String>) -> Vec<Refused> {
     json.and_then(|json| serde_json::from_str(&json).ok())
         .unwrap_or_default()
 }
+
+/// The reason shown for an email that may have gone out although an older database does not know it.
+const WITHHELD: &str = "Withheld: the database was restored from a backup, and this email may have been sent since. It can be sent again.";
+
+/// Gives up all emails that are not sent yet. Returns how many.
+pub fn withhold_unsent_of_any_account(conn: &mut Connection) -> db::Result<usize> {
+    let now = db::stamp(conn)?;
+    Ok(
+        diesel::update(emails::table.filter(emails::ended_at.is_null()))
+            .set((
+                emails::status.eq(Status::Failed.as_str()),
+                emails::ended_at.eq(now),
+                emails::claim.eq(None::<String>),
+                emails::reply.eq(WITHHELD),
+            ))
+            .execute(conn)?,
+    )
+}

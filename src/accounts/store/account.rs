@@ -1,6 +1,8 @@
 //! Accounts. Each is created together with its first user.
 
+use chrono::NaiveDateTime;
 use diesel::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::events;
 use super::id::{AccountId, AccountStatus};
@@ -166,15 +168,21 @@ pub fn set_status(
     status: AccountStatus,
     actor: &Actor,
 ) -> db::Result<()> {
-    let title: Option<String> = diesel::update(accounts::table.find(account.0))
+    let changed: Option<(String, NaiveDateTime)> = diesel::update(accounts::table.find(account.0))
         .filter(accounts::status.ne(status.as_str()))
         .set(accounts::status.eq(status.as_str()))
-        .returning(accounts::title)
+        .returning((accounts::title, accounts::created_at))
         .get_result(conn)
         .optional()?;
-    let Some(title) = title else {
+    let Some((title, created_at)) = changed else {
         return Ok(());
     };
+    let line = AccountLine {
+        id: account.0,
+        created: clock::micros(&created_at),
+        is_paused: status == AccountStatus::Paused,
+    };
+    db::journal::note(AccountLine::KIND, &line);
     let event = NewEvent {
         action: match status {
             AccountStatus::Paused => Action::AccountPaused,
@@ -185,6 +193,39 @@ pub fn set_status(
         detail: "",
     };
     Ok(events::record(conn, account, actor, event)?)
+}
+
+/// What the journal of ends says of an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountLine {
+    pub id: i64,
+    /// In microseconds since 1970: another account may get the same id in another database.
+    pub created: i64,
+    pub is_paused: bool,
+}
+
+impl AccountLine {
+    pub const KIND: &str = "account";
+}
+
+/// Pauses an account of which the journal says so. Returns whether it was active.
+pub fn pause_again_of_any_account(conn: &mut Connection, line: &AccountLine) -> db::Result<bool> {
+    if !line.is_paused {
+        return Ok(false);
+    }
+    let active: Option<i64> = accounts::table
+        .find(line.id)
+        .filter(accounts::created_at.eq(clock::from_micros(line.created)))
+        .filter(accounts::status.eq(AccountStatus::Active.as_str()))
+        .select(accounts::id)
+        .first(conn)
+        .optional()?;
+    let Some(id) = active else {
+        return Ok(false);
+    };
+    let status = AccountStatus::Paused;
+    set_status(conn, AccountId(id), status, &Actor::server())?;
+    Ok(true)
 }
 
 /// Counts one more live key, if the account is active and below `limit`. Returns whether it did.

@@ -9,8 +9,9 @@ pub mod sessions;
 mod users;
 
 pub use account::{
-    Account, CreateAccountError, NewAccount, count_key, create, create_first, exists_any, find,
-    find_id_by_email, lock, rename, set_status, uncount_key,
+    Account, AccountLine, CreateAccountError, NewAccount, count_key, create, create_first,
+    exists_any, find, find_id_by_email, lock, pause_again_of_any_account, rename, set_status,
+    uncount_key,
 };
 pub use attempts::{begin_attempt, bound_attempts, forget_attempts};
 pub use id::{AccountId, AccountStatus};

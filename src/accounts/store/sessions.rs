@@ -370,6 +370,12 @@ pub fn delete(conn: &mut Connection, id: SessionId) -> db::Result<()> {
     Ok(())
 }
 
+/// Signs everyone out.
+pub fn end_all_of_any_account(conn: &mut Connection) -> db::Result<()> {
+    diesel::delete(sessions::table).execute(conn)?;
+    Ok(())
+}
+
 #[diesel::dsl::auto_type]
 fn live() -> _ {
     let now: NaiveDateTime = clock::now();

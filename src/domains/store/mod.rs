@@ -13,7 +13,7 @@ pub use super::status::DomainStatus;
 pub use add::{Added, add, refusal};
 pub use attest::{set_status, unattest};
 pub use check::{claim, find_due_of_any_account, pull_back_of_any_account, settle};
-pub use delete::{Deleted, delete, list_keys};
+pub use delete::{Deleted, DeletedDomain, delete, delete_again_of_any_account, list_keys};
 pub use dkim_keys::{
     DomainKey, Signing, find_key, find_signing_of_any_account, give_key, list_sealed,
     list_sealed_of_any_account, replace_key, replace_lost_key,

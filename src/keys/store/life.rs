@@ -4,6 +4,7 @@
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
+use super::journal::note;
 use super::lock::{change_live, lock_and_end_if_due};
 use super::row::{record, restrict, row, unrestrict};
 use super::rule_row::RuleColumns;
@@ -91,6 +92,7 @@ pub fn edit(
     };
     let changes = describe_changes(&before, &after);
     if !changes.is_empty() {
+        note(conn, account, id)?;
         record(conn, account, actor, Action::KeyEdited, &after, &changes)?;
     }
     Ok(after)
@@ -114,6 +116,7 @@ pub fn pause(
                 api_keys::paused_by.eq(&actor.name),
             ))
             .execute(conn)?;
+        note(conn, account, id)?;
         Ok(record(conn, account, actor, Action::KeyPaused, key, "")?)
     })
 }
@@ -136,6 +139,7 @@ pub fn resume(
                 api_keys::paused_by.eq(None::<String>),
             ))
             .execute(conn)?;
+        note(conn, account, id)?;
         Ok(record(conn, account, actor, Action::KeyResumed, key, "")?)
     })
 }

@@ -4,6 +4,7 @@
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
+use super::journal::note;
 use super::row::{record, row, unrestrict};
 use super::{EndedHow, Found, Key, find, find_all};
 use crate::accounts::event::{Action, Actor};
@@ -83,6 +84,10 @@ pub(super) fn end(
         return Ok(());
     }
     unrestrict(conn, key.id)?;
+    // An expiry is known from the key's row, whatever its age.
+    if how != EndedHow::Expired {
+        note(conn, account, key.id)?;
+    }
     accounts_store::uncount_key(conn, account)?;
     let action = match how {
         EndedHow::Deleted => Action::KeyDeleted,

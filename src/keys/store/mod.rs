@@ -1,8 +1,10 @@
 //! API keys in the database. This module sees only the hashes of keys.
 
+mod again;
 mod columns;
 mod creation;
 mod end;
+mod journal;
 mod life;
 mod list;
 mod lock;
@@ -31,11 +33,13 @@ use crate::schema::{api_key_domains, api_key_uses, api_keys, sending_domains};
 
 pub(in crate::keys) use columns::TruncatedColumns;
 
+pub use again::{Again, narrow_again_of_any_account, pause_all_of_any_account};
 pub use creation::{CreateError, NewKey, create, create_once};
 pub use end::{
     delete, end_if_due, find_due_of_any_account, find_quiet_of_any_account,
     forget_ended_of_any_account, has_expired,
 };
+pub use journal::KeyLine;
 pub use life::{Edit, EditError, describe_changes, edit, pause, resume};
 pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};

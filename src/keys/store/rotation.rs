@@ -4,6 +4,7 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
 
 use super::creation::{CreateError, NewKey, count_key, insert};
+use super::journal::note;
 use super::lock::{change_live, end, lock_and_end_if_due};
 use super::row::{describe, record, row};
 use super::{EndedHow, Found, Key, find};
@@ -96,6 +97,7 @@ pub fn rotate(
             api_keys::stops_when_quiet.eq(rotation.stops_when_quiet.map(|t| t.num_seconds())),
         ))
         .execute(conn)?;
+    note(conn, account, id)?;
     if rotation
         .overlap
         .is_some_and(|overlap| overlap <= TimeDelta::zero())
@@ -160,6 +162,7 @@ pub fn cancel_stop(
                 api_keys::stops_when_quiet.eq(None::<i64>),
             ))
             .execute(conn)?;
+        note(conn, account, id)?;
         let detail = stop_in_words(None, None);
         Ok(record(
             conn,

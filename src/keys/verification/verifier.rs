@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::store::{self, LiveKey};
+use crate::db::journal::Journal;
 use crate::db::{self, Connection, Db};
 use crate::keys::secret::{KeyHash, PlainKey};
 
@@ -295,18 +296,35 @@ impl DbLookup {
     }
 }
 
+/// A key of a database that is older than its journal of ends may have ended since.
+fn ask(
+    conn: &mut Connection,
+    journal: Option<&Arc<Journal>>,
+    hashes: &[KeyHash],
+) -> db::Result<Vec<Option<LiveKey>>> {
+    let known = journal.map(|journal| journal.known());
+    let answers = store::find_live_by_hashes_of_any_account(conn, hashes)?;
+    if let (Some(journal), Some(known)) = (journal, known)
+        && answers.iter().any(Option::is_some)
+    {
+        journal.expect(conn, known)?;
+    }
+    Ok(answers)
+}
+
 impl Lookup for DbLookup {
     fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
         if let Some(conn) = &mut self.conn {
-            match store::find_live_by_hashes_of_any_account(conn, hashes) {
+            match ask(conn, self.db.journal(), hashes) {
                 Ok(answers) => return Ok(answers),
                 // A lost connection is noticed only when it is used.
                 Err(error) => tracing::warn!(%error, "a lookup of keys failed: retrying once"),
             }
         }
         self.conn = None;
+        let journal = self.db.journal().cloned();
         let conn = self.connect()?;
-        let answers = store::find_live_by_hashes_of_any_account(conn, hashes);
+        let answers = ask(conn, journal.as_ref(), hashes);
         match answers {
             Ok(answers) => {
                 self.pause = SHORTEST_PAUSE;

@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
     &["cli/"],
     &["server.rs"],
     &["routes.rs", "upkeep.rs"],
+    &["recovery.rs"],
     &["reference/", "mail/"],
     &["emails/"],
     &["keys/pages/"],
@@ -59,7 +60,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("keys/usage/store/", &["api_key_calls", "api_key_uses"]),
     ("emails/store.rs", &["emails"]),
     ("outbox/store/", &["email_counts", "email_counts_frontier"]),
-    ("db/", &["clock_seen", "nodes_secret"]),
+    ("db/", &["clock_seen", "ends_journal", "nodes_secret"]),
 ];
 
 /// Other files that may name a table, and why.

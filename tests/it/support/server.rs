@@ -8,6 +8,7 @@ use tosend_dashboard::accounts::password::Hasher;
 use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::domains::check::Checker;
+use tosend_dashboard::recovery;
 use tosend_dashboard::secret::ServerSecret;
 use tosend_dashboard::server::{Components, Server};
 
@@ -66,6 +67,8 @@ impl App {
             signup: "first".into(),
             trusted_proxies: String::new(),
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
+            journal: None,
+            journal_days: "400".into(),
             dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
             domain_limit: "200".into(),
@@ -81,6 +84,7 @@ impl App {
         std::fs::create_dir_all(database.folder.path().join("data")).unwrap();
         let db = Db::open(&config.database).expect("the database opens");
         migrations::run(&db).expect("the migrations run");
+        let db = recovery::attach(db, &config).expect("the journal is the right one");
         let secret = ServerSecret::read_or_make(&config.secret_file).unwrap();
         let listener = TcpListener::bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
