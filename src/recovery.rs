@@ -58,6 +58,54 @@ impl fmt::Display for Recovered {
 /// # Errors
 /// One sentence if the journal is not the one of the database, or cannot be used.
 pub fn attach(db: Db, config: &Config) -> Result<Db, String> {
+    let db = open_journal(db, config)?;
+    recover(&db, false).map_err(describe)?;
+    Ok(db)
+}
+
+/// The same for a database that was restored from a backup. Also returns what was done.
+///
+/// # Errors
+/// As above.
+pub fn attach_restored(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
+    let db = open_journal(db, config)?;
+    let recovered = recover(&db, true).map_err(describe)?;
+    Ok((db, recovered.unwrap_or_default()))
+}
+
+/// Begins a new journal for this database; a file that is there is kept under another name. Keys that
+/// the old journal knew to have ended work if the database says so.
+///
+/// # Errors
+/// One sentence if a file cannot be written, or no journal is configured.
+pub fn begin_anew(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
+    let Some(path) = &config.journal else {
+        return Err("there is no journal of ends: name one in TOSEND_JOURNAL".into());
+    };
+    let cannot = |error| {
+        format!(
+            "the journal of ends {} cannot be made: {error}",
+            path.display()
+        )
+    };
+    let mut old = path.clone().into_os_string();
+    old.push(format!(".before-{}", clock::micros(&clock::now())));
+    match std::fs::rename(path, &old) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
+        _ => {}
+    }
+    let id = Journal::create(path).map_err(cannot)?;
+    let adopt = |conn: &mut Connection| journal::adopt(conn, &id, 0);
+    db.write_blocking(adopt).map_err(describe)?;
+    attach_restored(db, config)
+}
+
+/// Pauses all keys. Returns how many were active.
+pub fn pause_all_keys(conn: &mut Connection) -> db::Result<usize> {
+    keys_store::pause_all_of_any_account(conn)
+}
+
+fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
     let belonging = db.read_blocking(journal::find).map_err(describe)?;
     let Some(path) = &config.journal else {
         return match belonging {
@@ -97,9 +145,7 @@ pub fn attach(db: Db, config: &Config) -> Result<Db, String> {
         None => journal::adopt(conn, &file.id, 0),
     };
     db.write_blocking(adopt).map_err(describe)?;
-    let db = db.with_journal(Journal::open(path, file.id, last));
-    recover(&db, false).map_err(describe)?;
-    Ok(db)
+    Ok(db.with_journal(Journal::open(path, file.id, last)))
 }
 
 /// Two processes may try at the same time.
@@ -252,36 +298,4 @@ fn do_again(conn: &mut Connection, changes: &BTreeMap<i64, Change>) -> db::Resul
         recovered.domains += usize::from(is_deleted);
     }
     Ok(recovered)
-}
-
-/// Begins a new journal for this database; a file that is there is kept under another name. Keys that
-/// the old journal knew to have ended work if the database says so.
-///
-/// # Errors
-/// One sentence if a file cannot be written, or no journal is configured.
-pub fn begin_anew(db: Db, config: &Config) -> Result<Db, String> {
-    let Some(path) = &config.journal else {
-        return Err("there is no journal of ends: name one in TOSEND_JOURNAL".into());
-    };
-    let cannot = |error| {
-        format!(
-            "the journal of ends {} cannot be made: {error}",
-            path.display()
-        )
-    };
-    let mut old = path.clone().into_os_string();
-    old.push(format!(".before-{}", clock::micros(&clock::now())));
-    match std::fs::rename(path, &old) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
-        _ => {}
-    }
-    let id = Journal::create(path).map_err(cannot)?;
-    let adopt = |conn: &mut Connection| journal::adopt(conn, &id, 0);
-    db.write_blocking(adopt).map_err(describe)?;
-    attach(db, config)
-}
-
-/// Pauses all keys. Returns how many were active.
-pub fn pause_all_keys(conn: &mut Connection) -> db::Result<usize> {
-    keys_store::pause_all_of_any_account(conn)
 }

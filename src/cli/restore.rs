@@ -7,7 +7,8 @@ use clap::Args;
 use super::database::{make_folder, migrate, open};
 use super::outcome::{Outcome, one_line, print};
 use crate::config::Config;
-use crate::db::{self, DatabaseUrl, Db};
+use crate::db::backup::replace;
+use crate::db::{self, DatabaseUrl};
 use crate::listener::ReservedAddress;
 use crate::recovery;
 
@@ -38,8 +39,7 @@ pub fn run(args: &RestoreArgs, config: &Config) -> Outcome {
             return Err("a file is for SQLite: restore PostgreSQL with pg_restore, then run “restore” without a file".into());
         };
         make_folder(file.folder())?;
-        let kept = file
-            .replace_by(backup)
+        let kept = replace(file, backup)
             .map_err(|why| format!("{} cannot be restored: {why}", backup.display()))?;
         if let Some(kept) = kept {
             print(format_args!(
@@ -50,9 +50,10 @@ pub fn run(args: &RestoreArgs, config: &Config) -> Outcome {
     }
     let db = open(config)?;
     migrate(&db)?;
-    let db = attach(args, config, db)?;
-    let recovered = recovery::recover(&db, true).map_err(|e| one_line(&e.to_string()))?;
-    let recovered = recovered.unwrap_or_default();
+    let (db, recovered) = match args.pause_keys || args.trust_backup {
+        true => recovery::begin_anew(db, config)?,
+        false => recovery::attach_restored(db, config)?,
+    };
     let mut paused = 0;
     if args.pause_keys {
         let pause = |conn: &mut db::Connection| recovery::pause_all_keys(conn);
@@ -68,11 +69,4 @@ pub fn run(args: &RestoreArgs, config: &Config) -> Outcome {
     print(format_args!(
         "The database is restored, and everybody is signed out. By the journal of ends: {recovered}.{paused}"
     ))
-}
-
-fn attach(args: &RestoreArgs, config: &Config, db: Db) -> Result<Db, String> {
-    if args.pause_keys || args.trust_backup {
-        return recovery::begin_anew(db, config);
-    }
-    recovery::attach(db, config)
 }

@@ -1,6 +1,7 @@
 //! The database: SQLite in a file, or PostgreSQL. This module knows nothing of the domain or of
 //! HTTP.
 
+pub mod backup;
 pub mod clock_watch;
 mod connection;
 mod error;

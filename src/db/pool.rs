@@ -10,7 +10,7 @@ use diesel::r2d2::{Pool, PooledConnection};
 
 use super::connection::{Access, Manager, establish};
 use super::journal::{self, Journal};
-use super::{Connection, DatabaseUrl, Error, Result, sqlite_file};
+use super::{Connection, DatabaseUrl, Error, Result, backup};
 
 /// How long a request waits for a free connection before it is answered 503.
 const CHECKOUT: Duration = Duration::from_secs(2);
@@ -100,8 +100,8 @@ impl Db {
     /// # Errors
     /// One sentence.
     pub fn back_up(&self, to: &Path) -> std::result::Result<(), String> {
-        let mut conn = self.connect().map_err(|e| e.to_string())?;
-        sqlite_file::copy_to(&mut conn, to)
+        let mut conn = establish(&self.url, Access::Write).map_err(|e| e.to_string())?;
+        backup::copy_to(&mut conn, to)
     }
 
     /// Runs `f` on a connection for reading.

@@ -48,6 +48,29 @@ fn is_named(path: &str, names: &[&str]) -> bool {
 #[test]
 fn nothing_but_sqlite_opens_its_file() {
     let the_place = "db/sqlite_file.rs";
+    // Files that are not the database, each opened where it is named: a new copy, which must not exist
+    // before, and folders; the journal, which the configuration keeps apart from the database.
+    let others: [(&str, &[&str]); 2] = [
+        (
+            "db/backup.rs",
+            &[
+                ".open(to)",
+                "File::open(to)",
+                "File::open(folder.unwrap_or(Path::new(\".\")))",
+            ],
+        ),
+        (
+            "db/journal.rs",
+            &[
+                ".open(path)?;",
+                "pub fn open(path: &Path, id: String, known: i64) -> Arc<Self> {",
+                ".open(&name)?;",
+                ".open(&self.path)?;",
+                "let file = File::open(path)?;",
+                "File::open(folder.unwrap_or(Path::new(\".\")))?.sync_all()",
+            ],
+        ),
+    ];
     for (path, text) in sources() {
         if path == the_place {
             // Nothing outside `db` sees the path, and it is opened once: where it is made.
@@ -63,6 +86,13 @@ fn nothing_but_sqlite_opens_its_file() {
                 text.contains(".create_new(true)"),
                 "else it opens what exists"
             );
+        } else if let Some((_, opens)) = others.iter().find(|(other, _)| *other == path) {
+            let opened: Vec<&str> = text
+                .lines()
+                .filter(|line| line.contains("open("))
+                .map(str::trim)
+                .collect();
+            assert_eq!(opened, *opens, "{path}");
         } else if path.starts_with("db/") {
             assert!(
                 !text.contains("fs::") && !text.contains("OpenOptions"),

@@ -33,6 +33,7 @@ mod model;
 mod open_files;
 mod openapi;
 mod page_sources;
+mod recovery;
 mod revocation;
 mod rotation;
 mod routes;

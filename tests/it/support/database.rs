@@ -18,6 +18,8 @@ pub struct Database {
     pub name: String,
     /// The DNS server that the servers on this database query.
     pub dns: Arc<Dns>,
+    /// The journal of ends, if the test names one.
+    pub journal: Option<PathBuf>,
     backend: Backend,
     /// The URL for the test's own queries.
     direct: String,
@@ -49,9 +51,22 @@ impl Database {
             folder,
             name,
             dns: Arc::new(Dns::start()),
+            journal: None,
             backend,
             is_shared_server: backend == Backend::Postgres,
         }
+    }
+
+    /// With a journal of ends outside the folder of the data.
+    pub fn with_journal(backend: Backend) -> Self {
+        let mut database = Self::new(backend);
+        database.journal = Some(database.folder.path().join("ends"));
+        database
+    }
+
+    /// The URL for other programs, such as pg_dump.
+    pub fn direct(&self) -> &str {
+        &self.direct
     }
 
     /// A new database on a test's own PostgreSQL.
@@ -71,6 +86,7 @@ impl Database {
             folder: folder(),
             name: name.to_owned(),
             dns: Arc::new(Dns::start()),
+            journal: None,
             backend: Backend::Postgres,
             is_shared_server: false,
         }
@@ -103,6 +119,7 @@ impl Database {
             folder: self.folder.clone(),
             name: self.name.clone(),
             dns: self.dns.clone(),
+            journal: self.journal.clone(),
             backend: self.backend,
             direct: self.direct.clone(),
             is_shared_server: false,

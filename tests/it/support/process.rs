@@ -21,6 +21,9 @@ fn with_environment(mut command: Command, database: &Database) -> Command {
         .env("TOSEND_DNS_SERVERS", database.dns.address.to_string())
         .env("TOSEND_LISTEN", "127.0.0.1:0")
         .current_dir(database.folder.path());
+    if let Some(journal) = &database.journal {
+        command.env("TOSEND_JOURNAL", journal);
+    }
     command
 }
 

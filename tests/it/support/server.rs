@@ -67,7 +67,7 @@ impl App {
             signup: "first".into(),
             trusted_proxies: String::new(),
             secret_file: Some(database.folder.path().join("secret").display().to_string()),
-            journal: None,
+            journal: (database.journal.as_ref()).map(|path| path.display().to_string()),
             journal_days: "400".into(),
             dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
