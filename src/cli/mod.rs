@@ -67,6 +67,8 @@ fn used_by(words: &str) -> &'static [&'static str] {
         "key create" | "key rotate" => &["key_limit"],
         "domain add" => &["secret_file", "domain_limit"],
         "domain replace-key" | "adopt-secret" => &["secret_file"],
+        "backup" => &["secret_file"],
+        "restore" => &["listen"],
         "apply" => &["secret_file", "key_limit", "domain_limit"],
         _ => &[],
     }

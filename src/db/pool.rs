@@ -206,7 +206,7 @@ impl Db {
                 Err(_) => journal.rolled_back(number),
             }
         }
-        Ok(committed.map_err(Error::from)?)
+        committed.map_err(Error::from)
     }
 }
 

@@ -176,6 +176,11 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
         activity.contains("after an older copy of the database was restored"),
         "{activity}"
     );
+    let page = owner.get("/api-keys").body;
+    assert!(
+        page.contains("An older copy of the database was restored"),
+        "{page}"
+    );
     // It is done once.
     assert_eq!(
         owner
