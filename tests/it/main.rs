@@ -33,6 +33,7 @@ mod model;
 mod open_files;
 mod openapi;
 mod page_sources;
+mod restarts;
 mod revocation;
 mod rotation;
 mod routes;

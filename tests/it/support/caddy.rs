@@ -25,7 +25,7 @@ impl Caddy {
         let folder = tempfile::tempdir().unwrap();
         let port = Port::reserve();
         let address = port.address();
-        let mut lines = documented("caddyfile");
+        let mut lines = documented("docs/gateways.md", "caddyfile");
         for (from, to) in [
             ("api.acme.com {", format!("http://{address} {{")),
             (

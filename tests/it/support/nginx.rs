@@ -1,4 +1,4 @@
-//! nginx, configured as in docs/gateways.md, and the program behind a gateway.
+//! nginx, configured as in docs/gateways.md and docs/scaling.md, and the program behind a gateway.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,7 +15,7 @@ use super::{Port, until};
 
 const NGINX: &str = "/usr/sbin/nginx";
 
-/// nginx with the configuration from docs/gateways.md, except for the addresses.
+/// nginx with a configuration from the documentation, except for the addresses.
 pub struct Nginx {
     pub address: SocketAddr,
     process: Child,
@@ -24,19 +24,38 @@ pub struct Nginx {
 }
 
 impl Nginx {
+    /// The gateway of docs/gateways.md.
     pub fn start(dashboard: &str, upstream: SocketAddr) -> Self {
+        let addresses = [
+            ("server 127.0.0.1:8080;", format!("server {dashboard};")),
+            ("http://127.0.0.1:3000;", format!("http://{upstream};")),
+        ];
+        Self::documented_in("docs/gateways.md", &addresses, "")
+    }
+
+    /// The proxy in front of two nodes of docs/scaling.md. The header `X-Node` of an answer has the
+    /// addresses of the nodes that were asked.
+    pub fn balancing(nodes: [SocketAddr; 2]) -> Self {
+        let [first, second] = nodes;
+        let addresses = [
+            ("server 192.0.2.1:8080 ", format!("server {first} ")),
+            ("server 192.0.2.2:8080 ", format!("server {second} ")),
+        ];
+        let more = "add_header X-Node $upstream_addr always;\n";
+        Self::documented_in("docs/scaling.md", &addresses, more)
+    }
+
+    fn documented_in(document: &str, addresses: &[(&str, String)], more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = Port::reserve();
         let address = port.address();
-        let mut lines = documented("nginx");
-        for (from, to) in [
-            ("listen 80;", format!("listen {address};")),
-            ("server 127.0.0.1:8080;", format!("server {dashboard};")),
-            ("http://127.0.0.1:3000;", format!("http://{upstream};")),
-        ] {
-            assert_eq!(lines.matches(from).count(), 1, "{from} in docs/gateways.md");
-            lines = lines.replace(from, &to);
+        let mut lines = documented(document, "nginx");
+        let listen = ("listen 80;", format!("listen {address};"));
+        for (from, to) in [&listen].into_iter().chain(addresses) {
+            assert_eq!(lines.matches(from).count(), 1, "{from} in {document}");
+            lines = lines.replace(from, to);
         }
+        lines.insert_str(0, more);
         let config = folder.path().join("nginx.conf");
         fs::write(&config, around(&lines, folder.path())).unwrap();
         let log = folder.path().join("error.log");
@@ -73,12 +92,12 @@ impl Drop for Nginx {
     }
 }
 
-/// The only code block of this language in docs/gateways.md.
-pub(super) fn documented(language: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/gateways.md");
+/// The only code block of this language in a document.
+pub(super) fn documented(document: &str, language: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let text = fs::read_to_string(path).unwrap();
     let blocks: Vec<&str> = text.split(&format!("```{language}\n")).skip(1).collect();
-    assert_eq!(blocks.len(), 1, "blocks of {language} in docs/gateways.md");
+    assert_eq!(blocks.len(), 1, "blocks of {language} in {document}");
     blocks[0].split("```").next().unwrap().to_owned()
 }
 
