@@ -32,6 +32,7 @@ mod markup;
 mod model;
 mod open_files;
 mod openapi;
+mod packages;
 mod page_sources;
 mod restarts;
 mod revocation;
