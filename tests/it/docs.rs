@@ -12,7 +12,7 @@ use crate::support::files::files;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What a path in the text begins with.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "src/",
     "tests/",
     "docs/",
@@ -20,6 +20,7 @@ const FOLDERS: [&str; 9] = [
     "static/",
     "migrations/",
     "benches/",
+    "packaging/",
     ".ci/",
     ".cargo/",
 ];
