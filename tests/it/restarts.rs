@@ -16,6 +16,8 @@ use crate::support::*;
 const DOMAIN: &str = "acme.com";
 /// A 503 after more than this is a timeout, which is a right answer on a busy machine.
 const LATE: Duration = Duration::from_millis(1_500);
+/// For an answer that never comes, such as from a listener that nobody serves any more.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Requests of each kind that show that all is well between two restarts.
 const MANY: usize = 50;
 
@@ -72,7 +74,10 @@ impl<'a> Load<'a> {
                 }
             };
             let begun = Instant::now();
-            let result = request.header("connection", "close").send();
+            let result = request
+                .header("connection", "close")
+                .timeout(PATIENCE)
+                .send();
             let answer = match result {
                 Ok(answer) => answer,
                 Err(error) => {
