@@ -19,10 +19,12 @@ const SETTLES: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub struct Parts(Arc<Mutex<BTreeMap<&'static str, Down>>>);
 
-#[derive(Clone, Copy)]
-struct Down {
+#[derive(Clone, Copy, PartialEq)]
+enum Down {
     /// When the part is, or was, started again.
-    again_at: Instant,
+    Until(Instant),
+    /// Nothing starts it again: its thread is gone.
+    ForGood,
 }
 
 impl Parts {
@@ -33,9 +35,15 @@ impl Parts {
 
     fn list_down_at(&self, now: Instant) -> Vec<String> {
         let mut parts = self.lock();
-        parts.retain(|_, down| now < down.again_at + SETTLES);
+        parts.retain(|_, down| match down {
+            Down::Until(again_at) => now < *again_at + SETTLES,
+            Down::ForGood => true,
+        });
         let sentence = |(part, down): (&&str, &Down)| {
-            let left = down.again_at.saturating_duration_since(now);
+            let Down::Until(again_at) = down else {
+                return format!("{part} is down: restart the server");
+            };
+            let left = again_at.saturating_duration_since(now);
             match left.is_zero() {
                 true => format!("{part} is down: it was started again a moment ago"),
                 false => {
@@ -47,8 +55,13 @@ impl Parts {
         parts.iter().map(sentence).collect()
     }
 
+    /// Whether a restart of the process is the only remedy.
+    pub fn is_any_lost(&self) -> bool {
+        self.lock().values().any(|down| *down == Down::ForGood)
+    }
+
     fn is_down(&self, part: &'static str, again_at: Instant) {
-        self.lock().insert(part, Down { again_at });
+        self.lock().insert(part, Down::Until(again_at));
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Down>> {
@@ -79,7 +92,13 @@ impl BackgroundThread {
         std::thread::Builder::new()
             .name(part.to_owned())
             .spawn(move || {
+                let watch = Watch {
+                    part,
+                    parts: &parts,
+                    stop: &ours,
+                };
                 supervise(part, &parts, &ours, work);
+                drop(watch);
                 let _ = finish.send(());
             })?;
         Ok(Self { stop, finished })
@@ -100,6 +119,21 @@ impl BackgroundThread {
 impl Drop for BackgroundThread {
     fn drop(&mut self) {
         self.tell();
+    }
+}
+
+/// Notices that a thread ends without having been told to.
+struct Watch<'a> {
+    part: &'static str,
+    parts: &'a Parts,
+    stop: &'a Stop,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.stop.lock().is_told {
+            self.parts.lock().insert(self.part, Down::ForGood);
+        }
     }
 }
 
@@ -247,6 +281,26 @@ mod tests {
             .unwrap();
         assert!(thread.end(LIMIT));
         assert!(begun.recv_timeout(LIMIT).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_is_named_until_the_end() {
+        let (parts, stop) = (Parts::default(), Stop::default());
+        let watch = || Watch {
+            part: "a part",
+            parts: &parts,
+            stop: &stop,
+        };
+        let told = ["a part is down: restart the server"];
+        drop(watch());
+        let later = Instant::now() + LONGEST_PAUSE * 2;
+        assert_eq!(parts.list_down_at(later), told);
+        assert!(parts.is_any_lost());
+
+        parts.lock().clear();
+        stop.tell();
+        drop(watch());
+        assert!(parts.list_down().is_empty() && !parts.is_any_lost());
     }
 
     #[test]

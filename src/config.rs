@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
@@ -16,6 +17,7 @@ const SECRET_FILE: &str = "secret";
 const DNS_PORT: u16 = 53;
 /// A hundred years.
 const MOST_DAYS: i64 = 36_500;
+const MOST_DRAIN_SECONDS: u64 = 3_600;
 
 /// The settings as clap reads them: as strings, so that all errors can be reported together.
 #[derive(Debug, Clone, Args)]
@@ -109,6 +111,11 @@ pub struct Settings {
     )]
     pub retention_days: String,
 
+    /// How many seconds /readyz answers 503 before the server stops accepting connections: longer than
+    /// the proxy takes to notice
+    #[arg(long, global = true, env = "TOSEND_DRAIN_SECONDS", default_value = "0")]
+    pub drain_seconds: String,
+
     /// Log level (error, warn, info, debug, trace) or tracing filter
     #[arg(
         long,
@@ -135,6 +142,8 @@ pub struct Config {
     /// `None`: emails are held, not delivered.
     pub relay: Option<RelayUrl>,
     pub retention_days: i64,
+    /// How long `/readyz` fails before the server stops accepting connections.
+    pub drain: Duration,
     pub log: String,
 }
 
@@ -181,6 +190,8 @@ impl Config {
         let relay = parse_relay(settings, public_url.as_ref(), &mut problems);
         let retention_days = parse_days(&settings.retention_days);
         let retention_days = problems.kept_from("TOSEND_RETENTION_DAYS", retention_days);
+        let drain = parse_drain(&settings.drain_seconds);
+        let drain = problems.kept_from("TOSEND_DRAIN_SECONDS", drain);
         let secret_file = database.as_ref().map(|database| {
             let file = secret_file(given(&settings.secret_file), database);
             problems.kept_from("TOSEND_SECRET_FILE", file)
@@ -203,6 +214,7 @@ impl Config {
                 activity_days: activity_days?,
                 relay: relay?,
                 retention_days: retention_days?,
+                drain: drain?,
                 log: settings.log.clone(),
             })
         };
@@ -348,6 +360,15 @@ fn parse_days(text: &str) -> Result<i64, String> {
     }
 }
 
+fn parse_drain(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if seconds <= MOST_DRAIN_SECONDS => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "“{text}” is not a whole number from 0 to {MOST_DRAIN_SECONDS}"
+        )),
+    }
+}
+
 /// `Some(None)`: emails are held. `None`: the setting is invalid.
 fn parse_relay(
     settings: &Settings,
@@ -405,6 +426,7 @@ mod tests {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            drain_seconds: "0".into(),
             log: "info".into(),
         }
     }
@@ -434,10 +456,11 @@ mod tests {
             smtp_credentials_file: Some("/nowhere/at/all".into()),
             smtp_helo: Some("no name".into()),
             retention_days: "0".into(),
+            drain_seconds: "a while".into(),
             log: "a=b=c".into(),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 14);
+        assert_eq!(problems.len(), 15);
         assert!(!problems.join(" ").contains("hunter2"));
     }
 
@@ -499,6 +522,24 @@ mod tests {
             let why =
                 format!("TOSEND_ACTIVITY_DAYS: “{wrong}” is not a whole number from 1 to 36500");
             assert_eq!(days(wrong), Err(vec![why]));
+        }
+    }
+
+    #[test]
+    fn clients_are_let_go_within_an_hour() {
+        let drain = |text: &str| {
+            Config::parse(&Settings {
+                drain_seconds: text.into(),
+                ..settings()
+            })
+            .map(|config| config.drain.as_secs())
+        };
+        assert_eq!(drain("0"), Ok(0));
+        assert_eq!(drain("3600"), Ok(3_600));
+        for wrong in ["", "-1", "0.5", "3601", "ten"] {
+            let why =
+                format!("TOSEND_DRAIN_SECONDS: “{wrong}” is not a whole number from 0 to 3600");
+            assert_eq!(drain(wrong), Err(vec![why]));
         }
     }
 

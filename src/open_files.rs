@@ -68,6 +68,10 @@ impl Connections {
         }
     }
 
+    pub fn are_all_closed(&self) -> bool {
+        Arc::strong_count(&self.open) == 1
+    }
+
     /// Whether another idle connection would be too many. A connection is kept idle only if at most
     /// half of the maximum were open when it was answered, so idle ones never occupy the other
     /// half.

@@ -1,6 +1,7 @@
 //! `tosend-dashboard`: serves until it is told to stop.
 
 use std::io::{ErrorKind, Write, stdout};
+use std::net::TcpListener;
 use std::thread::Builder;
 
 use super::database::{migrate, open};
@@ -8,29 +9,27 @@ use super::outcome::Outcome;
 use super::server_secret;
 use crate::accounts::store as accounts_store;
 use crate::config::{Config, Signup};
-use crate::listener::ReservedAddress;
+use crate::listener::{self, ReservedAddress};
 use crate::open_files;
 use crate::server::{self, Components};
+use crate::service_manager::ServiceManager;
+use crate::signals;
 
 /// Everything that could prevent serving is checked first, and the migrations, which can take
 /// minutes and cannot be undone, come last. Meanwhile clients are refused: the port is reserved,
 /// but not listened on yet. A request that waited instead would be carried out long after its
-/// client has given up.
-pub fn run(config: Config) -> Outcome {
-    let cannot_listen = |e: std::io::Error| match e.kind() {
-        ErrorKind::AddrInUse => format!(
-            "{} is in use: stop what listens there, or choose another with --listen",
-            config.listen
-        ),
-        _ => format!("cannot listen on {}: {e}", config.listen),
-    };
+/// client has given up. Where a service manager keeps the listener open, clients do wait: that is
+/// what it is for.
+pub fn run(mut config: Config) -> Outcome {
+    signals::ignore_strays();
     open_files::raise_limit();
-    let reserved = ReservedAddress::reserve(config.listen).map_err(cannot_listen)?;
+    let place = Place::take(&mut config)?;
+    let is_listener_kept = matches!(place, Place::Kept(_));
     let db = open(&config)?;
     let secret = server_secret::read(&config, &db)?;
     migrate(&db)?;
     server_secret::record(&config, &db, &secret)?;
-    let listener = reserved.listen().map_err(cannot_listen)?;
+    let listener = place.listen(&config)?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let is_empty = !db
         .write_blocking(accounts_store::exists_any)
@@ -39,12 +38,57 @@ pub fn run(config: Config) -> Outcome {
         .public_url
         .as_ref()
         .map_or_else(|| format!("http://{address}"), |url| url.origin());
-    let components = Components::new(config, db, secret);
+    let mut components = Components::new(config, db, secret);
+    components.manager = ServiceManager::from_environment();
+    components.is_listener_kept = is_listener_kept;
     let greeting = greeting(&components, &url, is_empty);
     warn(&components.context.config);
     // On its own thread, because serving must go on even if stdout is not read.
     let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
     server::run(listener, components, greet).map_err(|e| format!("the server stopped: {e}"))
+}
+
+/// Where the server will listen.
+enum Place {
+    Reserved(ReservedAddress),
+    /// Somebody else listens there for the server, and does so when it ends.
+    Kept(TcpListener),
+}
+
+impl Place {
+    /// From now on, `config.listen` is the address of the listener that was passed, if one was: much
+    /// depends on whether other machines can reach it.
+    fn take(config: &mut Config) -> Result<Self, String> {
+        let Some(listener) = listener::inherited()? else {
+            let reserved = ReservedAddress::reserve(config.listen);
+            return Ok(Self::Reserved(
+                reserved.map_err(|e| cannot_listen(config, &e))?,
+            ));
+        };
+        config.listen = listener.local_addr().map_err(|e| e.to_string())?;
+        tracing::info!(
+            address = %config.listen,
+            "the listener was passed to this process: TOSEND_LISTEN is not used"
+        );
+        Ok(Self::Kept(listener))
+    }
+
+    fn listen(self, config: &Config) -> Result<TcpListener, String> {
+        match self {
+            Self::Reserved(reserved) => reserved.listen().map_err(|e| cannot_listen(config, &e)),
+            Self::Kept(listener) => Ok(listener),
+        }
+    }
+}
+
+fn cannot_listen(config: &Config, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "{} is in use: stop what listens there, or choose another with --listen",
+            config.listen
+        ),
+        _ => format!("cannot listen on {}: {error}", config.listen),
+    }
 }
 
 /// One line for the person who started the server.

@@ -10,7 +10,7 @@ use tosend_dashboard::config::Settings;
 use crate::support::files::{files, root};
 
 /// What a path in the text begins with.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "src/",
     "tests/",
     "docs/",
@@ -18,6 +18,7 @@ const FOLDERS: [&str; 9] = [
     "static/",
     "migrations/",
     "benches/",
+    "packaging/",
     ".ci/",
     ".cargo/",
 ];

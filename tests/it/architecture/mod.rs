@@ -39,9 +39,12 @@ const FLOORS: &[&[&str]] = &[
         "token.rs",
         "visible.rs",
         "background.rs",
+        "ending.rs",
         "listener.rs",
         "logging.rs",
         "open_files.rs",
+        "service_manager.rs",
+        "signals.rs",
     ],
 ];
 

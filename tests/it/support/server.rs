@@ -74,6 +74,7 @@ impl App {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            drain_seconds: "0".into(),
             log: "trace".into(),
         };
         change(&mut settings);
