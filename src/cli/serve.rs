@@ -68,10 +68,8 @@ fn greeting(components: &Components, url: &str, is_empty: bool) -> String {
 
 /// Further warnings for them.
 fn warn(config: &Config) {
-    if !config.is_https() && !config.is_loopback() {
-        tracing::warn!(
-            "served without https: cookies and keys travel unencrypted. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"
-        );
+    for danger in config.dangers() {
+        tracing::warn!("{danger}");
     }
     match &config.relay {
         Some(relay) => tracing::info!("emails are delivered through the relay {relay}"),

@@ -40,7 +40,7 @@ const FLOORS: &[&[&str]] = &[
         "visible.rs",
         "background.rs",
         "listener.rs",
-        "logging.rs",
+        "logging/",
         "open_files.rs",
     ],
 ];

@@ -75,6 +75,9 @@ impl App {
             smtp_helo: None,
             retention_days: "30".into(),
             log: "trace".into(),
+            log_format: "text".into(),
+            access_log: "false".into(),
+            metrics_listen: None,
         };
         change(&mut settings);
         let config = Config::parse(&settings).expect("the test's settings are right");
