@@ -294,7 +294,7 @@ impl ThisSession {
         E: From<db::Error> + Send + 'static,
     {
         let Self { id, user_id } = *self;
-        let written = db.write(move |conn| {
+        let written = db.write_as(db::name_of(&change), move |conn| {
             if !sessions::hold(conn, user_id, id)? {
                 return Err(Unwritten::SessionEnded);
             }
