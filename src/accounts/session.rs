@@ -20,7 +20,7 @@ use super::sign_in::SignInGuard;
 use super::store::sessions::{self, SessionId};
 use super::store::{Credentials, User};
 use crate::db::{self, Connection, Db};
-use crate::http::{Context, Error, client_address, keep_user_agent, part, user_agent};
+use crate::http::{Context, Error, client_address, keep_user_agent, log, part, user_agent};
 use crate::token;
 
 /// The session's user and row. Set only between `load` and the handler.
@@ -265,8 +265,11 @@ impl FromRequest for SignedIn {
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let user = request.get_session().get(USER);
-        ready(user.ok().flatten().map(Self).ok_or(Error::SignInNeeded))
+        let user: Option<User> = request.get_session().get(USER).ok().flatten();
+        if let Some(user) = &user {
+            log::note_caller(request, None, user.account.0);
+        }
+        ready(user.map(Self).ok_or(Error::SignInNeeded))
     }
 }
 

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::store::LiveKey;
 use super::verifier::{Unavailable, Verifier};
 use crate::http::body::{Place, Room};
-use crate::http::{ApiError, Context, client_address, json, part, user_agent};
+use crate::http::{ApiError, Context, client_address, json, log, part, user_agent};
 use crate::keys::secret::PlainKey;
 use crate::keys::usage::Usage;
 use crate::keys::usage::outcome::Outcome;
@@ -221,6 +221,7 @@ async fn authenticate(
     let presented = presented.ok_or_else(missing_key)?;
     match part::<Verifier>(&request).verify(&presented).await? {
         Some(key) => {
+            log::note_caller(&request, Some(key.id), key.account.0);
             let call = Call {
                 key_id: key.id,
                 request,
