@@ -15,9 +15,9 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 /// A restarted part counts as down until it has run this long.
 const SETTLES: Duration = Duration::from_secs(2);
 
-/// Which parts of the server are down. Clones share it.
+/// The parts of the server that were started, and which of them are down. Clones share it.
 #[derive(Clone, Default)]
-pub struct Parts(Arc<Mutex<BTreeMap<&'static str, Down>>>);
+pub struct Parts(Arc<Mutex<BTreeMap<&'static str, Option<Down>>>>);
 
 #[derive(Clone, Copy)]
 struct Down {
@@ -31,10 +31,25 @@ impl Parts {
         self.list_down_at(Instant::now())
     }
 
+    /// Each part that was started, and whether it is up.
+    pub fn list(&self) -> Vec<(&'static str, bool)> {
+        let now = Instant::now();
+        let parts = self.lock();
+        let parts = parts.iter();
+        let is_down = |down: &Down| now < down.again_at + SETTLES;
+        parts
+            .map(|(part, down)| (*part, !down.as_ref().is_some_and(is_down)))
+            .collect()
+    }
+
     fn list_down_at(&self, now: Instant) -> Vec<String> {
         let mut parts = self.lock();
-        parts.retain(|_, down| now < down.again_at + SETTLES);
-        let sentence = |(part, down): (&&str, &Down)| {
+        for down in parts.values_mut() {
+            down.take_if(|down| now >= down.again_at + SETTLES);
+        }
+        let down = parts.iter();
+        let down = down.filter_map(|(part, down)| Some((*part, down.as_ref()?)));
+        let sentence = |(part, down): (&str, &Down)| {
             let left = down.again_at.saturating_duration_since(now);
             match left.is_zero() {
                 true => format!("{part} is down: it was started again a moment ago"),
@@ -44,14 +59,18 @@ impl Parts {
                 }
             }
         };
-        parts.iter().map(sentence).collect()
+        down.map(sentence).collect()
+    }
+
+    fn is_started(&self, part: &'static str) {
+        self.lock().entry(part).or_default();
     }
 
     fn is_down(&self, part: &'static str, again_at: Instant) {
-        self.lock().insert(part, Down { again_at });
+        self.lock().insert(part, Some(Down { again_at }));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Down>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<Down>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,13 +94,14 @@ impl BackgroundThread {
     ) -> std::io::Result<Self> {
         let stop = Stop::default();
         let (finish, finished) = mpsc::channel();
-        let (ours, parts) = (stop.clone(), parts.clone());
+        let (ours, started, parts) = (stop.clone(), parts, parts.clone());
         std::thread::Builder::new()
             .name(part.to_owned())
             .spawn(move || {
                 supervise(part, &parts, &ours, work);
                 let _ = finish.send(());
             })?;
+        started.is_started(part);
         Ok(Self { stop, finished })
     }
 
@@ -231,7 +251,9 @@ mod tests {
             parts.list_down(),
             ["a part is down: it was started again a moment ago"]
         );
+        assert_eq!(parts.list(), [("a part", false)]);
         assert!(parts.list_down_at(Instant::now() + SETTLES).is_empty());
+        assert_eq!(parts.list(), [("a part", true)]);
         drop(last);
         assert!(thread.end(LIMIT));
     }

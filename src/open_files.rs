@@ -68,11 +68,19 @@ impl Connections {
         }
     }
 
+    pub fn count(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
+    }
+
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// Whether another idle connection would be too many. A connection is kept idle only if at most
     /// half of the maximum were open when it was answered, so idle ones never occupy the other
     /// half.
     pub fn are_scarce(&self) -> bool {
-        Arc::strong_count(&self.open) - 1 > self.most / 2
+        self.count() > self.most / 2
     }
 }
 

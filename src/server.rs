@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -19,18 +20,21 @@ use crate::accounts::setup_code::SetupCode;
 use crate::accounts::sign_in::SignInGuard;
 use crate::background::{BackgroundThread, Parts};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{DatabaseUrl, Db};
 use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
 use crate::http::body::Room;
+use crate::http::count::{self, Answers};
 use crate::http::refusals::Refusals;
-use crate::http::{Context, head, headers, keep_alive, log};
+use crate::http::{Context, head, headers, keep_alive};
 use crate::keys::usage::Usage;
 use crate::keys::verification::Verifier;
 use crate::mail::worker;
+use crate::metrics::Metrics;
 use crate::open_files::{self, Connections};
 use crate::outbox::Arrivals;
 use crate::routes;
+use crate::scrape::{self, Figures, Scrape};
 use crate::secret::ServerSecret;
 use crate::upkeep;
 
@@ -68,6 +72,8 @@ pub struct Components {
     pub checker: Data<Checker>,
     pub check_limit: Data<CheckLimit>,
     pub parts: Data<Parts>,
+    metrics: Metrics,
+    figures: Arc<Figures>,
     secret: ServerSecret,
 }
 
@@ -75,11 +81,18 @@ impl Components {
     pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
         let refusals = Data::new(Refusals::default());
         let dns = Dns::new(&config.dns_servers);
+        let metrics = match config.metrics_listen {
+            Some(_) => Metrics::on(),
+            None => Metrics::default(),
+        };
+        if config.relay.is_some() {
+            metrics.know_relay(worker::OUTCOMES);
+        }
         Self {
-            verifier: Data::new(Verifier::start(&db)),
-            usage: Data::default(),
+            verifier: Data::new(Verifier::start(&db, &metrics)),
+            usage: Data::new(Usage::new(&metrics)),
             room: Data::default(),
-            arrivals: Data::default(),
+            arrivals: Data::new(Arrivals::new(&metrics)),
             guard: Data::new(SignInGuard::new(&secret, refusals.clone().into_inner())),
             setup_code: Data::new(SetupCode::derive(secret.as_ref())),
             downloads: Data::default(),
@@ -88,6 +101,8 @@ impl Components {
             check_limit: Data::default(),
             parts: Data::default(),
             context: Data::new(Context { config, db }),
+            metrics,
+            figures: Arc::default(),
             secret,
         }
     }
@@ -107,19 +122,40 @@ impl Components {
             .app_data(self.parts.clone());
         routes::configure(&self.context, &self.secret)(app);
     }
+
+    fn scrape(&self, connections: &Connections) -> Scrape {
+        let Context { config, db } = &**self.context;
+        Scrape {
+            metrics: self.metrics.clone(),
+            figures: self.figures.clone(),
+            db: db.clone(),
+            verifier: self.verifier.clone().into_inner(),
+            parts: Parts::clone(&self.parts),
+            connections: connections.clone(),
+            folder: match &config.database {
+                DatabaseUrl::Sqlite(file) => Some(file.folder().to_owned()),
+                DatabaseUrl::Postgres(_) => None,
+            },
+        }
+    }
 }
 
-/// Serves until SIGTERM or SIGINT. `greet` runs once the server is listening.
+/// Serves until SIGTERM or SIGINT. `greet` runs once the server is listening. `metrics`: the
+/// listener for Prometheus.
 ///
 /// # Errors
-/// If the listener cannot be used.
+/// If a listener cannot be used.
 pub fn run(
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     components: Components,
     greet: impl FnOnce(),
 ) -> std::io::Result<()> {
     actix_web::rt::System::new().block_on(async {
-        let server = Server::build(listener, components, None)?;
+        let mut server = Server::build(listener, components, None)?;
+        if let Some(metrics) = metrics {
+            server.answer_prometheus(metrics)?;
+        }
         greet();
         server.serve().await
     })
@@ -128,6 +164,8 @@ pub fn run(
 /// A server that is already listening.
 pub struct Server {
     http: actix_web::dev::Server,
+    metrics: Option<actix_web::dev::Server>,
+    connections: Connections,
     components: Components,
 }
 
@@ -145,16 +183,21 @@ impl Server {
         let cores = available_parallelism().map_or(1, usize::from);
         let workers = workers.unwrap_or(cores.min(MOST_WORKERS));
         let each = open_files::connections_per_worker(workers);
-        let connections = Data::new(Connections::at_most(each * workers));
-        let opened = connections.clone();
+        let connections = Connections::at_most(each * workers);
+        let (opened, shown) = (connections.clone(), Data::new(connections.clone()));
         let server = HttpServer::new(move || {
             App::new()
-                .app_data(connections.clone())
+                .app_data(shown.clone())
                 .configure(|app| of_app.register(app))
+                .configure(|app| {
+                    if let Some(answers) = Answers::new(&of_app.metrics) {
+                        app.app_data(answers);
+                    }
+                })
                 .wrap(from_fn(headers::secure))
                 .wrap(from_fn(head::as_get))
                 .wrap(from_fn(keep_alive::while_there_is_room))
-                .wrap(from_fn(log::in_a_span))
+                .wrap(from_fn(count::and_log))
         })
         .workers(workers)
         .max_connections(each)
@@ -169,7 +212,22 @@ impl Server {
         .keep_alive(KEEP_ALIVE)
         .shutdown_timeout(DRAIN_SECONDS);
         let http = server.listen(listener)?.run();
-        Ok(Self { http, components })
+        Ok(Self {
+            http,
+            metrics: None,
+            connections,
+            components,
+        })
+    }
+
+    /// Also answers Prometheus, on a listener of its own, if metrics are on.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub fn answer_prometheus(&mut self, listener: TcpListener) -> std::io::Result<()> {
+        let scrape = self.components.scrape(&self.connections);
+        self.metrics = Some(scrape::api::server(listener, scrape)?);
+        Ok(())
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -178,7 +236,12 @@ impl Server {
 
     /// Serves until told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
-        let Self { http, components } = self;
+        let Self {
+            http,
+            metrics,
+            components,
+            ..
+        } = self;
         let start = |part, work: fn(&Components, Receiver<()>)| {
             let of_part = components.clone();
             BackgroundThread::start(part, &components.parts, move |stop| work(&of_part, stop))
@@ -199,6 +262,17 @@ impl Server {
             Some(_) => Some(start("delivery", deliver)?),
             None => None,
         };
+        let figures = match metrics {
+            Some(metrics) => {
+                let figures = start("the figures for metrics", |with, stop| {
+                    with.figures.keep_reading(&with.context.db, &stop);
+                })?;
+                let handle = metrics.handle();
+                actix_web::rt::spawn(metrics);
+                Some((figures, handle))
+            }
+            None => None,
+        };
         let mut http = pin!(http);
         let ended = tokio::select! {
             ended = &mut http => ended,
@@ -212,6 +286,10 @@ impl Server {
         };
         // Their unfinished work is rolled back, and done again after the next start.
         drop((upkeep, domains));
+        if let Some((figures, metrics)) = figures {
+            drop(figures);
+            metrics.stop(false).await;
+        }
         if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
             tracing::warn!("deliveries were cut off by shutdown; those emails are sent again");
         }
@@ -228,7 +306,13 @@ impl Server {
 fn deliver(with: &Components, stop: Receiver<()>) {
     let Context { config, db } = &**with.context;
     if let Some(url) = &config.relay {
-        worker::run(db, &with.secret, url, &with.arrivals, stop);
+        let Components {
+            secret,
+            arrivals,
+            metrics,
+            ..
+        } = with;
+        worker::run(db, secret, url, arrivals, metrics, stop);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `tosend-dashboard`: serves until it is told to stop.
 
 use std::io::{ErrorKind, Write, stdout};
+use std::net::{SocketAddr, TcpListener};
 use std::thread::Builder;
 
 use super::database::{migrate, open};
@@ -17,20 +18,21 @@ use crate::server::{self, Components};
 /// but not listened on yet. A request that waited instead would be carried out long after its
 /// client has given up.
 pub fn run(config: Config) -> Outcome {
-    let cannot_listen = |e: std::io::Error| match e.kind() {
-        ErrorKind::AddrInUse => format!(
-            "{} is in use: stop what listens there, or choose another with --listen",
-            config.listen
-        ),
-        _ => format!("cannot listen on {}: {e}", config.listen),
-    };
     open_files::raise_limit();
-    let reserved = ReservedAddress::reserve(config.listen).map_err(cannot_listen)?;
+    let reserve = |address, flag| {
+        ReservedAddress::reserve(address).map_err(|e| cannot_listen(address, flag, &e))
+    };
+    let reserved = reserve(config.listen, "--listen")?;
+    let metrics = config.metrics_listen;
+    let reserved_for_metrics = metrics.map(|address| reserve(address, "--metrics-listen"));
+    let reserved_for_metrics = reserved_for_metrics.transpose()?;
     let db = open(&config)?;
     let secret = server_secret::read(&config, &db)?;
     migrate(&db)?;
     server_secret::record(&config, &db, &secret)?;
-    let listener = reserved.listen().map_err(cannot_listen)?;
+    let listener = reserved.listen();
+    let listener = listener.map_err(|e| cannot_listen(config.listen, "--listen", &e))?;
+    let metrics = listen_for_prometheus(reserved_for_metrics)?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let is_empty = !db
         .write_blocking(accounts_store::exists_any)
@@ -44,7 +46,28 @@ pub fn run(config: Config) -> Outcome {
     warn(&components.context.config);
     // On its own thread, because serving must go on even if stdout is not read.
     let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
-    server::run(listener, components, greet).map_err(|e| format!("the server stopped: {e}"))
+    server::run(listener, metrics, components, greet)
+        .map_err(|e| format!("the server stopped: {e}"))
+}
+
+fn cannot_listen(address: SocketAddr, flag: &str, error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            format!("{address} is in use: stop what listens there, or choose another with {flag}")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+fn listen_for_prometheus(reserved: Option<ReservedAddress>) -> Result<Option<TcpListener>, String> {
+    let Some(reserved) = reserved else {
+        return Ok(None);
+    };
+    let listener = reserved.listen();
+    let listener = listener.map_err(|e| format!("cannot listen for Prometheus: {e}"))?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    tracing::info!("metrics are served on http://{address}/metrics");
+    Ok(Some(listener))
 }
 
 /// One line for the person who started the server.

@@ -233,12 +233,13 @@ async fn accept_all(
         Ok(emails.collect::<Vec<_>>())
     };
     let emails = off_the_async_threads(intake.room, &place, make).await?;
+    let accepted = emails.len();
     let store = move |conn: &mut db::Connection| {
         let _place = place;
         store::accept(conn, &key, &emails)
     };
     intake.context.db.write(store).await?;
-    intake.arrivals.announce();
+    intake.arrivals.announce(accepted);
     Ok(results)
 }
 

@@ -29,6 +29,7 @@ mod keys;
 mod last_used;
 mod life;
 mod markup;
+mod metrics;
 mod model;
 mod open_files;
 mod openapi;

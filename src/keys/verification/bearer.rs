@@ -218,7 +218,10 @@ async fn authenticate(
     request: HttpRequest,
     presented: Option<Vec<u8>>,
 ) -> Result<(LiveKey, Call), ApiError> {
-    let presented = presented.ok_or_else(missing_key)?;
+    let Some(presented) = presented else {
+        part::<Usage>(&request).count_without_key(true);
+        return Err(missing_key());
+    };
     match part::<Verifier>(&request).verify(&presented).await? {
         Some(key) => {
             log::note_caller(&request, Some(key.id), key.account.0);
@@ -230,8 +233,10 @@ async fn authenticate(
             Ok((key, call))
         }
         None => {
-            if let Some(key) = PlainKey::parse(&presented) {
-                part::<Usage>(&request).record_refusal(key.hash());
+            let usage: &Usage = part(&request);
+            match PlainKey::parse(&presented) {
+                Some(key) => usage.record_refusal(key.hash()),
+                None => usage.count_without_key(false),
             }
             Err(invalid_key())
         }
