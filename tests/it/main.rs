@@ -28,6 +28,7 @@ mod key_list;
 mod keys;
 mod last_used;
 mod life;
+mod logging;
 mod markup;
 mod metrics;
 mod model;
