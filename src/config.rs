@@ -1,6 +1,7 @@
 //! `Config`: the flags and `TOSEND_*` variables, parsed once at start and typed.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
+use crate::logging::{self, Format};
 use crate::relay_url::{Login, RelayUrl, is_whole_name, parse_hello};
 
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
@@ -124,6 +126,23 @@ pub struct Settings {
         default_value = "info,actix_server=warn,actix_session=error"
     )]
     pub log: String,
+
+    /// Form of the log's lines: "text" or "json"
+    #[arg(long, global = true, env = "TOSEND_LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
+
+    /// Whether the log has a line for each request: "true" or "false"
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_ACCESS_LOG",
+        default_value = "false"
+    )]
+    pub access_log: String,
+
+    /// Address and port on which Prometheus asks for metrics, such as 127.0.0.1:9464 [default: none]
+    #[arg(long, global = true, env = "TOSEND_METRICS_LISTEN")]
+    pub metrics_listen: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -141,10 +160,16 @@ pub struct Config {
     pub activity_days: i64,
     /// `None`: emails are held, not delivered.
     pub relay: Option<RelayUrl>,
+    pub smtp_credentials_file: Option<PathBuf>,
     pub retention_days: i64,
     /// How long `/readyz` fails before the server stops accepting connections.
     pub drain: Duration,
     pub log: String,
+    pub log_format: Format,
+    /// Whether each request is logged.
+    pub access_log: bool,
+    /// `None`: nothing is counted.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Who may create an account in the browser.
@@ -161,7 +186,7 @@ pub struct PublicUrl(Url);
 
 impl Settings {
     /// The settings that every command uses and lists in its help.
-    pub const USED_BY_ALL: [&str; 2] = ["database_url", "log"];
+    pub const USED_BY_ALL: [&str; 3] = ["database_url", "log", "log_format"];
 }
 
 impl Config {
@@ -196,9 +221,14 @@ impl Config {
             let file = secret_file(given(&settings.secret_file), database);
             problems.kept_from("TOSEND_SECRET_FILE", file)
         });
-        let log = tracing_subscriber::EnvFilter::try_new(&settings.log)
-            .map_err(|why| format!("not a level or filter: {why}"));
-        problems.kept_from("TOSEND_LOG", log);
+        let log = problems.kept_from("TOSEND_LOG", logging::check_filter(&settings.log));
+        let log_format =
+            problems.kept_from("TOSEND_LOG_FORMAT", parse_format(&settings.log_format));
+        let access_log = problems.kept_from("TOSEND_ACCESS_LOG", parse_bool(&settings.access_log));
+        let metrics_listen = given(&settings.metrics_listen)
+            .map(parse_listen)
+            .transpose();
+        let metrics_listen = problems.kept_from("TOSEND_METRICS_LISTEN", metrics_listen);
 
         let whole = || {
             Some(Self {
@@ -213,9 +243,13 @@ impl Config {
                 domain_limit: domain_limit?,
                 activity_days: activity_days?,
                 relay: relay?,
+                smtp_credentials_file: given(&settings.smtp_credentials_file).map(PathBuf::from),
                 retention_days: retention_days?,
                 drain: drain?,
-                log: settings.log.clone(),
+                log: log.map(|()| settings.log.clone())?,
+                log_format: log_format?,
+                access_log: access_log?,
+                metrics_listen: metrics_listen?,
             })
         };
         whole().filter(|_| problems.0.is_empty()).ok_or(problems.0)
@@ -232,6 +266,55 @@ impl Config {
         self.listen.ip().is_loopback()
             && self.public_url.as_ref().is_none_or(PublicUrl::is_loopback)
     }
+
+    /// A sentence for each setting that is valid and dangerous.
+    pub fn dangers(&self) -> Vec<String> {
+        let mut dangers = Vec::new();
+        if !self.is_https() && !self.is_loopback() {
+            dangers.push(
+                "served without https: cookies and keys travel unencrypted. Put a proxy with TLS \
+                 in front and set TOSEND_PUBLIC_URL=https://…"
+                    .to_owned(),
+            );
+        }
+        for net in self
+            .trusted_proxies
+            .iter()
+            .filter(|net| net.prefix_len() == 0)
+        {
+            dangers.push(format!(
+                "TOSEND_TRUSTED_PROXIES: {net} trusts everyone, so any client can choose the \
+                 address that limits and logs see; name the addresses of the proxies only"
+            ));
+        }
+        if let Some(address) = self.metrics_listen.filter(|at| !at.ip().is_loopback()) {
+            dangers.push(format!(
+                "TOSEND_METRICS_LISTEN: the metrics are served on {address} without a password; \
+                 let only your Prometheus reach it, or use a loopback address"
+            ));
+        }
+        let files = [
+            ("TOSEND_SECRET_FILE", Some(&self.secret_file)),
+            (
+                "TOSEND_SMTP_CREDENTIALS_FILE",
+                self.smtp_credentials_file.as_ref(),
+            ),
+        ];
+        for (name, file) in files {
+            if let Some(file) = file.filter(|file| is_readable_by_all(file)) {
+                let file = file.display();
+                dangers.push(format!(
+                    "{name}: every user of this machine can read {file}; run “chmod o-r {file}”"
+                ));
+            }
+        }
+        dangers
+    }
+}
+
+fn is_readable_by_all(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
 }
 
 /// A sentence for each setting that is wrong.
@@ -315,6 +398,19 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
         .ok()
         .and_then(|mut found| found.next())
         .ok_or_else(|| format!("“{text}” is not an address and port, such as 127.0.0.1:8080"))
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("“{text}” is not text or json")),
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| format!("“{text}” is not true or false"))
 }
 
 fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
@@ -428,6 +524,9 @@ mod tests {
             retention_days: "30".into(),
             drain_seconds: "0".into(),
             log: "info".into(),
+            log_format: "text".into(),
+            access_log: "false".into(),
+            metrics_listen: None,
         }
     }
 
@@ -458,10 +557,49 @@ mod tests {
             retention_days: "0".into(),
             drain_seconds: "a while".into(),
             log: "a=b=c".into(),
+            log_format: "xml".into(),
+            access_log: "on".into(),
+            metrics_listen: Some("9464".into()),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 15);
+        assert_eq!(problems.len(), 18);
         assert!(!problems.join(" ").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_dangerous_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "ada\nhunter2\n").unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            Some(path.display().to_string())
+        };
+        let with = |mode, proxies: &str, metrics: &str| Settings {
+            secret_file: file("secret", mode),
+            smtp_url: Some("smtps://relay.test".into()),
+            smtp_credentials_file: file("login", mode),
+            trusted_proxies: proxies.into(),
+            metrics_listen: Some(metrics.into()),
+            ..settings()
+        };
+        let dangers = |settings: &Settings| Config::parse(settings).unwrap().dangers();
+        assert_eq!(dangers(&settings()), [""; 0]);
+        let careful = with(0o640, "10.0.0.0/8, 192.0.2.1", "127.0.0.1:9464");
+        assert_eq!(dangers(&careful), [""; 0]);
+        let careless = with(0o644, "10.0.0.0/8, 0.0.0.0/0, ::/0", "0.0.0.0:9464");
+        let told = dangers(&careless);
+        let begins = [
+            "TOSEND_TRUSTED_PROXIES: 0.0.0.0/0 trusts everyone",
+            "TOSEND_TRUSTED_PROXIES: ::/0 trusts everyone",
+            "TOSEND_METRICS_LISTEN: the metrics are served on 0.0.0.0:9464 without",
+            "TOSEND_SECRET_FILE: every user of this machine can read",
+            "TOSEND_SMTP_CREDENTIALS_FILE: every user of this machine can read",
+        ];
+        assert_eq!(told.len(), begins.len(), "{told:#?}");
+        for (told, begin) in told.iter().zip(begins) {
+            assert!(told.starts_with(begin), "{told}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -19,19 +20,22 @@ use crate::accounts::setup_code::SetupCode;
 use crate::accounts::sign_in::SignInGuard;
 use crate::background::{BackgroundThread, Parts};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{DatabaseUrl, Db};
 use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
 use crate::ending::Ending;
 use crate::http::body::Room;
+use crate::http::count::{self, Answers};
 use crate::http::refusals::Refusals;
-use crate::http::{Context, every_request, health, log};
+use crate::http::{Context, every_request, health};
 use crate::keys::usage::Usage;
 use crate::keys::verification::Verifier;
 use crate::mail::worker;
+use crate::metrics::Metrics;
 use crate::open_files::{self, Connections};
 use crate::outbox::Arrivals;
 use crate::routes;
+use crate::scrape::{self, Figures, Scrape};
 use crate::secret::ServerSecret;
 use crate::service_manager::ServiceManager;
 use crate::signals::OrdersToEnd;
@@ -83,6 +87,8 @@ pub struct Components {
     pub manager: Option<ServiceManager>,
     /// Whether somebody keeps the listener open when this process ends, and for the next one.
     pub is_listener_kept: bool,
+    metrics: Metrics,
+    figures: Arc<Figures>,
     secret: ServerSecret,
 }
 
@@ -90,11 +96,18 @@ impl Components {
     pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
         let refusals = Data::new(Refusals::default());
         let dns = Dns::new(&config.dns_servers);
+        let metrics = match config.metrics_listen {
+            Some(_) => Metrics::on(),
+            None => Metrics::default(),
+        };
+        if config.relay.is_some() {
+            metrics.know_relay(worker::OUTCOMES);
+        }
         Self {
-            verifier: Data::new(Verifier::start(&db)),
-            usage: Data::default(),
+            verifier: Data::new(Verifier::start(&db, &metrics)),
+            usage: Data::new(Usage::new(&metrics)),
             room: Data::default(),
-            arrivals: Data::default(),
+            arrivals: Data::new(Arrivals::new(&metrics)),
             guard: Data::new(SignInGuard::new(&secret, refusals.clone().into_inner())),
             setup_code: Data::new(SetupCode::derive(secret.as_ref())),
             downloads: Data::default(),
@@ -106,6 +119,8 @@ impl Components {
             manager: None,
             is_listener_kept: false,
             context: Data::new(Context { config, db }),
+            metrics,
+            figures: Arc::default(),
             secret,
         }
     }
@@ -126,19 +141,40 @@ impl Components {
             .app_data(self.ending.clone());
         routes::configure(&self.context, &self.secret)(app);
     }
+
+    fn scrape(&self, connections: &Data<Connections>) -> Scrape {
+        let Context { config, db } = &**self.context;
+        Scrape {
+            metrics: self.metrics.clone(),
+            figures: self.figures.clone(),
+            db: db.clone(),
+            verifier: self.verifier.clone().into_inner(),
+            parts: Parts::clone(&self.parts),
+            connections: connections.clone().into_inner(),
+            folder: match &config.database {
+                DatabaseUrl::Sqlite(file) => Some(file.folder().to_owned()),
+                DatabaseUrl::Postgres(_) => None,
+            },
+        }
+    }
 }
 
-/// Serves until SIGTERM, SIGINT or SIGQUIT. `greet` runs once the server is listening.
+/// Serves until SIGTERM, SIGINT or SIGQUIT. `greet` runs once the server is listening. `metrics`: the
+/// listener for Prometheus.
 ///
 /// # Errors
-/// If the listener cannot be used.
+/// If a listener cannot be used.
 pub fn run(
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     components: Components,
     greet: impl FnOnce(),
 ) -> std::io::Result<()> {
     actix_web::rt::System::new().block_on(async {
-        let server = Server::build(listener, components, None)?;
+        let mut server = Server::build(listener, components, None)?;
+        if let Some(metrics) = metrics {
+            server.answer_prometheus(metrics)?;
+        }
         greet();
         server.serve().await
     })
@@ -147,6 +183,7 @@ pub fn run(
 /// A server that is already listening.
 pub struct Server {
     http: actix_web::dev::Server,
+    metrics: Option<actix_web::dev::Server>,
     address: SocketAddr,
     connections: Data<Connections>,
     components: Components,
@@ -173,8 +210,13 @@ impl Server {
             App::new()
                 .app_data(connections.clone())
                 .configure(|app| of_app.register(app))
+                .configure(|app| {
+                    if let Some(answers) = Answers::new(&of_app.metrics) {
+                        app.app_data(answers);
+                    }
+                })
                 .wrap_fn(every_request::answered)
-                .wrap(from_fn(log::in_a_span))
+                .wrap(from_fn(count::and_log))
         })
         .workers(workers)
         .max_connections(each)
@@ -192,10 +234,21 @@ impl Server {
         let http = server.listen(listener)?.run();
         Ok(Self {
             http,
+            metrics: None,
             address,
             connections: of_server,
             components,
         })
+    }
+
+    /// Also answers Prometheus, on a listener of its own, if metrics are on.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub fn answer_prometheus(&mut self, listener: TcpListener) -> std::io::Result<()> {
+        let scrape = self.components.scrape(&self.connections);
+        self.metrics = Some(scrape::api::server(listener, scrape)?);
+        Ok(())
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -205,14 +258,20 @@ impl Server {
     /// Serves until told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
         let mut orders = OrdersToEnd::listen()?;
-        let threads = Threads::start(&self.components, self.address)?;
+        let threads = Threads::start(&self.components, self.address, self.metrics.is_some())?;
         let handle = self.http.handle();
         let Self {
             http,
+            metrics,
             connections,
             components,
             ..
         } = self;
+        let metrics = metrics.map(|server| {
+            let handle = server.handle();
+            actix_web::rt::spawn(server);
+            handle
+        });
         let mut http = pin!(http);
         let ended = tokio::select! {
             ended = &mut http => ended,
@@ -224,6 +283,9 @@ impl Server {
                 }
             }
         };
+        if let Some(metrics) = metrics {
+            metrics.stop(false).await;
+        }
         threads.end();
         ended
     }
@@ -280,7 +342,12 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(components: &Components, address: SocketAddr) -> std::io::Result<Self> {
+    /// `is_watched`: whether Prometheus is answered.
+    fn start(
+        components: &Components,
+        address: SocketAddr,
+        is_watched: bool,
+    ) -> std::io::Result<Self> {
         let start = |part, work: fn(&Components, Receiver<()>)| {
             let of_part = components.clone();
             BackgroundThread::start(part, &components.parts, move |stop| work(&of_part, stop))
@@ -302,6 +369,11 @@ impl Threads {
             None => None,
         };
         let mut others = vec![upkeep, domains];
+        if is_watched {
+            others.push(start("the figures for metrics", |with, stop| {
+                with.figures.keep_reading(&with.context.db, &stop);
+            })?);
+        }
         if let Some(manager) = components.manager.clone() {
             let parts = components.parts.clone();
             let work = move |stop| {
@@ -345,6 +417,12 @@ impl Threads {
 fn deliver(with: &Components, stop: Receiver<()>) {
     let Context { config, db } = &**with.context;
     if let Some(url) = &config.relay {
-        worker::run(db, &with.secret, url, &with.arrivals, stop);
+        let Components {
+            secret,
+            arrivals,
+            metrics,
+            ..
+        } = with;
+        worker::run(db, secret, url, arrivals, metrics, stop);
     }
 }

@@ -14,6 +14,7 @@ use crate::db::{self, Db};
 use crate::domains::store as domains_store;
 use crate::keys::store;
 use crate::keys::usage::store as usage_store;
+use crate::logging::Outage;
 use crate::mail::{store as mail_store, worker};
 use crate::outbox::store as outbox_store;
 
@@ -42,7 +43,7 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     };
     let now = Instant::now();
     let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
-    let mut is_failing = false;
+    let mut outage = Outage::default();
     loop {
         let mut done = Ok(());
         if Instant::now() >= watch_at {
@@ -67,12 +68,15 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
             forget_at = Instant::now() + HOUR;
             done = upkeep.forget();
         }
-        match (&done, is_failing) {
-            (Err(error), false) => tracing::error!(%error, "the upkeep fails, and is tried again"),
-            (Ok(()), true) => tracing::info!("the upkeep works again"),
-            _ => {}
+        match &done {
+            Err(error) => {
+                if let Some(times) = outage.goes_on() {
+                    tracing::error!(%error, times, "the upkeep fails, and is tried again");
+                }
+            }
+            Ok(()) if outage.ends() => tracing::info!("the upkeep works again"),
+            Ok(()) => {}
         }
-        is_failing = done.is_err();
         if stop.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
             return;
         }

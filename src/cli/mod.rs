@@ -9,6 +9,7 @@ mod key;
 mod outcome;
 mod serve;
 mod server_secret;
+mod variables;
 
 use std::process::ExitCode;
 
@@ -110,9 +111,15 @@ fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap:
 /// Runs a command. Exit code 2 for configuration errors, 1 for other failures.
 pub fn run(cli: Cli) -> ExitCode {
     let log = Log::to_stderr();
-    let code = match Config::parse(&cli.settings) {
+    let unknown = variables::problems(std::env::vars_os());
+    let config = match Config::parse(&cli.settings) {
+        Ok(config) if unknown.is_empty() => Ok(config),
+        Ok(_) => Err(unknown),
+        Err(problems) => Err([problems, unknown].concat()),
+    };
+    let code = match config {
         Ok(config) => {
-            log.take_all(&config.log);
+            log.take_all(&config.log, config.log_format);
             match execute(cli.command.unwrap_or(Command::Serve), config) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(why) => {
@@ -128,7 +135,7 @@ pub fn run(cli: Cli) -> ExitCode {
             ExitCode::from(2)
         }
     };
-    log.flush();
+    log.end();
     code
 }
 

@@ -1,7 +1,7 @@
 //! `tosend-dashboard`: serves until it is told to stop.
 
 use std::io::{ErrorKind, Write, stdout};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::thread::Builder;
 
 use super::database::{migrate, open};
@@ -25,11 +25,15 @@ pub fn run(mut config: Config) -> Outcome {
     open_files::raise_limit();
     let place = Place::take(&mut config)?;
     let is_listener_kept = matches!(place, Place::Kept(_));
+    let metrics = config.metrics_listen;
+    let metrics = metrics.map(|address| reserve(address, "--metrics-listen"));
+    let metrics = metrics.transpose()?;
     let db = open(&config)?;
     let secret = server_secret::read(&config, &db)?;
     migrate(&db)?;
     server_secret::record(&config, &db, &secret)?;
     let listener = place.listen(&config)?;
+    let metrics = listen_for_prometheus(metrics)?;
     let address = listener.local_addr().map_err(|e| e.to_string())?;
     let is_empty = !db
         .write_blocking(accounts_store::exists_any)
@@ -45,7 +49,8 @@ pub fn run(mut config: Config) -> Outcome {
     warn(&components.context.config);
     // On its own thread, because serving must go on even if stdout is not read.
     let greet = move || drop(Builder::new().spawn(move || writeln!(stdout(), "{greeting}")));
-    server::run(listener, components, greet).map_err(|e| format!("the server stopped: {e}"))
+    server::run(listener, metrics, components, greet)
+        .map_err(|e| format!("the server stopped: {e}"))
 }
 
 /// Where the server will listen.
@@ -60,10 +65,7 @@ impl Place {
     /// depends on whether other machines can reach it.
     fn take(config: &mut Config) -> Result<Self, String> {
         let Some(listener) = listener::inherited()? else {
-            let reserved = ReservedAddress::reserve(config.listen);
-            return Ok(Self::Reserved(
-                reserved.map_err(|e| cannot_listen(config, &e))?,
-            ));
+            return reserve(config.listen, "--listen").map(Self::Reserved);
         };
         config.listen = listener.local_addr().map_err(|e| e.to_string())?;
         tracing::info!(
@@ -75,20 +77,37 @@ impl Place {
 
     fn listen(self, config: &Config) -> Result<TcpListener, String> {
         match self {
-            Self::Reserved(reserved) => reserved.listen().map_err(|e| cannot_listen(config, &e)),
+            Self::Reserved(reserved) => reserved
+                .listen()
+                .map_err(|e| cannot_listen(config.listen, "--listen", &e)),
             Self::Kept(listener) => Ok(listener),
         }
     }
 }
 
-fn cannot_listen(config: &Config, error: &std::io::Error) -> String {
+/// `flag`: the setting that has the address.
+fn reserve(address: SocketAddr, flag: &str) -> Result<ReservedAddress, String> {
+    ReservedAddress::reserve(address).map_err(|e| cannot_listen(address, flag, &e))
+}
+
+fn cannot_listen(address: SocketAddr, flag: &str, error: &std::io::Error) -> String {
     match error.kind() {
-        ErrorKind::AddrInUse => format!(
-            "{} is in use: stop what listens there, or choose another with --listen",
-            config.listen
-        ),
-        _ => format!("cannot listen on {}: {error}", config.listen),
+        ErrorKind::AddrInUse => {
+            format!("{address} is in use: stop what listens there, or choose another with {flag}")
+        }
+        _ => format!("cannot listen on {address}: {error}"),
     }
+}
+
+fn listen_for_prometheus(reserved: Option<ReservedAddress>) -> Result<Option<TcpListener>, String> {
+    let Some(reserved) = reserved else {
+        return Ok(None);
+    };
+    let listener = reserved.listen();
+    let listener = listener.map_err(|e| format!("cannot listen for Prometheus: {e}"))?;
+    let address = listener.local_addr().map_err(|e| e.to_string())?;
+    tracing::info!("metrics are served on http://{address}/metrics");
+    Ok(Some(listener))
 }
 
 /// One line for the person who started the server.
@@ -112,10 +131,8 @@ fn greeting(components: &Components, url: &str, is_empty: bool) -> String {
 
 /// Further warnings for them.
 fn warn(config: &Config) {
-    if !config.is_https() && !config.is_loopback() {
-        tracing::warn!(
-            "served without https: cookies and keys travel unencrypted. Put a proxy with TLS in front and set TOSEND_PUBLIC_URL=https://…"
-        );
+    for danger in config.dangers() {
+        tracing::warn!("{danger}");
     }
     match &config.relay {
         Some(relay) => tracing::info!("emails are delivered through the relay {relay}"),

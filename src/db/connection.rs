@@ -261,6 +261,24 @@ struct Answer {
     yes: bool,
 }
 
+/// How many bytes the database takes up: on SQLite its file, without the WAL.
+pub fn size(conn: &mut AnyConnection) -> super::Result<i64> {
+    let question = match conn {
+        AnyConnection::Postgres(_) => "SELECT pg_database_size(current_database()) AS bytes",
+        AnyConnection::Sqlite(_) => {
+            "SELECT page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size"
+        }
+    };
+    let size: Size = diesel::sql_query(question).get_result(conn)?;
+    Ok(size.bytes)
+}
+
+#[derive(diesel::QueryableByName)]
+struct Size {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    bytes: i64,
+}
+
 diesel::define_sql_function! {
     /// An instant as a clock in that zone displays it.
     fn timezone(zone: Text, instant: Timestamptz) -> Timestamp;

@@ -1,5 +1,7 @@
 //! `Db`: runs closures on pooled connections, outside the async threads.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
@@ -14,6 +16,8 @@ const CHECKOUT: Duration = Duration::from_secs(2);
 const READ_DEADLINE: Duration = Duration::from_secs(2);
 /// A write gets longer, because a person told to try again must first check whether it took effect.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// Queries that take longer are logged, without their values.
+const SLOW: Duration = Duration::from_millis(500);
 const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 8;
 
@@ -24,8 +28,24 @@ const SQLITE_READERS: u32 = 8;
 #[derive(Clone)]
 pub struct Db {
     url: DatabaseUrl,
-    readers: Pool<Manager>,
-    writers: Pool<Manager>,
+    readers: Connections,
+    writers: Connections,
+}
+
+/// A pool, and how many wait for one of its connections; clones share both.
+#[derive(Clone)]
+struct Connections {
+    pool: Pool<Manager>,
+    waiting: Arc<AtomicU32>,
+}
+
+/// What a pool is doing.
+pub struct PoolState {
+    /// What it is for: `read`, `write` or, on PostgreSQL, `all`.
+    pub name: &'static str,
+    pub in_use: u32,
+    pub most: u32,
+    pub waiting: u32,
 }
 
 impl Db {
@@ -39,7 +59,7 @@ impl Db {
         }
         establish(url, Access::Write).map_err(|e| e.to_string())?;
         let pool = |access, size| {
-            Pool::builder()
+            let pool = Pool::builder()
                 .max_size(size)
                 .min_idle(Some(1))
                 .connection_timeout(CHECKOUT)
@@ -47,7 +67,9 @@ impl Db {
                 .build_unchecked(Manager {
                     url: url.clone(),
                     access,
-                })
+                });
+            let waiting = Arc::default();
+            Connections { pool, waiting }
         };
         Ok(match url {
             DatabaseUrl::Sqlite(_) => Self {
@@ -72,6 +94,13 @@ impl Db {
         establish(&self.url, Access::Read).map_err(|e| Error::Unavailable(e.to_string()))
     }
 
+    pub fn pools(&self) -> Vec<PoolState> {
+        match self.is_postgres() {
+            true => vec![self.writers.state("all")],
+            false => vec![self.readers.state("read"), self.writers.state("write")],
+        }
+    }
+
     pub fn is_postgres(&self) -> bool {
         matches!(self.url, DatabaseUrl::Postgres(_))
     }
@@ -89,7 +118,7 @@ impl Db {
         let end = Instant::now() + READ_DEADLINE;
         off_the_async_threads(READ_DEADLINE, move || {
             in_time(end)?;
-            f(&mut *checkout(&db.readers)?)
+            db.read_blocking(f)
         })
         .await
     }
@@ -104,11 +133,24 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.write_as(name_of(&f), f).await
+    }
+
+    /// Like [`Db::write`], under this name in the log if it is slow.
+    pub async fn write_as<T, E>(
+        &self,
+        name: &'static str,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
+    ) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let db = self.clone();
         let end = Instant::now() + WRITE_DEADLINE;
         off_the_async_threads(WRITE_DEADLINE, move || {
             in_time(end)?;
-            db.write_blocking(|conn| {
+            db.write_blocking_as(name, |conn| {
                 let value = f(conn)?;
                 in_time(end)?;
                 Ok(value)
@@ -125,7 +167,8 @@ impl Db {
     where
         E: From<Error>,
     {
-        f(&mut *checkout(&self.readers)?)
+        let conn = &mut *self.readers.checkout()?;
+        watched(name_of(&f), || f(conn))
     }
 
     /// Like [`Db::write`], on the calling thread and without a deadline.
@@ -136,24 +179,61 @@ impl Db {
     where
         E: From<Error>,
     {
-        let mut conn = checkout(&self.writers)?;
-        begin(&mut conn).map_err(Error::from)?;
-        match f(&mut conn) {
-            Ok(value) => {
-                <Connection as TransactionManager<_>>::commit_transaction(&mut conn)
-                    .map_err(Error::from)?;
-                Ok(value)
+        self.write_blocking_as(name_of(&f), f)
+    }
+
+    fn write_blocking_as<T, E>(
+        &self,
+        name: &'static str,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
+        let conn = &mut *self.writers.checkout()?;
+        watched(name, || in_transaction(conn, f))
+    }
+}
+
+fn in_transaction<T, E>(
+    conn: &mut Connection,
+    f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E>
+where
+    E: From<Error>,
+{
+    begin(conn).map_err(Error::from)?;
+    match f(conn) {
+        Ok(value) => {
+            <Connection as TransactionManager<_>>::commit_transaction(conn).map_err(Error::from)?;
+            Ok(value)
+        }
+        Err(error) => {
+            if let Err(rollback) = <Connection as TransactionManager<_>>::rollback_transaction(conn)
+            {
+                tracing::warn!(error = %rollback, "a transaction could not be rolled back");
             }
-            Err(error) => {
-                if let Err(rollback) =
-                    <Connection as TransactionManager<_>>::rollback_transaction(&mut conn)
-                {
-                    tracing::warn!(error = %rollback, "a transaction could not be rolled back");
-                }
-                Err(error)
-            }
+            Err(error)
         }
     }
+}
+
+/// The name of what runs: a function, or the one that a closure stands in.
+pub fn name_of<F>(_: &F) -> &'static str {
+    let name = std::any::type_name::<F>();
+    name.split("::{{closure}}").next().unwrap_or(name)
+}
+
+/// Runs queries, and logs their name if they are slow.
+pub fn watched<T>(name: &'static str, run: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = run();
+    let took = begun.elapsed();
+    if took >= SLOW {
+        let milliseconds = took.as_millis() as u64;
+        tracing::warn!(query = name, milliseconds, "a slow query");
+    }
+    done
 }
 
 /// On SQLite, takes the write lock immediately: a transaction that reads first and writes later
@@ -179,8 +259,23 @@ fn too_late() -> Error {
     Error::Unavailable("it did not answer in time".to_owned())
 }
 
-fn checkout(pool: &Pool<Manager>) -> Result<PooledConnection<Manager>> {
-    pool.get().map_err(|e| Error::Unavailable(e.to_string()))
+impl Connections {
+    fn checkout(&self) -> Result<PooledConnection<Manager>> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let conn = self.pool.get();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        conn.map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    fn state(&self, name: &'static str) -> PoolState {
+        let state = self.pool.state();
+        PoolState {
+            name,
+            in_use: state.connections.saturating_sub(state.idle_connections),
+            most: self.pool.max_size(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
 }
 
 async fn off_the_async_threads<T, E>(

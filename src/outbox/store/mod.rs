@@ -8,4 +8,6 @@ pub use totals::{
     find_hour_of_any_account, is_counted_ahead_of_any_account, recount_of_any_account,
     volume_of_account, volume_of_key, write_hour_of_any_account,
 };
-pub use waiting::{RELAY_REFUSES, count_waiting_emails, refusal_by_relay};
+pub use waiting::{
+    RELAY_REFUSES, Waiting, count_waiting_emails, count_waiting_of_any_account, refusal_by_relay,
+};

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["main.rs", "lib.rs"],
     &["cli/"],
     &["server.rs"],
-    &["routes.rs", "upkeep.rs"],
+    &["routes.rs", "scrape/", "upkeep.rs"],
     &["reference/", "mail/"],
     &["emails/"],
     &["keys/pages/"],
@@ -41,7 +41,8 @@ const FLOORS: &[&[&str]] = &[
         "background.rs",
         "ending.rs",
         "listener.rs",
-        "logging.rs",
+        "logging/",
+        "metrics.rs",
         "open_files.rs",
         "service_manager.rs",
         "signals.rs",
@@ -128,6 +129,7 @@ const LIBRARIES: &[(&[&str], &[&str], &[&str])] = &[
         ],
     ),
     (&["hickory_resolver"], &[], &["domains/dns.rs"]),
+    (&["prometheus"], &[], &["metrics.rs"]),
 ];
 
 /// The room and the floor of a file, counted from the top.

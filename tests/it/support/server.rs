@@ -34,6 +34,8 @@ pub struct App {
     pub hasher: Hasher,
     pub checker: Checker,
     pub setup_code: String,
+    /// Where metrics are served, if they are on.
+    pub metrics: Option<SocketAddr>,
     handle: actix_web::dev::ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -76,6 +78,9 @@ impl App {
             retention_days: "30".into(),
             drain_seconds: "0".into(),
             log: "trace".into(),
+            log_format: "text".into(),
+            access_log: "false".into(),
+            metrics_listen: None,
         };
         change(&mut settings);
         let config = Config::parse(&settings).expect("the test's settings are right");
@@ -90,11 +95,17 @@ impl App {
         let hasher = components.guard.hasher.clone();
         let checker = Checker::clone(&components.checker);
         let setup_code = components.setup_code.expose().to_owned();
+        let for_metrics = components.context.config.metrics_listen;
+        let for_metrics = for_metrics.map(|address| TcpListener::bind(address).unwrap());
+        let metrics = for_metrics.as_ref().map(|l| l.local_addr().unwrap());
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server =
+                let mut server =
                     Server::build(listener, components, Some(2)).expect("the server starts");
+                if let Some(listener) = for_metrics {
+                    server.answer_prometheus(listener).unwrap();
+                }
                 send.send(server.handle()).unwrap();
                 server.serve().await.expect("the server ends well");
             });
@@ -105,6 +116,7 @@ impl App {
             hasher,
             checker,
             setup_code,
+            metrics,
             handle: receive.recv().unwrap(),
             thread: Some(thread),
         }
