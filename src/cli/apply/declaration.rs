@@ -9,12 +9,12 @@ use chrono::NaiveDateTime;
 use toml::de::{DeTable, DeValue};
 
 use crate::accounts::email::Email;
-use crate::cli::key::arguments::parse_allowed;
+use crate::cli::key::arguments;
 use crate::cli::outcome::one_line;
 use crate::domains::name::DomainName;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
-use crate::keys::rule::{Allowed, InvalidRule};
+use crate::keys::rule::Allowed;
 
 pub struct Declaration {
     pub account: Email,
@@ -151,9 +151,9 @@ fn read_key(table: &mut Table, problems: &mut Problems) -> Option<KeyEntry> {
     let domains = table.required("domains", problems, domains);
     let description = table.optional("description", problems, |v| parsed(v, Description::parse));
     let expires = table.optional("expires", problems, expires);
-    let senders = table.optional("senders", problems, |v| allowed(v, Allowed::parse_senders));
+    let senders = table.optional("senders", problems, |v| allowed(v, arguments::senders));
     let recipients = table.optional("recipients", problems, |v| {
-        allowed(v, Allowed::parse_recipients)
+        allowed(v, arguments::recipients)
     });
     let is_paused = table.optional("paused", problems, flag);
     let secret_file = table.optional("secret_file", problems, path);
@@ -306,17 +306,17 @@ fn expires(value: &DeValue) -> Result<Expires, String> {
     }
 }
 
+/// `parse`: for one entry of a list.
 fn allowed(
     value: &DeValue,
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
+    parse: impl Fn(&str) -> Result<Allowed, String>,
 ) -> Result<Allowed, String> {
     match value {
         DeValue::String(text) if text == "any" => Ok(Allowed::Any),
         DeValue::Array(entries) if !entries.is_empty() => {
-            let entries = entries
-                .iter()
-                .map(|entry| text(entry.get_ref()).map(str::to_owned));
-            parse_allowed(&entries.collect::<Result<Vec<_>, _>>()?, parse)
+            let entries = entries.iter().map(|entry| parse(text(entry.get_ref())?));
+            let entries = entries.collect::<Result<Vec<_>, _>>()?;
+            Allowed::joined(&entries).map_err(|why| why.to_string())
         }
         _ => Err("write \"any\", or list addresses".to_owned()),
     }

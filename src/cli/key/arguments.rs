@@ -1,5 +1,6 @@
 //! What the key commands share: parsing arguments, and the reasons for refusing them.
 
+use crate::accounts::email::Email;
 use crate::cli::outcome::{Failure, failure};
 use crate::clock;
 use crate::domains::name::DomainName;
@@ -11,8 +12,8 @@ use crate::keys::store::{EditError, EndedHow, Found, Key};
 #[derive(Debug, clap::Args)]
 pub struct KeyArgs {
     /// Email address of a person in the account
-    #[arg(long)]
-    pub account: String,
+    #[arg(long, value_parser = Email::parse)]
+    pub account: Email,
     /// The key's number, as "key list" shows it
     pub id: i64,
 }
@@ -65,17 +66,18 @@ pub fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewScope, Fa
     Ok(NewScope::Domains(ids))
 }
 
-pub fn parse_domains(texts: &[String]) -> Result<Vec<DomainName>, Failure> {
-    let names = texts.iter().map(|text| DomainName::typed(text));
-    names.collect::<Result<_, _>>().map_err(failure)
+/// One value of a flag that may be repeated. An empty value must never come to mean "any".
+pub fn senders(text: &str) -> Result<Allowed, String> {
+    not_empty(Allowed::parse_senders(text))
 }
 
-/// The values of a repeated flag. An empty value must never come to mean "any".
-pub fn parse_allowed(
-    texts: &[String],
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
-) -> Result<Allowed, String> {
-    match parse(&texts.join("\n")).map_err(|why| why.to_string())? {
+/// Like [`senders`].
+pub fn recipients(text: &str) -> Result<Allowed, String> {
+    not_empty(Allowed::parse_recipients(text))
+}
+
+fn not_empty(parsed: Result<Allowed, InvalidRule>) -> Result<Allowed, String> {
+    match parsed.map_err(|why| why.to_string())? {
         Allowed::Any => Err("an empty list allows nothing: name an address".to_owned()),
         allowed => Ok(allowed),
     }

@@ -1,16 +1,17 @@
 //! `tosend-dashboard key edit`
 
 use super::arguments::{
-    KeyArgs, edit_refusal, live, parse_allowed, parse_domains, refuse_senders_outside, scope_of,
+    KeyArgs, edit_refusal, live, recipients, refuse_senders_outside, scope_of, senders,
 };
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, print};
 use crate::db::Db;
+use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
-use crate::keys::rule::{Allowed, InvalidRule, Rule};
+use crate::keys::rule::{Allowed, Rule};
 use crate::keys::scope::NewScope;
 use crate::keys::store::{self, Edit, Key};
 
@@ -19,24 +20,34 @@ pub struct EditArgs {
     #[command(flatten)]
     key: KeyArgs,
     /// What the key is for
-    #[arg(long)]
-    name: Option<String>,
+    #[arg(long, value_parser = KeyName::parse)]
+    name: Option<KeyName>,
     /// What else people should know about it
-    #[arg(long)]
-    description: Option<String>,
+    #[arg(long, value_parser = Description::parse)]
+    description: Option<Description>,
     /// Restrict the key to this domain of the account; repeat for more
-    #[arg(long = "domain", value_name = "DOMAIN", conflicts_with = "all_domains")]
-    domains: Vec<String>,
+    #[arg(
+        long = "domain",
+        value_name = "DOMAIN",
+        value_parser = DomainName::typed,
+        conflicts_with = "all_domains"
+    )]
+    domains: Vec<DomainName>,
     /// Allow all domains
     #[arg(long)]
     all_domains: bool,
     /// When it expires: none, a number of days from now (90d), the last day on which it works
     /// (2027-12-31, UTC), or a time (RFC 3339)
-    #[arg(long, value_name = "WHEN")]
-    expires: Option<String>,
+    #[arg(long, value_name = "WHEN", value_parser = Expiry::parse_text)]
+    expires: Option<Expiry>,
     /// Allow only emails from this address; repeat for more
-    #[arg(long = "sender", value_name = "ADDRESS", conflicts_with = "any_sender")]
-    senders: Vec<String>,
+    #[arg(
+        long = "sender",
+        value_name = "ADDRESS",
+        value_parser = senders,
+        conflicts_with = "any_sender"
+    )]
+    senders: Vec<Allowed>,
     /// Allow any address of its domains
     #[arg(long)]
     any_sender: bool,
@@ -44,25 +55,31 @@ pub struct EditArgs {
     #[arg(
         long = "recipient",
         value_name = "ADDRESS|DOMAIN",
+        value_parser = recipients,
         conflicts_with = "any_recipient"
     )]
-    recipients: Vec<String>,
+    recipients: Vec<Allowed>,
     /// Allow any recipient
     #[arg(long)]
     any_recipient: bool,
 }
 
+impl EditArgs {
+    /// The senders and the recipients, where they change.
+    ///
+    /// # Errors
+    /// The lists are too long together.
+    pub fn rule(&self) -> Result<[Option<Allowed>; 2], String> {
+        Ok([
+            allowed(&self.senders, self.any_sender)?,
+            allowed(&self.recipients, self.any_recipient)?,
+        ])
+    }
+}
+
 pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
-    let name = parse(&args.name, KeyName::parse)?;
-    let description = parse(&args.description, Description::parse)?;
-    let expiry = parse(&args.expires, Expiry::parse_text)?;
-    let names = parse_domains(&args.domains)?;
-    let senders = allowed(&args.senders, args.any_sender, Allowed::parse_senders)?;
-    let recipients = allowed(
-        &args.recipients,
-        args.any_recipient,
-        Allowed::parse_recipients,
-    )?;
+    let [senders, recipients] = args.rule()?;
+    let names = &args.domains;
     let id = args.key.id;
     let (before, after) = db.write_blocking(|conn| {
         let account = find_account(conn, &args.key.account)?;
@@ -71,14 +88,20 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
         let scope = match (args.all_domains, names.is_empty()) {
             (true, _) => Some(NewScope::AllDomains),
             (false, true) => None,
-            (false, false) => Some(scope_of(&names, &domains)?),
+            (false, false) => Some(scope_of(names, &domains)?),
         };
         let is_rule_checked = scope.is_some() || senders.is_some();
         let edit = Edit {
-            name: name.unwrap_or_else(|| KeyName::known(&before.name)),
-            description: description.unwrap_or_else(|| Description::known(&before.description)),
+            name: args
+                .name
+                .clone()
+                .unwrap_or_else(|| KeyName::known(&before.name)),
+            description: match &args.description {
+                Some(description) => description.clone(),
+                None => Description::known(&before.description),
+            },
             scope: scope.unwrap_or_else(|| before.scope.as_new()),
-            expiry,
+            expiry: args.expires,
             rule: Rule {
                 senders: senders.unwrap_or_else(|| before.rule.senders.clone()),
                 recipients: recipients.unwrap_or_else(|| before.rule.recipients.clone()),
@@ -95,25 +118,13 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
     tell(&before, &after)
 }
 
-fn parse<T, E: std::fmt::Display>(
-    text: &Option<String>,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Option<T>, String> {
-    text.as_deref()
-        .map(parse)
-        .transpose()
-        .map_err(|why| why.to_string())
-}
-
-fn allowed(
-    texts: &[String],
-    is_any: bool,
-    parse: fn(&str) -> Result<Allowed, InvalidRule>,
-) -> Result<Option<Allowed>, String> {
-    match (is_any, texts) {
+fn allowed(lists: &[Allowed], is_any: bool) -> Result<Option<Allowed>, String> {
+    match (is_any, lists) {
         (true, _) => Ok(Some(Allowed::Any)),
         (false, []) => Ok(None),
-        (false, texts) => parse_allowed(texts, parse).map(Some),
+        (false, lists) => Allowed::joined(lists)
+            .map(Some)
+            .map_err(|why| why.to_string()),
     }
 }
 
