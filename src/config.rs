@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
@@ -28,6 +29,10 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database_url: Option<String>,
+
+    /// File with the database URL, instead of --database-url: for a URL with a password
+    #[arg(long, global = true, env = "TOSEND_DATABASE_URL_FILE")]
+    pub database_url_file: Option<String>,
 
     /// Address and port to listen on
     #[arg(
@@ -109,6 +114,10 @@ pub struct Settings {
     )]
     pub retention_days: String,
 
+    /// How many days the row of an email is kept after it was delivered or failed
+    #[arg(long, global = true, env = "TOSEND_EMAIL_DAYS", default_value = "365")]
+    pub email_days: String,
+
     /// Log level (error, warn, info, debug, trace) or tracing filter
     #[arg(
         long,
@@ -135,6 +144,7 @@ pub struct Config {
     /// `None`: emails are held, not delivered.
     pub relay: Option<RelayUrl>,
     pub retention_days: i64,
+    pub email_days: i64,
     pub log: String,
 }
 
@@ -151,8 +161,8 @@ pub enum Signup {
 pub struct PublicUrl(Url);
 
 impl Settings {
-    /// The settings that every command uses and lists in its help.
-    pub const USED_BY_ALL: [&str; 2] = ["database_url", "log"];
+    /// The settings of every command that uses the database.
+    pub const USED_BY_ALL: [&str; 3] = ["database_url", "database_url_file", "log"];
 }
 
 impl Config {
@@ -160,11 +170,7 @@ impl Config {
     /// One sentence for each problem.
     pub fn parse(settings: &Settings) -> Result<Self, Vec<String>> {
         let mut problems = Problems::default();
-        let database = given(&settings.database_url).map_or(
-            Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE)),
-            DatabaseUrl::parse,
-        );
-        let database = problems.kept_from("TOSEND_DATABASE_URL", database);
+        let database = parse_database(settings, &mut problems);
         let listen = problems.kept_from("TOSEND_LISTEN", parse_listen(&settings.listen));
         let public_url = given(&settings.public_url).map(PublicUrl::parse);
         let public_url = problems.kept_from("TOSEND_PUBLIC_URL", public_url.transpose());
@@ -181,6 +187,8 @@ impl Config {
         let relay = parse_relay(settings, public_url.as_ref(), &mut problems);
         let retention_days = parse_days(&settings.retention_days);
         let retention_days = problems.kept_from("TOSEND_RETENTION_DAYS", retention_days);
+        let email_days = parse_days(&settings.email_days);
+        let email_days = problems.kept_from("TOSEND_EMAIL_DAYS", email_days);
         let secret_file = database.as_ref().map(|database| {
             let file = secret_file(given(&settings.secret_file), database);
             problems.kept_from("TOSEND_SECRET_FILE", file)
@@ -203,6 +211,7 @@ impl Config {
                 activity_days: activity_days?,
                 relay: relay?,
                 retention_days: retention_days?,
+                email_days: email_days?,
                 log: settings.log.clone(),
             })
         };
@@ -296,6 +305,36 @@ fn is_loopback_host(host: &Host<&str>) -> bool {
 /// An empty variable counts as not set.
 fn given(setting: &Option<String>) -> Option<&str> {
     setting.as_deref().filter(|text| !text.is_empty())
+}
+
+/// From the URL or the file with the URL.
+fn parse_database(settings: &Settings, problems: &mut Problems) -> Option<DatabaseUrl> {
+    let (url, file) = (
+        given(&settings.database_url),
+        given(&settings.database_url_file),
+    );
+    let Some(file) = file else {
+        let default = || Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE));
+        let database = url.map_or_else(default, DatabaseUrl::parse);
+        return problems.kept_from("TOSEND_DATABASE_URL", database);
+    };
+    let database = match url {
+        Some(_) => Err("TOSEND_DATABASE_URL is set, too: unset one of them".to_owned()),
+        None => read_setting(file).and_then(|text| {
+            let parsed = DatabaseUrl::parse(text.expose_secret());
+            parsed.map_err(|why| format!("in {file}: {why}"))
+        }),
+    };
+    problems.kept_from("TOSEND_DATABASE_URL_FILE", database)
+}
+
+/// The value of a setting that is kept in a file, without the line break at its end.
+fn read_setting(file: &str) -> Result<SecretString, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{file} cannot be read: {e}"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("{file} is empty")),
+        text => Ok(text.into()),
+    }
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
@@ -392,6 +431,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             database_url: None,
+            database_url_file: None,
             listen: "127.0.0.1:8080".into(),
             public_url: None,
             signup: "first".into(),
@@ -405,6 +445,7 @@ mod tests {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            email_days: "365".into(),
             log: "info".into(),
         }
     }
@@ -421,6 +462,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let wrong = Settings {
             database_url: Some("mysql://x".into()),
+            database_url_file: None,
             listen: "nowhere".into(),
             public_url: Some("https://dash.acme.com/path".into()),
             signup: "maybe".into(),
@@ -434,11 +476,54 @@ mod tests {
             smtp_credentials_file: Some("/nowhere/at/all".into()),
             smtp_helo: Some("no name".into()),
             retention_days: "0".into(),
+            email_days: "0".into(),
             log: "a=b=c".into(),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 14);
+        assert_eq!(problems.len(), 15);
         assert!(!problems.join(" ").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_database_url_may_be_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url").display().to_string();
+        let from_file = |url: Option<&str>| {
+            let settings = Settings {
+                database_url: url.map(Into::into),
+                database_url_file: Some(file.clone()),
+                ..settings()
+            };
+            Config::parse(&settings).map(|config| config.database)
+        };
+        let refused = |url, why: &str| {
+            let problems = from_file(url).unwrap_err();
+            let whole = format!("TOSEND_DATABASE_URL_FILE: {why}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&whole),
+                "{problems:?}"
+            );
+            assert!(!problems[0].contains("hunter2"));
+        };
+        refused(None, &format!("{file} cannot be read: "));
+        for text in [
+            "sqlite://a b.db",
+            "sqlite://a b.db\n",
+            "sqlite://a b.db\r\n",
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let database = from_file(None).unwrap();
+            assert!(matches!(database, DatabaseUrl::Sqlite(file) if file.is(Path::new("a b.db"))));
+        }
+        // An empty variable is not set.
+        assert!(from_file(Some("")).is_ok());
+        refused(Some("sqlite://b.db"), "TOSEND_DATABASE_URL is set, too");
+        for empty in ["", "\n"] {
+            std::fs::write(&file, empty).unwrap();
+            refused(None, &format!("{file} is empty"));
+        }
+        std::fs::write(&file, "mysql://ada:hunter2@db.test/x\n").unwrap();
+        refused(None, &format!("in {file}: a database URL begins with"));
     }
 
     #[test]

@@ -61,6 +61,7 @@ impl App {
         logs::watch();
         let mut settings = Settings {
             database_url: Some(database.url.clone()),
+            database_url_file: None,
             listen: "127.0.0.1:0".into(),
             public_url: None,
             signup: "first".into(),
@@ -74,6 +75,7 @@ impl App {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            email_days: "365".into(),
             log: "trace".into(),
         };
         change(&mut settings);
