@@ -63,6 +63,8 @@ impl fmt::Display for DatabaseUrl {
 pub(super) enum Access {
     Read,
     Write,
+    /// For reading a database that may not be one of this program: nothing at all is set up in it.
+    Look,
 }
 
 /// Opens connections for a pool. Diesel's own manager would try both databases in turn.
@@ -110,7 +112,7 @@ fn establish_postgres(
     conn.batch_execute(match access {
         // Force lookups by index: a plan made while the tables were small must not scan them after
         // they have grown.
-        Access::Read => {
+        Access::Read | Access::Look => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'; SET jit = off;
              SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
              SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off"
@@ -122,6 +124,10 @@ fn establish_postgres(
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off'"
         }
+    })
+    .and_then(|()| match access {
+        Access::Look => conn.batch_execute("SET default_transaction_read_only = on"),
+        Access::Read | Access::Write => Ok(()),
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
@@ -192,16 +198,24 @@ fn establish_sqlite(
     conn.batch_execute("PRAGMA busy_timeout = 5000")
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     refuse_old_sqlite(&mut conn)?;
-    // FULL, because a revocation that was answered must survive a power loss.
+    if access == Access::Look {
+        // The transaction shows whether this user may write.
+        conn.batch_execute("BEGIN IMMEDIATE; ROLLBACK; PRAGMA query_only = ON")
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        return Ok(conn);
+    }
+    // FULL, because a revocation that was answered must survive a power loss. auto_vacuum only has an
+    // effect on a file that is still empty.
     conn.batch_execute(
-        "PRAGMA journal_mode = WAL;
+        "PRAGMA auto_vacuum = INCREMENTAL;
+         PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA trusted_schema = OFF;
          PRAGMA cell_size_check = ON;",
     )
     .and_then(|()| match access {
-        Access::Read => conn.batch_execute("PRAGMA query_only = ON"),
+        Access::Read | Access::Look => conn.batch_execute("PRAGMA query_only = ON"),
         Access::Write => Ok(()),
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
