@@ -10,6 +10,7 @@ use super::store::{self, Sent};
 use crate::accounts::event::{Action, NewEvent};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::{User, events};
+use crate::clock;
 use crate::db;
 use crate::http::choice::Choice;
 use crate::http::{Context, Error, Explanation, page};
@@ -168,6 +169,13 @@ impl Sent {
             Status::Deferred => "Try now",
             _ => "Send again",
         }
+    }
+
+    /// For those who do not see in which row the button is.
+    fn retry_name(&self) -> String {
+        let recipient = self.recipient.as_deref().unwrap_or("unknown");
+        let at = clock::for_people(&self.created_at);
+        format!("{}: email to {recipient}, {at}", self.retry_label())
     }
 
     fn next_attempt(&self) -> Option<&NaiveDateTime> {

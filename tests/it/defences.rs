@@ -317,6 +317,10 @@ both! {
         let (id, key) = owner.create_key("Payroll", &domain);
         let (paused, _) = owner.create_key("Staging", "");
         owner.post(&format!("/api-keys/{paused}/pause"), &[]);
+        attest(&app.database, "acme.test");
+        assert_eq!(app.program(&key).email_from("ada@acme.test").status, 200);
+        app.database.execute("UPDATE emails SET status = 'failed', ended_at = created_at");
+        let email = app.database.number("SELECT id FROM emails");
         let stranger = app.stranger();
         let nonce = stranger.nonce();
         let before = everything(&app.database);
@@ -338,10 +342,6 @@ both! {
             assert!(!answer.body.contains("acme.test") && !answer.body.contains("Payroll"));
         }
         assert_is_error_page(&stranger.post(&format!("/domains/{domain}/delete"), &[]), 404);
-        attest(&app.database, "acme.test");
-        assert_eq!(app.program(&key).email_from("ada@acme.test").status, 200);
-        app.database.execute("UPDATE emails SET status = 'failed', ended_at = created_at");
-        let email = app.database.number("SELECT id FROM emails");
         assert_is_error_page(&stranger.post(&format!("/activity/emails/{email}/retry"), &[]), 404);
         assert_eq!(app.database.number("SELECT count(*) FROM emails WHERE status = 'failed'"), 1);
         for path in ["/api-keys", "/domains", "/api-keys/new", "/activity", "/activity.csv"] {
