@@ -8,7 +8,7 @@ use super::server_secret;
 use crate::background::Runtime;
 use crate::clock;
 use crate::config::Config;
-use crate::db::{Db, clock_watch, migrations};
+use crate::db::{DatabaseUrl, Db, clock_watch, migrations};
 use crate::domains::dns::Dns;
 use crate::emails::message::Message;
 use crate::mail::mime;
@@ -101,8 +101,11 @@ fn tell(what: &str, finding: &Finding) -> Outcome {
 
 /// The database, its tables, the secret that belongs to it, and its clock.
 fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
-    let database = &config.database;
-    let db = match Db::look(database) {
+    let database = match &config.database {
+        DatabaseUrl::Sqlite(file) => file.to_string(),
+        DatabaseUrl::Postgres(_) => "PostgreSQL".to_owned(),
+    };
+    let db = match Db::look(&config.database) {
         Ok(Some(db)) => db,
         Ok(None) => {
             let secret = config.secret_file.display();
@@ -132,7 +135,7 @@ fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
     found.push(("tables", match &missing {
         Ok(0) => Fine("they are up to date".to_owned()),
         Ok(count) => Note(format!(
-            "{count} migrations have not run: the next start, or “migrate”, runs them; make a copy of the database first"
+            "migrations that have not run: {count}; the next start, or “migrate”, runs them: make a copy of the database first"
         )),
         Err(why) => Wrong(why.to_string()),
     }));
