@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::{ManageConnection, R2D2Connection};
-use diesel::sql_types::{Text, Timestamptz};
+use diesel::sql_types::{BigInt, Text, Timestamptz};
 use diesel::{
     Connection, ConnectionError, PgConnection, QueryResult, RunQueryDsl, SqliteConnection,
 };
@@ -204,11 +204,14 @@ fn establish_sqlite(
             .map_err(ConnectionError::CouldntSetupConfiguration)?;
         return Ok(conn);
     }
-    // FULL, because a revocation that was answered must survive a power loss. auto_vacuum only has an
-    // effect on a file that is still empty.
+    // Has no effect on a file with tables, but takes the write lock.
+    if access == Access::Write && is_empty(&mut conn)? {
+        conn.batch_execute("PRAGMA auto_vacuum = INCREMENTAL")
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    }
+    // FULL, because a revocation that was answered must survive a power loss.
     conn.batch_execute(
-        "PRAGMA auto_vacuum = INCREMENTAL;
-         PRAGMA journal_mode = WAL;
+        "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA foreign_keys = ON;
          PRAGMA trusted_schema = OFF;
@@ -220,6 +223,14 @@ fn establish_sqlite(
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+fn is_empty(conn: &mut SqliteConnection) -> std::result::Result<bool, ConnectionError> {
+    let pages = diesel::dsl::sql::<BigInt>("(SELECT page_count FROM pragma_page_count)");
+    let pages: i64 = diesel::select(pages)
+        .get_result(conn)
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(pages == 0)
 }
 
 /// SQLite before 3.51.3 can corrupt a WAL database that several connections write to. This program

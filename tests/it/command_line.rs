@@ -104,7 +104,7 @@ both! {
         let program = app.program(&key);
         let args = ["account", "pause", "--account", "ADA@acme.test"];
         for _ in 0..2 {
-            assert_eq!(ok(&app.database, &args), "The account of ADA@acme.test is paused.\n");
+            assert_eq!(ok(&app.database, &args), format!("The account of {EMAIL} is paused.\n"));
             assert_eq!(program.info().status, 403);
         }
         app.visitor().sign_in(EMAIL);
