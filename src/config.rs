@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
@@ -32,6 +33,10 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database_url: Option<String>,
+
+    /// File with the database URL, instead of --database-url: for a URL with a password
+    #[arg(long, global = true, env = "TOSEND_DATABASE_URL_FILE")]
+    pub database_url_file: Option<String>,
 
     /// Address and port to listen on
     #[arg(
@@ -113,6 +118,10 @@ pub struct Settings {
     )]
     pub retention_days: String,
 
+    /// How many days the row of an email is kept after it was delivered or failed
+    #[arg(long, global = true, env = "TOSEND_EMAIL_DAYS", default_value = "365")]
+    pub email_days: String,
+
     /// How many seconds /readyz answers 503 before the server stops accepting connections: longer than
     /// the proxy takes to notice
     #[arg(long, global = true, env = "TOSEND_DRAIN_SECONDS", default_value = "0")]
@@ -148,6 +157,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub database: DatabaseUrl,
+    pub database_url_file: Option<PathBuf>,
     pub listen: SocketAddr,
     pub public_url: Option<PublicUrl>,
     pub signup: Signup,
@@ -162,6 +172,7 @@ pub struct Config {
     pub relay: Option<RelayUrl>,
     pub smtp_credentials_file: Option<PathBuf>,
     pub retention_days: i64,
+    pub email_days: i64,
     /// How long `/readyz` fails before the server stops accepting connections.
     pub drain: Duration,
     pub log: String,
@@ -185,8 +196,8 @@ pub enum Signup {
 pub struct PublicUrl(Url);
 
 impl Settings {
-    /// The settings that every command uses and lists in its help.
-    pub const USED_BY_ALL: [&str; 3] = ["database_url", "log", "log_format"];
+    /// The settings of every command that uses the database.
+    pub const USED_BY_ALL: [&str; 4] = ["database_url", "database_url_file", "log", "log_format"];
 }
 
 impl Config {
@@ -194,11 +205,7 @@ impl Config {
     /// One sentence for each problem.
     pub fn parse(settings: &Settings) -> Result<Self, Vec<String>> {
         let mut problems = Problems::default();
-        let database = given(&settings.database_url).map_or(
-            Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE)),
-            DatabaseUrl::parse,
-        );
-        let database = problems.kept_from("TOSEND_DATABASE_URL", database);
+        let database = parse_database(settings, &mut problems);
         let listen = problems.kept_from("TOSEND_LISTEN", parse_listen(&settings.listen));
         let public_url = given(&settings.public_url).map(PublicUrl::parse);
         let public_url = problems.kept_from("TOSEND_PUBLIC_URL", public_url.transpose());
@@ -215,6 +222,8 @@ impl Config {
         let relay = parse_relay(settings, public_url.as_ref(), &mut problems);
         let retention_days = parse_days(&settings.retention_days);
         let retention_days = problems.kept_from("TOSEND_RETENTION_DAYS", retention_days);
+        let email_days = parse_days(&settings.email_days);
+        let email_days = problems.kept_from("TOSEND_EMAIL_DAYS", email_days);
         let drain = parse_drain(&settings.drain_seconds);
         let drain = problems.kept_from("TOSEND_DRAIN_SECONDS", drain);
         let secret_file = database.as_ref().map(|database| {
@@ -244,7 +253,9 @@ impl Config {
                 activity_days: activity_days?,
                 relay: relay?,
                 smtp_credentials_file: given(&settings.smtp_credentials_file).map(PathBuf::from),
+                database_url_file: given(&settings.database_url_file).map(PathBuf::from),
                 retention_days: retention_days?,
+                email_days: email_days?,
                 drain: drain?,
                 log: log.map(|()| settings.log.clone())?,
                 log_format: log_format?,
@@ -294,6 +305,7 @@ impl Config {
             ));
         }
         let files = [
+            ("TOSEND_DATABASE_URL_FILE", self.database_url_file.as_ref()),
             ("TOSEND_SECRET_FILE", Some(&self.secret_file)),
             (
                 "TOSEND_SMTP_CREDENTIALS_FILE",
@@ -391,6 +403,36 @@ fn is_loopback_host(host: &Host<&str>) -> bool {
 /// An empty variable counts as not set.
 fn given(setting: &Option<String>) -> Option<&str> {
     setting.as_deref().filter(|text| !text.is_empty())
+}
+
+/// From the URL or the file with the URL.
+fn parse_database(settings: &Settings, problems: &mut Problems) -> Option<DatabaseUrl> {
+    let (url, file) = (
+        given(&settings.database_url),
+        given(&settings.database_url_file),
+    );
+    let Some(file) = file else {
+        let default = || Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE));
+        let database = url.map_or_else(default, DatabaseUrl::parse);
+        return problems.kept_from("TOSEND_DATABASE_URL", database);
+    };
+    let database = match url {
+        Some(_) => Err("TOSEND_DATABASE_URL is set, too: unset one of them".to_owned()),
+        None => read_setting(file).and_then(|text| {
+            let parsed = DatabaseUrl::parse(text.expose_secret());
+            parsed.map_err(|why| format!("in {file}: {why}"))
+        }),
+    };
+    problems.kept_from("TOSEND_DATABASE_URL_FILE", database)
+}
+
+/// The value of a setting that is kept in a file, without the line break at its end.
+fn read_setting(file: &str) -> Result<SecretString, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{file} cannot be read: {e}"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("{file} is empty")),
+        text => Ok(text.into()),
+    }
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
@@ -509,6 +551,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             database_url: None,
+            database_url_file: None,
             listen: "127.0.0.1:8080".into(),
             public_url: None,
             signup: "first".into(),
@@ -522,6 +565,7 @@ mod tests {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            email_days: "365".into(),
             drain_seconds: "0".into(),
             log: "info".into(),
             log_format: "text".into(),
@@ -542,6 +586,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let wrong = Settings {
             database_url: Some("mysql://x".into()),
+            database_url_file: None,
             listen: "nowhere".into(),
             public_url: Some("https://dash.acme.com/path".into()),
             signup: "maybe".into(),
@@ -555,6 +600,7 @@ mod tests {
             smtp_credentials_file: Some("/nowhere/at/all".into()),
             smtp_helo: Some("no name".into()),
             retention_days: "0".into(),
+            email_days: "0".into(),
             drain_seconds: "a while".into(),
             log: "a=b=c".into(),
             log_format: "xml".into(),
@@ -562,23 +608,24 @@ mod tests {
             metrics_listen: Some("9464".into()),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 18);
+        assert_eq!(problems.len(), 19);
         assert!(!problems.join(" ").contains("hunter2"));
     }
 
     #[test]
     fn what_is_dangerous_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, mode| {
+        let file = |name: &str, text: &str, mode| {
             let path = folder.path().join(name);
-            std::fs::write(&path, "ada\nhunter2\n").unwrap();
+            std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
             Some(path.display().to_string())
         };
         let with = |mode, proxies: &str, metrics: &str| Settings {
-            secret_file: file("secret", mode),
+            database_url_file: file("url", "sqlite://a.db", mode),
+            secret_file: file("secret", "hunter2", mode),
             smtp_url: Some("smtps://relay.test".into()),
-            smtp_credentials_file: file("login", mode),
+            smtp_credentials_file: file("login", "ada\nhunter2\n", mode),
             trusted_proxies: proxies.into(),
             metrics_listen: Some(metrics.into()),
             ..settings()
@@ -593,6 +640,7 @@ mod tests {
             "TOSEND_TRUSTED_PROXIES: 0.0.0.0/0 trusts everyone",
             "TOSEND_TRUSTED_PROXIES: ::/0 trusts everyone",
             "TOSEND_METRICS_LISTEN: the metrics are served on 0.0.0.0:9464 without",
+            "TOSEND_DATABASE_URL_FILE: every user of this machine can read",
             "TOSEND_SECRET_FILE: every user of this machine can read",
             "TOSEND_SMTP_CREDENTIALS_FILE: every user of this machine can read",
         ];
@@ -600,6 +648,48 @@ mod tests {
         for (told, begin) in told.iter().zip(begins) {
             assert!(told.starts_with(begin), "{told}");
         }
+    }
+
+    #[test]
+    fn the_database_url_may_be_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url").display().to_string();
+        let from_file = |url: Option<&str>| {
+            let settings = Settings {
+                database_url: url.map(Into::into),
+                database_url_file: Some(file.clone()),
+                ..settings()
+            };
+            Config::parse(&settings).map(|config| config.database)
+        };
+        let refused = |url, why: &str| {
+            let problems = from_file(url).unwrap_err();
+            let whole = format!("TOSEND_DATABASE_URL_FILE: {why}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&whole),
+                "{problems:?}"
+            );
+            assert!(!problems[0].contains("hunter2"));
+        };
+        refused(None, &format!("{file} cannot be read: "));
+        for text in [
+            "sqlite://a b.db",
+            "sqlite://a b.db\n",
+            "sqlite://a b.db\r\n",
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let database = from_file(None).unwrap();
+            assert!(matches!(database, DatabaseUrl::Sqlite(file) if file.is(Path::new("a b.db"))));
+        }
+        // An empty variable is not set.
+        assert!(from_file(Some("")).is_ok());
+        refused(Some("sqlite://b.db"), "TOSEND_DATABASE_URL is set, too");
+        for empty in ["", "\n"] {
+            std::fs::write(&file, empty).unwrap();
+            refused(None, &format!("{file} is empty"));
+        }
+        std::fs::write(&file, "mysql://ada:hunter2@db.test/x\n").unwrap();
+        refused(None, &format!("in {file}: a database URL begins with"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod migrations;
 pub mod nodes;
 mod pool;
 mod progress;
+pub mod space;
 mod sqlite_file;
 
 pub use clock_watch::{stamp, trusted_now};

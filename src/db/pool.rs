@@ -58,19 +58,7 @@ impl Db {
             file.make_if_missing().map_err(|e| e.to_string())?;
         }
         establish(url, Access::Write).map_err(|e| e.to_string())?;
-        let pool = |access, size| {
-            let pool = Pool::builder()
-                .max_size(size)
-                .min_idle(Some(1))
-                .connection_timeout(CHECKOUT)
-                .error_handler(Box::new(LogWarning))
-                .build_unchecked(Manager {
-                    url: url.clone(),
-                    access,
-                });
-            let waiting = Arc::default();
-            Connections { pool, waiting }
-        };
+        let pool = |access, size| pool(url, access, size);
         Ok(match url {
             DatabaseUrl::Sqlite(_) => Self {
                 url: url.clone(),
@@ -86,6 +74,26 @@ impl Db {
                 }
             }
         })
+    }
+
+    /// Opens a database to look at it: nothing can be changed in it. `None`: it is a file that does
+    /// not exist.
+    ///
+    /// # Errors
+    /// One sentence on why the server could not use it.
+    pub fn look(url: &DatabaseUrl) -> std::result::Result<Option<Self>, String> {
+        if let DatabaseUrl::Sqlite(file) = url
+            && !file.exists().map_err(|e| e.to_string())?
+        {
+            return Ok(None);
+        }
+        establish(url, Access::Look).map_err(|e| e.to_string())?;
+        let pool = pool(url, Access::Look, 1);
+        Ok(Some(Self {
+            url: url.clone(),
+            readers: pool.clone(),
+            writers: pool,
+        }))
     }
 
     /// A connection for reading outside the pools, for a caller that must never wait for a page's
@@ -257,6 +265,20 @@ fn in_time(end: Instant) -> Result<()> {
 
 fn too_late() -> Error {
     Error::Unavailable("it did not answer in time".to_owned())
+}
+
+fn pool(url: &DatabaseUrl, access: Access, size: u32) -> Connections {
+    let pool = Pool::builder()
+        .max_size(size)
+        .min_idle(Some(1))
+        .connection_timeout(CHECKOUT)
+        .error_handler(Box::new(LogWarning))
+        .build_unchecked(Manager {
+            url: url.clone(),
+            access,
+        });
+    let waiting = Arc::default();
+    Connections { pool, waiting }
 }
 
 impl Connections {

@@ -1,4 +1,4 @@
-//! Notifies delivery that the email API accepted emails.
+//! Notifies delivery that the email API accepted emails, or that one is to be sent again.
 
 use tokio::sync::Notify;
 
@@ -21,10 +21,15 @@ impl Arrivals {
 
     pub fn announce(&self, emails: usize) {
         self.metrics.accepted(emails);
+        self.wake();
+    }
+
+    /// Without counting: an email that was accepted before is due again.
+    pub fn wake(&self) {
         self.arrival.notify_one();
     }
 
-    /// Waits until emails are accepted; returns at once if that happened since the last wait.
+    /// Waits until emails are due; returns at once if that happened since the last wait.
     pub async fn wait(&self) {
         self.arrival.notified().await;
     }

@@ -99,6 +99,11 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
         "delivery writes what comes of an email; its page names the key",
     ),
     (
+        "mail/queue/store.rs",
+        &["accounts", "api_keys", "emails"],
+        "the operator looks at emails, with their accounts and keys, and changes what becomes of them",
+    ),
+    (
         "outbox/store/totals.rs",
         &["emails"],
         "the totals are those of the emails' rows",

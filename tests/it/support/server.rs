@@ -63,6 +63,7 @@ impl App {
         logs::watch();
         let mut settings = Settings {
             database_url: Some(database.url.clone()),
+            database_url_file: None,
             listen: "127.0.0.1:0".into(),
             public_url: None,
             signup: "first".into(),
@@ -76,6 +77,7 @@ impl App {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            email_days: "365".into(),
             drain_seconds: "0".into(),
             log: "trace".into(),
             log_format: "text".into(),
