@@ -52,7 +52,7 @@ pub async fn in_a_span<B: MessageBody>(
 ) -> Result<ServiceResponse<B>, Error> {
     let config = &Context::of(request.request()).config;
     let given = RequestId::given(request.request(), &config.trusted_proxies);
-    let is_api = request.path().starts_with("/v2/");
+    let is_api = is_of_api(request.path());
     let is_page = !is_api && !is_for_machines(request.path());
     // By default the API has no span, because it has thousands of requests for each request of a
     // page, unless a proxy has named the request.
@@ -79,6 +79,11 @@ pub async fn in_a_span<B: MessageBody>(
         outcome = with_header(outcome, &id);
     }
     outcome
+}
+
+fn is_of_api(path: &str) -> bool {
+    path.strip_prefix("/v2")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Assets, which caches keep, and what monitoring asks.
