@@ -169,7 +169,12 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
         0
     );
 
-    let owner = dashboard.visitor();
+    owner.move_to(&dashboard.base);
+    assert_eq!(
+        owner.get("/api-keys").status,
+        303,
+        "everybody is signed out"
+    );
     owner.sign_in(EMAIL);
     let activity = owner.get("/activity").body;
     assert!(
