@@ -317,6 +317,9 @@ async fn let_go(
         // Who connects from now on waits for the next process. A listener that closes instead would
         // cut off those who wait, so it is served until it does.
         handle.pause().await;
+        // The thread that accepts may notice a moment later. What it accepts until then must be
+        // counted before the connections are.
+        sleep(LAST_REQUESTS).await;
     }
     let _ = timeout(LAST_REQUESTS, all_closed(connections)).await;
     drop(handle.stop(true));
