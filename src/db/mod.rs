@@ -5,11 +5,13 @@ pub mod backup;
 pub mod clock_watch;
 mod connection;
 mod error;
+mod full_disk;
 pub mod journal;
 pub mod migrations;
 pub mod nodes;
 mod pool;
 mod progress;
+mod reserve;
 mod sqlite_file;
 
 pub use clock_watch::{stamp, trusted_now};
@@ -18,7 +20,9 @@ pub use connection::{
     AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, timezone,
 };
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
+pub use full_disk::WriteFault;
 pub use pool::Db;
+pub use reserve::Share;
 
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;

@@ -7,7 +7,7 @@ use super::rule_flags::RuleChangeFlags;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, print};
-use crate::db::Db;
+use crate::db::{Db, Share};
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
@@ -46,7 +46,7 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
     let names = parse_domains(&args.domains)?;
     let rule = args.rule.parse()?;
     let id = args.key.id;
-    let (before, after) = db.write_blocking(|conn| {
+    let (before, after) = db.write_urgently_blocking(Share::All, |conn| {
         let account = find_account(conn, &args.key.account)?;
         let before = live(id, store::find(conn, account, id)?)?;
         let domains = domains_store::list(conn, account)?;
@@ -57,8 +57,9 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
         };
         let is_rule_checked = scope.is_some() || rule.has(&SENDERS);
         let edit = Edit {
-            name: name.unwrap_or_else(|| KeyName::known(&before.name)),
-            description: description.unwrap_or_else(|| Description::known(&before.description)),
+            name: name.clone().unwrap_or_else(|| KeyName::known(&before.name)),
+            description: (description.clone())
+                .unwrap_or_else(|| Description::known(&before.description)),
             scope: scope.unwrap_or_else(|| before.scope.as_new()),
             expiry,
             rule: rule.applied_to(&before.rule),
