@@ -15,14 +15,25 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 /// A restarted part counts as down until it has run this long.
 const SETTLES: Duration = Duration::from_secs(2);
 
-/// Which parts of the server are down. Clones share it.
+/// The parts of the server that were started, and which of them are down. Clones share it.
 #[derive(Clone, Default)]
-pub struct Parts(Arc<Mutex<BTreeMap<&'static str, Down>>>);
+pub struct Parts(Arc<Mutex<BTreeMap<&'static str, Option<Down>>>>);
 
-#[derive(Clone, Copy)]
-struct Down {
+#[derive(Clone, Copy, PartialEq)]
+enum Down {
     /// When the part is, or was, started again.
-    again_at: Instant,
+    Until(Instant),
+    /// Nothing starts it again: its thread is gone.
+    ForGood,
+}
+
+impl Down {
+    fn lasts_at(self, now: Instant) -> bool {
+        match self {
+            Self::Until(again_at) => now < again_at + SETTLES,
+            Self::ForGood => true,
+        }
+    }
 }
 
 impl Parts {
@@ -31,11 +42,29 @@ impl Parts {
         self.list_down_at(Instant::now())
     }
 
+    /// Each part that was started, and whether it is up.
+    pub fn list(&self) -> Vec<(&'static str, bool)> {
+        let now = Instant::now();
+        let parts = self.lock();
+        let parts = parts.iter();
+        let is_down = |down: &Down| down.lasts_at(now);
+        parts
+            .map(|(part, down)| (*part, !down.as_ref().is_some_and(is_down)))
+            .collect()
+    }
+
     fn list_down_at(&self, now: Instant) -> Vec<String> {
         let mut parts = self.lock();
-        parts.retain(|_, down| now < down.again_at + SETTLES);
-        let sentence = |(part, down): (&&str, &Down)| {
-            let left = down.again_at.saturating_duration_since(now);
+        for down in parts.values_mut() {
+            down.take_if(|down| !down.lasts_at(now));
+        }
+        let down = parts.iter();
+        let down = down.filter_map(|(part, down)| Some((*part, down.as_ref()?)));
+        let sentence = |(part, down): (&str, &Down)| {
+            let Down::Until(again_at) = down else {
+                return format!("{part} is down: restart the server");
+            };
+            let left = again_at.saturating_duration_since(now);
             match left.is_zero() {
                 true => format!("{part} is down: it was started again a moment ago"),
                 false => {
@@ -44,14 +73,25 @@ impl Parts {
                 }
             }
         };
-        parts.iter().map(sentence).collect()
+        down.map(sentence).collect()
+    }
+
+    fn is_started(&self, part: &'static str) {
+        self.lock().entry(part).or_default();
+    }
+
+    /// Whether a restart of the process is the only remedy.
+    pub fn is_any_lost(&self) -> bool {
+        self.lock()
+            .values()
+            .any(|down| *down == Some(Down::ForGood))
     }
 
     fn is_down(&self, part: &'static str, again_at: Instant) {
-        self.lock().insert(part, Down { again_at });
+        self.lock().insert(part, Some(Down::Until(again_at)));
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Down>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<Down>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,13 +115,20 @@ impl BackgroundThread {
     ) -> std::io::Result<Self> {
         let stop = Stop::default();
         let (finish, finished) = mpsc::channel();
-        let (ours, parts) = (stop.clone(), parts.clone());
+        let (ours, started, parts) = (stop.clone(), parts, parts.clone());
         std::thread::Builder::new()
             .name(part.to_owned())
             .spawn(move || {
+                let watch = Watch {
+                    part,
+                    parts: &parts,
+                    stop: &ours,
+                };
                 supervise(part, &parts, &ours, work);
+                drop(watch);
                 let _ = finish.send(());
             })?;
+        started.is_started(part);
         Ok(Self { stop, finished })
     }
 
@@ -100,6 +147,21 @@ impl BackgroundThread {
 impl Drop for BackgroundThread {
     fn drop(&mut self) {
         self.tell();
+    }
+}
+
+/// Notices that a thread ends without having been told to.
+struct Watch<'a> {
+    part: &'static str,
+    parts: &'a Parts,
+    stop: &'a Stop,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.stop.lock().is_told {
+            self.parts.lock().insert(self.part, Some(Down::ForGood));
+        }
     }
 }
 
@@ -231,7 +293,9 @@ mod tests {
             parts.list_down(),
             ["a part is down: it was started again a moment ago"]
         );
+        assert_eq!(parts.list(), [("a part", false)]);
         assert!(parts.list_down_at(Instant::now() + SETTLES).is_empty());
+        assert_eq!(parts.list(), [("a part", true)]);
         drop(last);
         assert!(thread.end(LIMIT));
     }
@@ -247,6 +311,26 @@ mod tests {
             .unwrap();
         assert!(thread.end(LIMIT));
         assert!(begun.recv_timeout(LIMIT).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_is_named_until_the_end() {
+        let (parts, stop) = (Parts::default(), Stop::default());
+        let watch = || Watch {
+            part: "a part",
+            parts: &parts,
+            stop: &stop,
+        };
+        let told = ["a part is down: restart the server"];
+        drop(watch());
+        let later = Instant::now() + LONGEST_PAUSE * 2;
+        assert_eq!(parts.list_down_at(later), told);
+        assert!(parts.is_any_lost());
+
+        parts.lock().clear();
+        stop.tell();
+        drop(watch());
+        assert!(parts.list_down().is_empty() && !parts.is_any_lost());
     }
 
     #[test]

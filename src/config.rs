@@ -1,13 +1,17 @@
 //! `Config`: the flags and `TOSEND_*` variables, parsed once at start and typed.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use crate::db::DatabaseUrl;
+use crate::logging::{self, Format};
 use crate::relay_url::{Login, RelayUrl, is_whole_name, parse_hello};
 
 const DEFAULT_SQLITE_FILE: &str = "data/tosend.db";
@@ -16,6 +20,7 @@ const SECRET_FILE: &str = "secret";
 const DNS_PORT: u16 = 53;
 /// A hundred years.
 const MOST_DAYS: i64 = 36_500;
+const MOST_DRAIN_SECONDS: u64 = 3_600;
 
 /// The settings as clap reads them: as strings, so that all errors can be reported together.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +33,10 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database_url: Option<String>,
+
+    /// File with the database URL, instead of --database-url: for a URL with a password
+    #[arg(long, global = true, env = "TOSEND_DATABASE_URL_FILE")]
+    pub database_url_file: Option<String>,
 
     /// Address and port to listen on
     #[arg(
@@ -124,6 +133,15 @@ pub struct Settings {
     )]
     pub retention_days: String,
 
+    /// How many days the row of an email is kept after it was delivered or failed
+    #[arg(long, global = true, env = "TOSEND_EMAIL_DAYS", default_value = "365")]
+    pub email_days: String,
+
+    /// How many seconds /readyz answers 503 before the server stops accepting connections: longer than
+    /// the proxy takes to notice
+    #[arg(long, global = true, env = "TOSEND_DRAIN_SECONDS", default_value = "0")]
+    pub drain_seconds: String,
+
     /// Log level (error, warn, info, debug, trace) or tracing filter
     #[arg(
         long,
@@ -132,11 +150,29 @@ pub struct Settings {
         default_value = "info,actix_server=warn,actix_session=error"
     )]
     pub log: String,
+
+    /// Form of the log's lines: "text" or "json"
+    #[arg(long, global = true, env = "TOSEND_LOG_FORMAT", default_value = "text")]
+    pub log_format: String,
+
+    /// Whether the log has a line for each request: "true" or "false"
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_ACCESS_LOG",
+        default_value = "false"
+    )]
+    pub access_log: String,
+
+    /// Address and port on which Prometheus asks for metrics, such as 127.0.0.1:9464 [default: none]
+    #[arg(long, global = true, env = "TOSEND_METRICS_LISTEN")]
+    pub metrics_listen: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 pub struct Config {
     pub database: DatabaseUrl,
+    pub database_url_file: Option<PathBuf>,
     pub listen: SocketAddr,
     pub public_url: Option<PublicUrl>,
     pub signup: Signup,
@@ -152,8 +188,17 @@ pub struct Config {
     pub activity_days: i64,
     /// `None`: emails are held, not delivered.
     pub relay: Option<RelayUrl>,
+    pub smtp_credentials_file: Option<PathBuf>,
     pub retention_days: i64,
+    pub email_days: i64,
+    /// How long `/readyz` fails before the server stops accepting connections.
+    pub drain: Duration,
     pub log: String,
+    pub log_format: Format,
+    /// Whether each request is logged.
+    pub access_log: bool,
+    /// `None`: nothing is counted.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// Who may create an account in the browser.
@@ -169,8 +214,14 @@ pub enum Signup {
 pub struct PublicUrl(Url);
 
 impl Settings {
-    /// The settings that every command uses and lists in its help.
-    pub const USED_BY_ALL: [&str; 3] = ["database_url", "journal", "log"];
+    /// The settings of every command that uses the database.
+    pub const USED_BY_ALL: [&str; 5] = [
+        "database_url",
+        "database_url_file",
+        "journal",
+        "log",
+        "log_format",
+    ];
 }
 
 impl Config {
@@ -178,11 +229,7 @@ impl Config {
     /// One sentence for each problem.
     pub fn parse(settings: &Settings) -> Result<Self, Vec<String>> {
         let mut problems = Problems::default();
-        let database = given(&settings.database_url).map_or(
-            Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE)),
-            DatabaseUrl::parse,
-        );
-        let database = problems.kept_from("TOSEND_DATABASE_URL", database);
+        let database = parse_database(settings, &mut problems);
         let listen = problems.kept_from("TOSEND_LISTEN", parse_listen(&settings.listen));
         let public_url = given(&settings.public_url).map(PublicUrl::parse);
         let public_url = problems.kept_from("TOSEND_PUBLIC_URL", public_url.transpose());
@@ -199,6 +246,10 @@ impl Config {
         let relay = parse_relay(settings, public_url.as_ref(), &mut problems);
         let retention_days = parse_days(&settings.retention_days);
         let retention_days = problems.kept_from("TOSEND_RETENTION_DAYS", retention_days);
+        let email_days = parse_days(&settings.email_days);
+        let email_days = problems.kept_from("TOSEND_EMAIL_DAYS", email_days);
+        let drain = parse_drain(&settings.drain_seconds);
+        let drain = problems.kept_from("TOSEND_DRAIN_SECONDS", drain);
         let secret_file = database.as_ref().map(|database| {
             let file = secret_file(given(&settings.secret_file), database);
             problems.kept_from("TOSEND_SECRET_FILE", file)
@@ -209,9 +260,14 @@ impl Config {
         });
         let journal_days = parse_days(&settings.journal_days);
         let journal_days = problems.kept_from("TOSEND_JOURNAL_DAYS", journal_days);
-        let log = tracing_subscriber::EnvFilter::try_new(&settings.log)
-            .map_err(|why| format!("not a level or filter: {why}"));
-        problems.kept_from("TOSEND_LOG", log);
+        let log = problems.kept_from("TOSEND_LOG", logging::check_filter(&settings.log));
+        let log_format =
+            problems.kept_from("TOSEND_LOG_FORMAT", parse_format(&settings.log_format));
+        let access_log = problems.kept_from("TOSEND_ACCESS_LOG", parse_bool(&settings.access_log));
+        let metrics_listen = given(&settings.metrics_listen)
+            .map(parse_listen)
+            .transpose();
+        let metrics_listen = problems.kept_from("TOSEND_METRICS_LISTEN", metrics_listen);
 
         let whole = || {
             Some(Self {
@@ -228,8 +284,15 @@ impl Config {
                 domain_limit: domain_limit?,
                 activity_days: activity_days?,
                 relay: relay?,
+                smtp_credentials_file: given(&settings.smtp_credentials_file).map(PathBuf::from),
+                database_url_file: given(&settings.database_url_file).map(PathBuf::from),
                 retention_days: retention_days?,
-                log: settings.log.clone(),
+                email_days: email_days?,
+                drain: drain?,
+                log: log.map(|()| settings.log.clone())?,
+                log_format: log_format?,
+                access_log: access_log?,
+                metrics_listen: metrics_listen?,
             })
         };
         whole().filter(|_| problems.0.is_empty()).ok_or(problems.0)
@@ -246,6 +309,56 @@ impl Config {
         self.listen.ip().is_loopback()
             && self.public_url.as_ref().is_none_or(PublicUrl::is_loopback)
     }
+
+    /// A sentence for each setting that is valid and dangerous.
+    pub fn dangers(&self) -> Vec<String> {
+        let mut dangers = Vec::new();
+        if !self.is_https() && !self.is_loopback() {
+            dangers.push(
+                "served without https: cookies and keys travel unencrypted. Put a proxy with TLS \
+                 in front and set TOSEND_PUBLIC_URL=https://…"
+                    .to_owned(),
+            );
+        }
+        for net in self
+            .trusted_proxies
+            .iter()
+            .filter(|net| net.prefix_len() == 0)
+        {
+            dangers.push(format!(
+                "TOSEND_TRUSTED_PROXIES: {net} trusts everyone, so any client can choose the \
+                 address that limits and logs see; name the addresses of the proxies only"
+            ));
+        }
+        if let Some(address) = self.metrics_listen.filter(|at| !at.ip().is_loopback()) {
+            dangers.push(format!(
+                "TOSEND_METRICS_LISTEN: the metrics are served on {address} without a password; \
+                 let only your Prometheus reach it, or use a loopback address"
+            ));
+        }
+        let files = [
+            ("TOSEND_DATABASE_URL_FILE", self.database_url_file.as_ref()),
+            ("TOSEND_SECRET_FILE", Some(&self.secret_file)),
+            (
+                "TOSEND_SMTP_CREDENTIALS_FILE",
+                self.smtp_credentials_file.as_ref(),
+            ),
+        ];
+        for (name, file) in files {
+            if let Some(file) = file.filter(|file| is_readable_by_all(file)) {
+                let file = file.display();
+                dangers.push(format!(
+                    "{name}: every user of this machine can read {file}; run “chmod o-r {file}”"
+                ));
+            }
+        }
+        dangers
+    }
+}
+
+fn is_readable_by_all(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
 }
 
 /// A sentence for each setting that is wrong.
@@ -324,11 +437,54 @@ fn given(setting: &Option<String>) -> Option<&str> {
     setting.as_deref().filter(|text| !text.is_empty())
 }
 
+/// From the URL or the file with the URL.
+fn parse_database(settings: &Settings, problems: &mut Problems) -> Option<DatabaseUrl> {
+    let (url, file) = (
+        given(&settings.database_url),
+        given(&settings.database_url_file),
+    );
+    let Some(file) = file else {
+        let default = || Ok(DatabaseUrl::sqlite(DEFAULT_SQLITE_FILE));
+        let database = url.map_or_else(default, DatabaseUrl::parse);
+        return problems.kept_from("TOSEND_DATABASE_URL", database);
+    };
+    let database = match url {
+        Some(_) => Err("TOSEND_DATABASE_URL is set, too: unset one of them".to_owned()),
+        None => read_setting(file).and_then(|text| {
+            let parsed = DatabaseUrl::parse(text.expose_secret());
+            parsed.map_err(|why| format!("in {file}: {why}"))
+        }),
+    };
+    problems.kept_from("TOSEND_DATABASE_URL_FILE", database)
+}
+
+/// The value of a setting that is kept in a file, without the line break at its end.
+fn read_setting(file: &str) -> Result<SecretString, String> {
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{file} cannot be read: {e}"))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(format!("{file} is empty")),
+        text => Ok(text.into()),
+    }
+}
+
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.to_socket_addrs()
         .ok()
         .and_then(|mut found| found.next())
         .ok_or_else(|| format!("“{text}” is not an address and port, such as 127.0.0.1:8080"))
+}
+
+fn parse_format(text: &str) -> Result<Format, String> {
+    match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("“{text}” is not text or json")),
+    }
+}
+
+fn parse_bool(text: &str) -> Result<bool, String> {
+    text.parse()
+        .map_err(|_| format!("“{text}” is not true or false"))
 }
 
 fn parse_networks(text: &str) -> Result<Vec<IpNet>, String> {
@@ -370,6 +526,15 @@ fn parse_days(text: &str) -> Result<i64, String> {
         Ok(days) if days <= MOST_DAYS => Ok(days),
         _ => Err(format!(
             "“{text}” is not a whole number from 1 to {MOST_DAYS}"
+        )),
+    }
+}
+
+fn parse_drain(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if seconds <= MOST_DRAIN_SECONDS => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "“{text}” is not a whole number from 0 to {MOST_DRAIN_SECONDS}"
         )),
     }
 }
@@ -429,6 +594,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             database_url: None,
+            database_url_file: None,
             listen: "127.0.0.1:8080".into(),
             public_url: None,
             signup: "first".into(),
@@ -444,7 +610,12 @@ mod tests {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            email_days: "365".into(),
+            drain_seconds: "0".into(),
             log: "info".into(),
+            log_format: "text".into(),
+            access_log: "false".into(),
+            metrics_listen: None,
         }
     }
 
@@ -460,6 +631,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let wrong = Settings {
             database_url: Some("mysql://x".into()),
+            database_url_file: None,
             listen: "nowhere".into(),
             public_url: Some("https://dash.acme.com/path".into()),
             signup: "maybe".into(),
@@ -475,11 +647,96 @@ mod tests {
             smtp_credentials_file: Some("/nowhere/at/all".into()),
             smtp_helo: Some("no name".into()),
             retention_days: "0".into(),
+            email_days: "0".into(),
+            drain_seconds: "a while".into(),
             log: "a=b=c".into(),
+            log_format: "xml".into(),
+            access_log: "on".into(),
+            metrics_listen: Some("9464".into()),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 14);
+        assert_eq!(problems.len(), 19);
         assert!(!problems.join(" ").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_dangerous_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            Some(path.display().to_string())
+        };
+        let with = |mode, proxies: &str, metrics: &str| Settings {
+            database_url_file: file("url", "sqlite://a.db", mode),
+            secret_file: file("secret", "hunter2", mode),
+            smtp_url: Some("smtps://relay.test".into()),
+            smtp_credentials_file: file("login", "ada\nhunter2\n", mode),
+            trusted_proxies: proxies.into(),
+            metrics_listen: Some(metrics.into()),
+            ..settings()
+        };
+        let dangers = |settings: &Settings| Config::parse(settings).unwrap().dangers();
+        assert_eq!(dangers(&settings()), [""; 0]);
+        let careful = with(0o640, "10.0.0.0/8, 192.0.2.1", "127.0.0.1:9464");
+        assert_eq!(dangers(&careful), [""; 0]);
+        let careless = with(0o644, "10.0.0.0/8, 0.0.0.0/0, ::/0", "0.0.0.0:9464");
+        let told = dangers(&careless);
+        let begins = [
+            "TOSEND_TRUSTED_PROXIES: 0.0.0.0/0 trusts everyone",
+            "TOSEND_TRUSTED_PROXIES: ::/0 trusts everyone",
+            "TOSEND_METRICS_LISTEN: the metrics are served on 0.0.0.0:9464 without",
+            "TOSEND_DATABASE_URL_FILE: every user of this machine can read",
+            "TOSEND_SECRET_FILE: every user of this machine can read",
+            "TOSEND_SMTP_CREDENTIALS_FILE: every user of this machine can read",
+        ];
+        assert_eq!(told.len(), begins.len(), "{told:#?}");
+        for (told, begin) in told.iter().zip(begins) {
+            assert!(told.starts_with(begin), "{told}");
+        }
+    }
+
+    #[test]
+    fn the_database_url_may_be_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("url").display().to_string();
+        let from_file = |url: Option<&str>| {
+            let settings = Settings {
+                database_url: url.map(Into::into),
+                database_url_file: Some(file.clone()),
+                ..settings()
+            };
+            Config::parse(&settings).map(|config| config.database)
+        };
+        let refused = |url, why: &str| {
+            let problems = from_file(url).unwrap_err();
+            let whole = format!("TOSEND_DATABASE_URL_FILE: {why}");
+            assert!(
+                problems.len() == 1 && problems[0].starts_with(&whole),
+                "{problems:?}"
+            );
+            assert!(!problems[0].contains("hunter2"));
+        };
+        refused(None, &format!("{file} cannot be read: "));
+        for text in [
+            "sqlite://a b.db",
+            "sqlite://a b.db\n",
+            "sqlite://a b.db\r\n",
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let database = from_file(None).unwrap();
+            assert!(matches!(database, DatabaseUrl::Sqlite(file) if file.is(Path::new("a b.db"))));
+        }
+        // An empty variable is not set.
+        assert!(from_file(Some("")).is_ok());
+        refused(Some("sqlite://b.db"), "TOSEND_DATABASE_URL is set, too");
+        for empty in ["", "\n"] {
+            std::fs::write(&file, empty).unwrap();
+            refused(None, &format!("{file} is empty"));
+        }
+        std::fs::write(&file, "mysql://ada:hunter2@db.test/x\n").unwrap();
+        refused(None, &format!("in {file}: a database URL begins with"));
     }
 
     #[test]
@@ -540,6 +797,24 @@ mod tests {
             let why =
                 format!("TOSEND_ACTIVITY_DAYS: “{wrong}” is not a whole number from 1 to 36500");
             assert_eq!(days(wrong), Err(vec![why]));
+        }
+    }
+
+    #[test]
+    fn clients_are_let_go_within_an_hour() {
+        let drain = |text: &str| {
+            Config::parse(&Settings {
+                drain_seconds: text.into(),
+                ..settings()
+            })
+            .map(|config| config.drain.as_secs())
+        };
+        assert_eq!(drain("0"), Ok(0));
+        assert_eq!(drain("3600"), Ok(3_600));
+        for wrong in ["", "-1", "0.5", "3601", "ten"] {
+            let why =
+                format!("TOSEND_DRAIN_SECONDS: “{wrong}” is not a whole number from 0 to 3600");
+            assert_eq!(drain(wrong), Err(vec![why]));
         }
     }
 

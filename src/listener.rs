@@ -1,9 +1,10 @@
-//! An address that is reserved before the server listens on it.
+//! The address of the server: reserved before it listens there, or kept open by a service manager.
 
 use std::io::Result;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
+use listenfd::ListenFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
 /// Connections waiting to be accepted; the system may allow fewer.
@@ -32,6 +33,29 @@ impl ReservedAddress {
     pub fn listen(self) -> Result<TcpListener> {
         listen(&self.0, BACKLOG)?;
         Ok(self.0.into())
+    }
+}
+
+/// The listener that a service manager passed to this process and keeps open when it ends
+/// (sd_listen_fds(3)), if there is one.
+///
+/// # Errors
+/// One sentence on what was passed instead.
+pub fn inherited() -> std::result::Result<Option<TcpListener>, String> {
+    let mut passed = ListenFd::from_env();
+    let count = passed.len();
+    if count > 1 {
+        return Err(format!(
+            "{count} sockets were passed by LISTEN_FDS: the server serves exactly one, so the socket unit may have one ListenStream= only"
+        ));
+    }
+    let wrong = "the socket that was passed by LISTEN_FDS is not one that listens for TCP: write ListenStream=ADDRESS:PORT and Accept=no in the socket unit";
+    let listener = passed.take_tcp_listener(0).map_err(|_| wrong.to_owned())?;
+    match listener {
+        Some(listener) if !sockopt::socket_acceptconn(&listener).unwrap_or(false) => {
+            Err(wrong.to_owned())
+        }
+        listener => Ok(listener),
     }
 }
 

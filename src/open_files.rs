@@ -42,7 +42,6 @@ fn share(limit: u64, workers: u64) -> u64 {
 }
 
 /// Counts open client connections and knows the maximum.
-#[derive(Clone)]
 pub struct Connections {
     /// One reference for this value, and one for each open connection.
     open: Arc<()>,
@@ -68,11 +67,23 @@ impl Connections {
         }
     }
 
+    pub fn count(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
+    }
+
+    pub fn are_all_closed(&self) -> bool {
+        self.count() == 0
+    }
+
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
     /// Whether another idle connection would be too many. A connection is kept idle only if at most
     /// half of the maximum were open when it was answered, so idle ones never occupy the other
     /// half.
     pub fn are_scarce(&self) -> bool {
-        Arc::strong_count(&self.open) - 1 > self.most / 2
+        self.count() > self.most / 2
     }
 }
 

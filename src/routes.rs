@@ -110,6 +110,7 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/docs/api").get(docs::show))
         .service(resource("/activity").get(activity::index))
         .service(resource("/activity/emails").get(mail::index))
+        .service(resource("/activity/emails/{id}/retry").post(mail::retry))
         .service(resource("/activity.csv").get(activity::csv))
         .service(resource("/settings").get(settings::show))
         .service(resource("/settings/title").post(settings::rename))

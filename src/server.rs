@@ -1,7 +1,8 @@
 //! Builds the server on a listener; both `main` and the tests start it here.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -9,29 +10,35 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
-use actix_web::rt::signal::unix::{SignalKind, signal};
 use actix_web::web::{Data, ServiceConfig};
 use actix_web::{App, HttpServer};
 use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::accounts::downloads::Downloads;
 use crate::accounts::setup_code::SetupCode;
 use crate::accounts::sign_in::SignInGuard;
 use crate::background::{BackgroundThread, Parts};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{DatabaseUrl, Db};
 use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
+use crate::ending::Ending;
 use crate::http::body::Room;
+use crate::http::count::{self, Answers};
 use crate::http::refusals::Refusals;
-use crate::http::{Context, every_request, log};
+use crate::http::{Context, every_request, health};
 use crate::keys::usage::Usage;
 use crate::keys::verification::Verifier;
 use crate::mail::worker;
+use crate::metrics::Metrics;
 use crate::open_files::{self, Connections};
 use crate::outbox::Arrivals;
 use crate::routes;
+use crate::scrape::{self, Figures, Scrape};
 use crate::secret::ServerSecret;
+use crate::service_manager::ServiceManager;
+use crate::signals::OrdersToEnd;
 use crate::upkeep;
 
 /// How long an idle connection is kept: longer than gateways keep theirs, most of them 60 or 120
@@ -46,8 +53,15 @@ const UNREAD: Duration = Duration::from_secs(60);
 /// The most that actix accepts.
 const MOST_WORKERS: usize = 512;
 
-/// How long requests may still run after SIGTERM.
+/// How long requests may still run once no more are accepted.
 const DRAIN_SECONDS: u64 = 8;
+
+/// Before idle connections are closed: the time in which one that is in use gets an answer that
+/// closes it, and in which one that was just accepted gets its first request through.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
+
+/// How often it is checked whether all connections are closed.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// How long shutdown may then wait for unwritten data.
 const LAST_WRITE: Duration = Duration::from_secs(1);
@@ -68,6 +82,13 @@ pub struct Components {
     pub checker: Data<Checker>,
     pub check_limit: Data<CheckLimit>,
     pub parts: Data<Parts>,
+    pub ending: Data<Ending>,
+    /// Who started this process and wants to be told how it is.
+    pub manager: Option<ServiceManager>,
+    /// Whether somebody keeps the listener open when this process ends, and for the next one.
+    pub is_listener_kept: bool,
+    metrics: Metrics,
+    figures: Arc<Figures>,
     secret: ServerSecret,
 }
 
@@ -75,11 +96,18 @@ impl Components {
     pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
         let refusals = Data::new(Refusals::default());
         let dns = Dns::new(&config.dns_servers);
+        let metrics = match config.metrics_listen {
+            Some(_) => Metrics::on(),
+            None => Metrics::default(),
+        };
+        if config.relay.is_some() {
+            metrics.know_relay(worker::OUTCOMES);
+        }
         Self {
-            verifier: Data::new(Verifier::start(&db)),
-            usage: Data::default(),
+            verifier: Data::new(Verifier::start(&db, &metrics)),
+            usage: Data::new(Usage::new(&metrics)),
             room: Data::default(),
-            arrivals: Data::default(),
+            arrivals: Data::new(Arrivals::new(&metrics)),
             guard: Data::new(SignInGuard::new(&secret, refusals.clone().into_inner())),
             setup_code: Data::new(SetupCode::derive(secret.as_ref())),
             downloads: Data::default(),
@@ -87,7 +115,12 @@ impl Components {
             checker: Data::new(Checker::new(&db, dns, &secret)),
             check_limit: Data::default(),
             parts: Data::default(),
+            ending: Data::default(),
+            manager: None,
+            is_listener_kept: false,
             context: Data::new(Context { config, db }),
+            metrics,
+            figures: Arc::default(),
             secret,
         }
     }
@@ -104,22 +137,44 @@ impl Components {
             .app_data(self.refusals.clone())
             .app_data(self.checker.clone())
             .app_data(self.check_limit.clone())
-            .app_data(self.parts.clone());
+            .app_data(self.parts.clone())
+            .app_data(self.ending.clone());
         routes::configure(&self.context, &self.secret)(app);
+    }
+
+    fn scrape(&self, connections: &Data<Connections>) -> Scrape {
+        let Context { config, db } = &**self.context;
+        Scrape {
+            metrics: self.metrics.clone(),
+            figures: self.figures.clone(),
+            db: db.clone(),
+            verifier: self.verifier.clone().into_inner(),
+            parts: Parts::clone(&self.parts),
+            connections: connections.clone().into_inner(),
+            folder: match &config.database {
+                DatabaseUrl::Sqlite(file) => Some(file.folder().to_owned()),
+                DatabaseUrl::Postgres(_) => None,
+            },
+        }
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `greet` runs once the server is listening.
+/// Serves until SIGTERM, SIGINT or SIGQUIT. `greet` runs once the server is listening. `metrics`: the
+/// listener for Prometheus.
 ///
 /// # Errors
-/// If the listener cannot be used.
+/// If a listener cannot be used.
 pub fn run(
     listener: TcpListener,
+    metrics: Option<TcpListener>,
     components: Components,
     greet: impl FnOnce(),
 ) -> std::io::Result<()> {
     actix_web::rt::System::new().block_on(async {
-        let server = Server::build(listener, components, None)?;
+        let mut server = Server::build(listener, components, None)?;
+        if let Some(metrics) = metrics {
+            server.answer_prometheus(metrics)?;
+        }
         greet();
         server.serve().await
     })
@@ -128,6 +183,9 @@ pub fn run(
 /// A server that is already listening.
 pub struct Server {
     http: actix_web::dev::Server,
+    metrics: Option<actix_web::dev::Server>,
+    address: SocketAddr,
+    connections: Data<Connections>,
     components: Components,
 }
 
@@ -146,13 +204,19 @@ impl Server {
         let workers = workers.unwrap_or(cores.min(MOST_WORKERS));
         let each = open_files::connections_per_worker(workers);
         let connections = Data::new(Connections::at_most(each * workers));
-        let opened = connections.clone();
+        let (opened, of_server) = (connections.clone(), connections.clone());
+        let address = listener.local_addr()?;
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(connections.clone())
                 .configure(|app| of_app.register(app))
+                .configure(|app| {
+                    if let Some(answers) = Answers::new(&of_app.metrics) {
+                        app.app_data(answers);
+                    }
+                })
                 .wrap_fn(every_request::answered)
-                .wrap(from_fn(log::in_a_span))
+                .wrap(from_fn(count::and_log))
         })
         .workers(workers)
         .max_connections(each)
@@ -165,9 +229,26 @@ impl Server {
             }
         })
         .keep_alive(KEEP_ALIVE)
+        .disable_signals()
         .shutdown_timeout(DRAIN_SECONDS);
         let http = server.listen(listener)?.run();
-        Ok(Self { http, components })
+        Ok(Self {
+            http,
+            metrics: None,
+            address,
+            connections: of_server,
+            components,
+        })
+    }
+
+    /// Also answers Prometheus, on a listener of its own, if metrics are on.
+    ///
+    /// # Errors
+    /// If the listener cannot be used.
+    pub fn answer_prometheus(&mut self, listener: TcpListener) -> std::io::Result<()> {
+        let scrape = self.components.scrape(&self.connections);
+        self.metrics = Some(scrape::api::server(listener, scrape)?);
+        Ok(())
     }
 
     pub fn handle(&self) -> ServerHandle {
@@ -176,7 +257,97 @@ impl Server {
 
     /// Serves until told to stop.
     pub async fn serve(self) -> std::io::Result<()> {
-        let Self { http, components } = self;
+        let mut orders = OrdersToEnd::listen()?;
+        let threads = Threads::start(&self.components, self.address, self.metrics.is_some())?;
+        let handle = self.http.handle();
+        let Self {
+            http,
+            metrics,
+            connections,
+            components,
+            ..
+        } = self;
+        let metrics = metrics.map(|server| {
+            let handle = server.handle();
+            actix_web::rt::spawn(server);
+            handle
+        });
+        let mut http = pin!(http);
+        let ended = tokio::select! {
+            ended = &mut http => ended,
+            () = orders.next() => {
+                // The server carries out what its handle is told only while it is polled.
+                tokio::select! {
+                    ended = &mut http => ended,
+                    () = let_go(&handle, &components, &connections, &threads, &mut orders) => Ok(()),
+                }
+            }
+        };
+        if let Some(metrics) = metrics {
+            metrics.stop(false).await;
+        }
+        threads.end();
+        ended
+    }
+}
+
+/// Ends the service of clients: without a failed request, if a proxy looks at `/readyz` or somebody
+/// keeps the listener open. Returns when all connections are closed, which the server itself notices
+/// only once a second; after [`DRAIN_SECONDS`], it closes them.
+async fn let_go(
+    handle: &ServerHandle,
+    components: &Components,
+    connections: &Connections,
+    threads: &Threads,
+    orders: &mut OrdersToEnd,
+) {
+    if let Some(manager) = &components.manager {
+        manager.tell_end();
+    }
+    components.ending.begin();
+    let drain = components.context.config.drain;
+    tokio::select! {
+        () = sleep(drain) => {}
+        // Somebody is in a hurry.
+        () = orders.next() => {}
+    }
+    // Deliveries finish while requests do.
+    threads.tell_delivery();
+    if components.is_listener_kept {
+        // Who connects from now on waits for the next process. A listener that closes instead would
+        // cut off those who wait, so it is served until it does.
+        handle.pause().await;
+    }
+    let _ = timeout(LAST_REQUESTS, all_closed(connections)).await;
+    drop(handle.stop(true));
+    // The connections that were accepted until then are counted now.
+    sleep(GLANCE).await;
+    all_closed(connections).await;
+}
+
+async fn all_closed(connections: &Connections) {
+    while !connections.are_all_closed() {
+        sleep(GLANCE).await;
+    }
+}
+
+/// The background threads.
+struct Threads {
+    usage: BackgroundThread,
+    failures: BackgroundThread,
+    delivery: Option<BackgroundThread>,
+    /// Nobody waits for these: their unfinished work is rolled back, and done again after the next
+    /// start.
+    _others: Vec<BackgroundThread>,
+}
+
+impl Threads {
+    /// `is_watched`: whether Prometheus is answered.
+    fn start(
+        components: &Components,
+        address: SocketAddr,
+        is_watched: bool,
+    ) -> std::io::Result<Self> {
         let start = |part, work: fn(&Components, Receiver<()>)| {
             let of_part = components.clone();
             BackgroundThread::start(part, &components.parts, move |stop| work(&of_part, stop))
@@ -197,49 +368,61 @@ impl Server {
             Some(_) => Some(start("delivery", deliver)?),
             None => None,
         };
-        let mut http = pin!(http);
-        let ended = tokio::select! {
-            ended = &mut http => ended,
-            () = told_to_end() => {
-                // Deliveries finish while requests do.
-                if let Some(delivery) = &delivery {
-                    delivery.tell();
-                }
-                http.await
-            }
-        };
-        // Their unfinished work is rolled back, and done again after the next start.
-        drop((upkeep, domains));
-        if delivery.is_some_and(|delivery| !delivery.end(worker::END)) {
+        let mut others = vec![upkeep, domains];
+        if is_watched {
+            others.push(start("the figures for metrics", |with, stop| {
+                with.figures.keep_reading(&with.context.db, &stop);
+            })?);
+        }
+        if let Some(manager) = components.manager.clone() {
+            let parts = components.parts.clone();
+            let work = move |stop| {
+                let serves = || !parts.is_any_lost() && health::is_answered(address);
+                manager.keep_telling(serves, &stop);
+            };
+            others.push(BackgroundThread::start(
+                "signs of life",
+                &components.parts,
+                work,
+            )?);
+        }
+        Ok(Self {
+            usage,
+            failures,
+            delivery,
+            _others: others,
+        })
+    }
+
+    fn tell_delivery(&self) {
+        if let Some(delivery) = &self.delivery {
+            delivery.tell();
+        }
+    }
+
+    /// Waits for what may be lost otherwise, each for a limited time.
+    fn end(self) {
+        if self.delivery.is_some_and(|thread| !thread.end(worker::END)) {
             tracing::warn!("deliveries were cut off by shutdown; those emails are sent again");
         }
-        if !failures.end(LAST_WRITE) {
+        if !self.failures.end(LAST_WRITE) {
             tracing::warn!("failed sign-ins could not be recorded before shutdown");
         }
-        if !usage.end(LAST_WRITE) {
+        if !self.usage.end(LAST_WRITE) {
             tracing::warn!("how keys were used could not be written before shutdown");
         }
-        ended
     }
 }
 
 fn deliver(with: &Components, stop: Receiver<()>) {
     let Context { config, db } = &**with.context;
     if let Some(url) = &config.relay {
-        worker::run(db, &with.secret, url, &with.arrivals, stop);
-    }
-}
-
-/// Waits for a signal that also ends the server.
-async fn told_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        let Components {
+            secret,
+            arrivals,
+            metrics,
+            ..
+        } = with;
+        worker::run(db, secret, url, arrivals, metrics, stop);
     }
 }

@@ -10,11 +10,11 @@ use crate::accounts::store::{AccountId, events, sessions};
 use crate::clock;
 use crate::config::Config;
 use crate::db::clock_watch::{self, ClockChange};
-use crate::db::journal;
-use crate::db::{self, Db};
+use crate::db::{self, Db, journal, space};
 use crate::domains::store as domains_store;
 use crate::keys::store;
 use crate::keys::usage::store as usage_store;
+use crate::logging::Outage;
 use crate::mail::{store as mail_store, worker};
 use crate::outbox::store as outbox_store;
 use crate::recovery;
@@ -32,6 +32,15 @@ const ROWS: i64 = 1_000;
 const HOURS: usize = 100;
 /// Contents of emails deleted per transaction: each may have 16 MB.
 const CONTENTS: i64 = 50;
+/// Rows of emails deleted per transaction: each is in ten indexes.
+const EMAILS: i64 = 100;
+/// Pages of SQLite's file given back to the disk per transaction.
+const PAGES: i64 = 100;
+/// How long rows of emails are deleted, and space is given back, before other chores have their turn.
+const STINT: Duration = Duration::from_secs(2);
+/// The pause after such a transaction: as long as the transaction took, and at least this. Otherwise
+/// this thread could take SQLite's only writing connection again and again.
+const SHORTEST_REST: Duration = Duration::from_millis(5);
 
 /// Runs until `stop` is dropped.
 pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
@@ -45,7 +54,8 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     let now = Instant::now();
     let mut check_at = now;
     let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
-    let mut is_failing = false;
+    let mut emails_at = now;
+    let mut outage = Outage::default();
     loop {
         let mut done = recovery::watch(db);
         if done.is_ok() && (Instant::now() >= check_at || db.write_fault().is_some()) {
@@ -74,12 +84,22 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
             forget_at = Instant::now() + HOUR;
             done = upkeep.forget();
         }
-        match (&done, is_failing) {
-            (Err(error), false) => tracing::error!(%error, "the upkeep fails, and is tried again"),
-            (Ok(()), true) => tracing::info!("the upkeep works again"),
-            _ => {}
+        if done.is_ok() && Instant::now() >= emails_at {
+            let has_more = upkeep.forget_emails();
+            if !matches!(has_more, Ok(true)) {
+                emails_at = Instant::now() + HOUR;
+            }
+            done = has_more.map(drop);
         }
-        is_failing = done.is_err();
+        match &done {
+            Err(error) => {
+                if let Some(times) = outage.goes_on() {
+                    tracing::error!(%error, times, "the upkeep fails, and is tried again");
+                }
+            }
+            Ok(()) if outage.ends() => tracing::info!("the upkeep works again"),
+            Ok(()) => {}
+        }
         if stop.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
             return;
         }
@@ -221,6 +241,43 @@ impl Upkeep<'_> {
                 tracing::warn!(%error, "the journal of ends cannot be shortened");
             }
         }
+    }
+
+    /// Deletes old rows of emails, and then gives back space, for a while. Returns whether there is
+    /// more to do.
+    fn forget_emails(&self) -> db::Result<bool> {
+        let end = Instant::now() + STINT;
+        while Instant::now() < end && !self.is_told() {
+            let started = Instant::now();
+            if !self.forget_some_emails()? && !self.give_back_some_space()? {
+                return Ok(false);
+            }
+            let rest = started.elapsed().max(SHORTEST_REST);
+            let _ = self.stop.recv_timeout(rest);
+        }
+        Ok(true)
+    }
+
+    /// Returns whether there were any.
+    fn forget_some_emails(&self) -> db::Result<bool> {
+        let days = self.config.email_days;
+        let find = |conn: &mut _| mail_store::find_old_of_any_account(conn, days, EMAILS);
+        let old = self.db.read_blocking(find)?;
+        if old.is_empty() {
+            return Ok(false);
+        }
+        let forget = |conn: &mut _| mail_store::forget_of_any_account(conn, &old);
+        Ok(self.db.write_blocking(forget)? > 0)
+    }
+
+    /// Returns whether there was any.
+    fn give_back_some_space(&self) -> db::Result<bool> {
+        let spare = self.db.read_blocking(space::count_spare)?;
+        if spare > 0 {
+            let give_back = |conn: &mut _| space::give_back(conn, spare.min(PAGES));
+            self.db.write_blocking(give_back)?;
+        }
+        Ok(spare > 0)
     }
 
     /// Repeats until nothing is left to delete.

@@ -135,6 +135,10 @@ actions! {
     KeyStopped, "key.stopped", "Key stopped";
     KeyExpired, "key.expired", "Key expired";
     KeyDeleted, "key.deleted", "Key deleted";
+    /// Its subject is the email, if it is a single one.
+    EmailsRetried, "email.retried", "Emails sent again";
+    EmailsCancelled, "email.cancelled", "Emails cancelled";
+    EmailsDeleted, "email.deleted", "Emails deleted";
 }
 
 impl Action {
@@ -152,18 +156,26 @@ impl Action {
 pub enum Kind {
     Key,
     Domain,
+    Email,
     Session,
     Account,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Key, Self::Domain, Self::Session, Self::Account];
+    pub const ALL: [Self; 5] = [
+        Self::Key,
+        Self::Domain,
+        Self::Email,
+        Self::Session,
+        Self::Account,
+    ];
 
     /// The first word of its actions.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
             Self::Domain => "domain",
+            Self::Email => "email",
             Self::Session => "session",
             Self::Account => "account",
         }
@@ -174,6 +186,7 @@ impl Kind {
         match self {
             Self::Key => "Keys",
             Self::Domain => "Domains",
+            Self::Email => "Emails",
             Self::Session => "Sessions",
             Self::Account => "Account",
         }

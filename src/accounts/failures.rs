@@ -15,6 +15,7 @@ use super::event::{Action, Actor, NewEvent};
 use super::store::{self, Person, events};
 use crate::db::{self, Connection, Db};
 use crate::http::refusals::Refusals;
+use crate::logging::Outage;
 
 const TICK: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -153,7 +154,7 @@ impl Failures {
     /// Records due reports, and sums up refusals in the log, until `stop` is dropped.
     pub fn keep_telling(&self, db: &Db, refusals: &Refusals, stop: &Receiver<()>) {
         let mut bound_at = Instant::now();
-        let mut is_failing = false;
+        let mut outage = Outage::default();
         loop {
             let is_last = stop.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
             refusals.sum_up();
@@ -162,10 +163,15 @@ impl Failures {
                 bound_at = Instant::now() + MINUTE;
                 done = db.write_blocking(store::bound_attempts);
             }
-            if let (Err(error), false) = (&done, is_failing) {
-                tracing::error!(%error, "failed sign-ins cannot be written down, which is tried again");
+            match &done {
+                Err(error) => {
+                    if let Some(times) = outage.goes_on() {
+                        tracing::error!(%error, times, "failed sign-ins cannot be written down, which is tried again");
+                    }
+                }
+                Ok(()) if outage.ends() => tracing::info!("failed sign-ins are written down again"),
+                Ok(()) => {}
             }
-            is_failing = done.is_err();
             if is_last {
                 return;
             }

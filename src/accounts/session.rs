@@ -20,7 +20,7 @@ use super::sign_in::SignInGuard;
 use super::store::sessions::{self, SessionId};
 use super::store::{Credentials, User};
 use crate::db::{self, Connection, Db, Share};
-use crate::http::{Context, Error, client_address, keep_user_agent, part, user_agent};
+use crate::http::{Context, Error, client_address, keep_user_agent, log, part, user_agent};
 use crate::token;
 
 /// The session's user and row. Set only between `load` and the handler.
@@ -271,8 +271,11 @@ impl FromRequest for SignedIn {
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let user = request.get_session().get(USER);
-        ready(user.ok().flatten().map(Self).ok_or(Error::SignInNeeded))
+        let user: Option<User> = request.get_session().get(USER).ok().flatten();
+        if let Some(user) = &user {
+            log::note_caller(request, None, user.account.0);
+        }
+        ready(user.map(Self).ok_or(Error::SignInNeeded))
     }
 }
 
@@ -300,7 +303,7 @@ impl ThisSession {
         E: From<db::Error> + Send + 'static,
     {
         let this = *self;
-        let written = db.write(move |conn| {
+        let written = db.write_as(db::name_of(&change), move |conn| {
             this.hold(conn)?;
             change(conn).map_err(Unwritten::Refused)
         });
@@ -322,7 +325,7 @@ impl ThisSession {
         E: From<db::Error> + Send + 'static,
     {
         let this = *self;
-        let written = db.write_urgently(share, move |conn| {
+        let written = db.write_urgently_as(db::name_of(&change), share, move |conn| {
             this.hold(conn)?;
             change(conn).map_err(Unwritten::Refused)
         });

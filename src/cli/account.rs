@@ -19,33 +19,33 @@ pub enum Command {
     /// Create an account and its first user
     Create {
         /// Email address to sign in with
-        #[arg(long)]
-        email: String,
+        #[arg(long, value_parser = Email::parse)]
+        email: Email,
         /// Name of the company or project
-        #[arg(long)]
-        title: String,
+        #[arg(long, value_parser = Title::parse)]
+        title: Title,
         #[command(flatten)]
         password: PasswordSource,
     },
     /// Set a new password and end all sessions
     Password {
         /// Email address to sign in with
-        #[arg(long)]
-        account: String,
+        #[arg(long, value_parser = Email::parse)]
+        account: Email,
         #[command(flatten)]
         password: PasswordSource,
     },
     /// Refuse the account's keys; its people can still sign in and delete keys
     Pause {
         /// Email address of a person in the account
-        #[arg(long)]
-        account: String,
+        #[arg(long, value_parser = Email::parse)]
+        account: Email,
     },
     /// Let the account's keys work again
     Resume {
         /// Email address of a person in the account
-        #[arg(long)]
-        account: String,
+        #[arg(long, value_parser = Email::parse)]
+        account: Email,
     },
 }
 
@@ -62,16 +62,14 @@ pub fn run(command: Command, db: &Db) -> Outcome {
             email,
             title,
             password,
-        } => create(db, &email, &title, &password),
+        } => create(db, email, title, &password),
         Command::Password { account, password } => set_password(db, &account, &password),
         Command::Pause { account } => set_status(db, &account, AccountStatus::Paused),
         Command::Resume { account } => set_status(db, &account, AccountStatus::Active),
     }
 }
 
-fn create(db: &Db, email: &str, title: &str, source: &PasswordSource) -> Outcome {
-    let email = Email::parse(email).map_err(|e| e.to_string())?;
-    let title = Title::parse(title).map_err(|e| e.to_string())?;
+fn create(db: &Db, email: Email, title: Title, source: &PasswordSource) -> Outcome {
     let password = choose_password(source, &email, title.as_ref())?;
     let new = NewAccount {
         title,
@@ -86,13 +84,12 @@ fn create(db: &Db, email: &str, title: &str, source: &PasswordSource) -> Outcome
     ))
 }
 
-fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
-    let email = Email::parse(email).map_err(|e| e.to_string())?;
-    let password = choose_password(source, &email, "")?;
+fn set_password(db: &Db, email: &Email, source: &PasswordSource) -> Outcome {
+    let password = choose_password(source, email, "")?;
     let hash = hash_blocking(&password);
     let actor = Actor::operator();
     let is_set = db.write_urgently_blocking(Share::All, |conn| {
-        store::set_password(conn, &email, &hash, &actor).map_err(Failure::from)
+        store::set_password(conn, email, &hash, &actor).map_err(Failure::from)
     })?;
     if !is_set {
         return Err(format!("there is no account for {email}"));
@@ -102,7 +99,7 @@ fn set_password(db: &Db, email: &str, source: &PasswordSource) -> Outcome {
     ))
 }
 
-fn set_status(db: &Db, email: &str, status: AccountStatus) -> Outcome {
+fn set_status(db: &Db, email: &Email, status: AccountStatus) -> Outcome {
     let share = match status {
         AccountStatus::Active => Share::Nothing,
         _ => Share::All,

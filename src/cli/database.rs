@@ -4,7 +4,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::outcome::{Failure, Outcome, failure, one_line};
+use super::outcome::{Failure, Outcome, one_line};
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::config::Config;
@@ -47,8 +47,7 @@ pub fn make_folder(folder: &Path) -> Outcome {
 }
 
 /// The account of the person with this email address.
-pub fn find_account(conn: &mut Connection, email: &str) -> Result<AccountId, Failure> {
-    let email = Email::parse(email).map_err(failure)?;
-    accounts_store::find_id_by_email(conn, &email)?
+pub fn find_account(conn: &mut Connection, email: &Email) -> Result<AccountId, Failure> {
+    accounts_store::find_id_by_email(conn, email)?
         .ok_or_else(|| Failure(format!("there is no account for {email}")))
 }

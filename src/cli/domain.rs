@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::database::find_account;
 use super::outcome::{Failure, Outcome, print};
 use super::server_secret;
+use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
 use crate::clock;
 use crate::config::Config;
@@ -40,10 +41,11 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Which {
     /// Email address of a person in the account
-    #[arg(long)]
-    account: String,
+    #[arg(long, value_parser = Email::parse)]
+    account: Email,
     /// The domain, such as acme.com
-    name: String,
+    #[arg(value_parser = DomainName::typed)]
+    name: DomainName,
 }
 
 pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
@@ -55,28 +57,28 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
 }
 
 fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
-    let name = DomainName::typed(&which.name).map_err(|e| e.to_string())?;
+    let name = &which.name;
     let is_new = db.read_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
-        let refusal = store::refusal(conn, account, &name, config.domain_limit)?;
+        let refusal = store::refusal(conn, account, name, config.domain_limit)?;
         Ok::<_, Failure>(refusal.is_none())
     })?;
     // Before the transaction, because other transactions may wait for that one.
     let key = match is_new {
-        true => make_domain_key(config, db, &name)?,
+        true => make_domain_key(config, db, name)?,
         false => None,
     };
     let actor = Actor::operator();
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
         let (key, limit) = (key.as_ref(), config.domain_limit);
-        if let Added::LimitReached(count) = store::add(conn, account, &name, key, limit, &actor)? {
+        if let Added::LimitReached(count) = store::add(conn, account, name, key, limit, &actor)? {
             return Err(domain_limit_reached(count));
         }
-        if verified && !store::set_status(conn, account, &name, DomainStatus::Verified, &actor)? {
-            return Err(verified_elsewhere(&name));
+        if verified && !store::set_status(conn, account, name, DomainStatus::Verified, &actor)? {
+            return Err(verified_elsewhere(name));
         }
-        let domain = store::find_by_name(conn, account, &name)?;
+        let domain = store::find_by_name(conn, account, name)?;
         domain
             .map(|domain| domain.status)
             .ok_or_else(|| Failure("the domain was deleted in the meantime".into()))
@@ -85,13 +87,13 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
 }
 
 fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
-    let name = DomainName::typed(&which.name).map_err(|e| e.to_string())?;
-    let key = make_domain_key(config, db, &name)?;
+    let name = &which.name;
+    let key = make_domain_key(config, db, name)?;
     db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
-        match store::replace_key(conn, account, &name, key.as_ref(), &Actor::operator())? {
+        match store::replace_key(conn, account, name, key.as_ref(), &Actor::operator())? {
             true => Ok(()),
-            false => Err(no_such_domain(&name)),
+            false => Err(no_such_domain(name)),
         }
     })?;
     print(format_args!(
@@ -101,11 +103,11 @@ fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
 }
 
 fn unattest(which: &Which, db: &Db) -> Outcome {
-    let name = DomainName::typed(&which.name).map_err(|e| e.to_string())?;
+    let name = &which.name;
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
-        store::unattest(conn, account, &name, &Actor::operator())?
-            .ok_or_else(|| no_such_domain(&name))
+        store::unattest(conn, account, name, &Actor::operator())?
+            .ok_or_else(|| no_such_domain(name))
     })?;
     print(format_args!("{name} is {}.", status.as_str()))
 }

@@ -3,18 +3,25 @@
 mod account;
 mod apply;
 mod backup;
+mod check;
 mod clock;
+mod completions;
 mod database;
 mod domain;
+mod email;
+mod healthcheck;
 mod key;
 mod outcome;
 mod restore;
 mod serve;
 mod server_secret;
+mod variables;
 
 use std::process::ExitCode;
 
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use self::database::{migrate, open};
 use self::outcome::{Outcome, print};
@@ -30,6 +37,9 @@ pub struct Cli {
     settings: Settings,
     #[command(subcommand)]
     command: Option<Command>,
+    /// The settings as they were given.
+    #[arg(skip)]
+    given: Vec<check::Given>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -45,6 +55,9 @@ enum Command {
     /// Manage API keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Look at emails, and retry, cancel or delete them
+    #[command(subcommand)]
+    Email(email::Command),
     /// Give an account the domains and keys that a file declares; nothing is deleted
     Apply(apply::ApplyArgs),
     /// Show whether the clock is in doubt, or confirm that it is right
@@ -54,6 +67,12 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Go on with a backup: what ended since, by the journal of ends, ends again
     Restore(restore::RestoreArgs),
+    /// Check every setting, the database, the secret, DNS and the relay, and change nothing
+    Check(check::CheckArgs),
+    /// Ask the running server whether it is ready: exit code 0 if it is, 1 if not
+    Healthcheck,
+    /// Print the script with which a shell completes commands and flags
+    Completions { shell: Shell },
     /// Bring the database's tables up to date, then exit
     Migrate,
     /// Use the secret in this machine's file (created if missing) for this database from now on: signs
@@ -61,22 +80,41 @@ enum Command {
     AdoptSecret,
 }
 
-/// The settings that a command uses besides the common ones, by the words of the command.
-fn used_by(words: &str) -> &'static [&'static str] {
-    match words {
+/// The settings that a command uses, by the words of the command.
+fn used_by(words: &str) -> Vec<&'static str> {
+    let others: &[&str] = match words {
+        "completions" => return Vec::new(),
+        "healthcheck" => return vec!["listen", "log", "log_format"],
         "key create" | "key rotate" => &["key_limit"],
         "domain add" => &["secret_file", "domain_limit"],
         "domain replace-key" | "adopt-secret" => &["secret_file"],
+        "backup" => &["secret_file"],
+        "restore" => &["listen"],
         "apply" => &["secret_file", "key_limit", "domain_limit"],
         _ => &[],
-    }
+    };
+    [&Settings::USED_BY_ALL, others].concat()
 }
 
 impl Cli {
     /// Parses the arguments of this process; exits if they ask for help or are invalid.
     pub fn from_arguments() -> Self {
         let matches = command().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let mut cli = Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        cli.given = given(&matches);
+        if let Err(why) = cli.check_arguments() {
+            command().error(ErrorKind::ValueValidation, why).exit();
+        }
+        cli
+    }
+
+    /// What is wrong with several arguments together; each one has parsed itself.
+    fn check_arguments(&self) -> Outcome {
+        match &self.command {
+            Some(Command::Key(command)) => command.check(),
+            Some(Command::Email(command)) => command.check(),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -90,8 +128,8 @@ fn command() -> clap::Command {
         .cloned()
         .collect();
     command.mut_subcommands(|command| match command.get_name() {
-        // This is what happens without a command, so all settings apply.
-        "serve" => command,
+        // This is what happens without a command, so all settings apply; and what is checked.
+        "serve" | "check" => command,
         name => {
             let name = name.to_owned();
             with_settings(command, &name, &settings)
@@ -100,10 +138,8 @@ fn command() -> clap::Command {
 }
 
 fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap::Command {
-    let is_used = |setting: &Arg| {
-        let name = setting.get_id().as_str();
-        Settings::USED_BY_ALL.contains(&name) || used_by(words).contains(&name)
-    };
+    let used = used_by(words);
+    let is_used = |setting: &Arg| used.contains(&setting.get_id().as_str());
     let settings_here = settings.iter().map(|setting| {
         let is_hidden = !is_used(setting);
         setting.clone().hide(is_hidden)
@@ -114,28 +150,61 @@ fn with_settings(command: clap::Command, words: &str, settings: &[Arg]) -> clap:
     })
 }
 
+/// The settings of these matches; of those that may hold a password, only whether they are set.
+fn given(matches: &ArgMatches) -> Vec<check::Given> {
+    let command = Settings::augment_args(clap::Command::new("settings"));
+    let given = command.get_arguments().filter_map(|setting| {
+        let name = setting.get_env()?.to_str()?.to_owned();
+        let value = matches.get_one::<String>(setting.get_id().as_str());
+        let value = match value.filter(|value| !value.is_empty()) {
+            None => "not set".to_owned(),
+            Some(_) if setting.is_hide_env_values_set() => "set".to_owned(),
+            Some(value) => value.clone(),
+        };
+        Some(check::Given { name, value })
+    });
+    given.collect()
+}
+
 /// Runs a command. Exit code 2 for configuration errors, 1 for other failures.
 pub fn run(cli: Cli) -> ExitCode {
     let log = Log::to_stderr();
-    let code = match Config::parse(&cli.settings) {
-        Ok(config) => {
-            log.take_all(&config.log);
-            match execute(cli.command.unwrap_or(Command::Serve), config) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(why) => {
-                    log.line(format_args!("error: {why}"));
-                    ExitCode::FAILURE
-                }
-            }
+    let done = |outcome: Outcome| match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            log.line(format_args!("error: {why}"));
+            ExitCode::FAILURE
         }
-        Err(problems) => {
+    };
+    let unknown = variables::problems(std::env::vars_os());
+    let config = match Config::parse(&cli.settings) {
+        Ok(config) if unknown.is_empty() => Ok(config),
+        Ok(_) => Err(unknown),
+        Err(problems) => Err([problems, unknown].concat()),
+    };
+    let code = match (cli.command.unwrap_or(Command::Serve), config) {
+        // Works whatever the settings are.
+        (Command::Completions { shell }, _) => done(completions::run(shell, command())),
+        (command, Ok(config)) => {
+            log.take_all(&config.log, config.log_format);
+            let settings = match &command {
+                Command::Check(_) => check::settings(&cli.given, &[]),
+                _ => Ok(()),
+            };
+            done(settings.and_then(|()| execute(command, config)))
+        }
+        (command, Err(problems)) => {
+            if let Command::Check(_) = command {
+                // The problems are reported in any case.
+                let _ = check::settings(&cli.given, &problems);
+            }
             for problem in problems {
                 log.line(format_args!("error: {problem}"));
             }
             ExitCode::from(2)
         }
     };
-    log.flush();
+    log.end();
     code
 }
 
@@ -152,7 +221,11 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Account(command) => account::run(command, &with_journal()?),
         Command::Domain(command) => domain::run(command, &config, &with_journal()?),
         Command::Key(command) => key::run(command, &config, &with_journal()?),
+        Command::Email(command) => email::run(&command, &up_to_date()?),
         Command::Apply(args) => apply::run(&args, &config, &with_journal()?),
+        Command::Check(args) => check::run(&args, &config),
+        Command::Healthcheck => healthcheck::run(&config),
+        Command::Completions { shell } => completions::run(shell, self::command()),
         Command::Clock(command) => clock::run(&command, &up_to_date()?),
         Command::Backup(args) => backup::run(&args, &config, &with_journal()?),
         Command::Restore(args) => restore::run(&args, &config),
@@ -187,7 +260,7 @@ mod tests {
         assert!(all.iter().any(|(words, _)| words == "key create"));
         for (words, settings) in all {
             match &*words {
-                "serve" => assert_eq!(
+                "serve" | "check" => assert_eq!(
                     settings.len(),
                     command
                         .get_arguments()
@@ -198,7 +271,7 @@ mod tests {
                 words => {
                     let mut settings = settings;
                     settings.sort();
-                    let mut used = [&Settings::USED_BY_ALL[..], used_by(words)].concat();
+                    let mut used = used_by(words);
                     used.sort();
                     assert_eq!(settings, used, "{words}");
                 }

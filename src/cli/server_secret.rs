@@ -28,6 +28,18 @@ pub fn read(config: &Config, db: &Db) -> Result<ServerSecret, String> {
     }
 }
 
+/// Whether the secret is there; if not, the server may make it. Changes nothing.
+///
+/// # Errors
+/// Why the server would not start.
+pub fn check(config: &Config, db: &Db) -> Result<bool, String> {
+    let secret = ServerSecret::find(&config.secret_file)?;
+    match find_fault(db, secret.as_ref())? {
+        Some(wrong) => Err(explain(&wrong, config, db)),
+        None => Ok(secret.is_some()),
+    }
+}
+
 /// Records that the secret belongs to the database, unless another one does. The tables must be up
 /// to date.
 pub fn record(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {

@@ -73,7 +73,7 @@ pub fn replace(file: &SqliteFile, backup: &Path) -> std::result::Result<Option<P
     copy_to(&mut conn, &new)?;
     drop(conn);
     let kept = move_away(file).map_err(|e| e.to_string())?;
-    std::fs::rename(&new, &file.path()).map_err(|e| e.to_string())?;
+    std::fs::rename(&new, file.path()).map_err(|e| e.to_string())?;
     let folder = Some(file.folder()).filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))
         .and_then(|folder| folder.sync_all())
@@ -87,7 +87,7 @@ fn move_away(file: &SqliteFile) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let kept = file.beside(&format!(".before-{}", clock::micros(&clock::now())));
-    std::fs::rename(&file.path(), &kept)?;
+    std::fs::rename(file.path(), &kept)?;
     for companion in COMPANIONS {
         let mut name = kept.clone().into_os_string();
         name.push(companion);

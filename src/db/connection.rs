@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::{ManageConnection, R2D2Connection};
-use diesel::sql_types::{Text, Timestamptz};
+use diesel::sql_types::{BigInt, Text, Timestamptz};
 use diesel::{
     Connection, ConnectionError, PgConnection, QueryResult, RunQueryDsl, SqliteConnection,
 };
@@ -63,6 +63,8 @@ impl fmt::Display for DatabaseUrl {
 pub(super) enum Access {
     Read,
     Write,
+    /// For reading a database that may not be one of this program: nothing at all is set up in it.
+    Look,
 }
 
 /// Opens connections for a pool. Diesel's own manager would try both databases in turn.
@@ -110,7 +112,7 @@ fn establish_postgres(
     conn.batch_execute(match access {
         // Force lookups by index: a plan made while the tables were small must not scan them after
         // they have grown.
-        Access::Read => {
+        Access::Read | Access::Look => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'; SET jit = off;
              SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
              SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off"
@@ -122,6 +124,10 @@ fn establish_postgres(
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off'"
         }
+    })
+    .and_then(|()| match access {
+        Access::Look => conn.batch_execute("SET default_transaction_read_only = on"),
+        Access::Read | Access::Write => Ok(()),
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
@@ -192,6 +198,17 @@ fn establish_sqlite(
     conn.batch_execute("PRAGMA busy_timeout = 5000")
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     refuse_old_sqlite(&mut conn)?;
+    if access == Access::Look {
+        // The transaction shows whether this user may write.
+        conn.batch_execute("BEGIN IMMEDIATE; ROLLBACK; PRAGMA query_only = ON")
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        return Ok(conn);
+    }
+    // Has no effect on a file with tables, but takes the write lock.
+    if access == Access::Write && is_empty(&mut conn)? {
+        conn.batch_execute("PRAGMA auto_vacuum = INCREMENTAL")
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    }
     // FULL, because a revocation that was answered must survive a power loss.
     conn.batch_execute(
         "PRAGMA journal_mode = WAL;
@@ -201,11 +218,19 @@ fn establish_sqlite(
          PRAGMA cell_size_check = ON;",
     )
     .and_then(|()| match access {
-        Access::Read => conn.batch_execute("PRAGMA query_only = ON"),
+        Access::Read | Access::Look => conn.batch_execute("PRAGMA query_only = ON"),
         Access::Write => Ok(()),
     })
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+fn is_empty(conn: &mut SqliteConnection) -> std::result::Result<bool, ConnectionError> {
+    let pages = diesel::dsl::sql::<BigInt>("(SELECT page_count FROM pragma_page_count)");
+    let pages: i64 = diesel::select(pages)
+        .get_result(conn)
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(pages == 0)
 }
 
 /// SQLite before 3.51.3 can corrupt a WAL database that several connections write to. This program
@@ -259,6 +284,24 @@ pub fn has_column(conn: &mut AnyConnection, table: &str, column: &str) -> QueryR
 struct Answer {
     #[diesel(sql_type = diesel::sql_types::Bool)]
     yes: bool,
+}
+
+/// How many bytes the database takes up: on SQLite its file, without the WAL.
+pub fn size(conn: &mut AnyConnection) -> super::Result<i64> {
+    let question = match conn {
+        AnyConnection::Postgres(_) => "SELECT pg_database_size(current_database()) AS bytes",
+        AnyConnection::Sqlite(_) => {
+            "SELECT page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size"
+        }
+    };
+    let size: Size = diesel::sql_query(question).get_result(conn)?;
+    Ok(size.bytes)
+}
+
+#[derive(diesel::QueryableByName)]
+struct Size {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    bytes: i64,
 }
 
 diesel::define_sql_function! {

@@ -454,3 +454,76 @@ fn sync_folder(path: &Path) -> IoResult<()> {
 pub fn horizon(now: NaiveDateTime, days: i64) -> NaiveDateTime {
     now - TimeDelta::days(days)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal(folder: &tempfile::TempDir) -> Arc<Journal> {
+        let path = folder.path().join("ends");
+        let id = Journal::create(&path).unwrap();
+        Journal::open(&path, id, 0)
+    }
+
+    fn change(n: i64, at: i64) -> Line {
+        let entries = vec![serde_json::json!({ "mark": n })];
+        Line::Change { n, at, entries }
+    }
+
+    fn numbers(journal: &Journal, last: i64) -> Vec<(i64, bool)> {
+        let changes = journal.read_after(last).unwrap().changes;
+        let numbers = changes.iter().map(|(n, change)| (*n, change.is_done));
+        numbers.collect()
+    }
+
+    #[test]
+    fn what_was_rolled_back_or_cut_off_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = journal(&folder);
+        for line in [change(1, 0), Line::Done(1), change(2, 0), Line::Undone(2)] {
+            journal.append(&line, true);
+        }
+        journal.append(&change(2, 0), true);
+        assert_eq!(numbers(&journal, 0), [(1, true), (2, false)]);
+        assert_eq!(numbers(&journal, 1), [(2, false)]);
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(journal.path())
+            .unwrap();
+        file.write_all(b"{\"change\":{\"n\":3,").unwrap();
+        journal.append(&change(3, 0), true);
+        assert_eq!(numbers(&journal, 1), [(2, false), (3, false)]);
+    }
+
+    #[test]
+    fn old_changes_are_forgotten_and_later_ones_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = journal(&folder);
+        for n in 1..=4 {
+            journal.append(&change(n, n), true);
+            journal.append(&Line::Done(n), false);
+        }
+        journal.forget(clock::from_micros(3)).unwrap();
+        let left = journal.read_after(0).unwrap();
+        assert_eq!((left.id.as_str(), left.from), (journal.id(), 3));
+        assert_eq!(numbers(&journal, 0), [(3, true), (4, true)]);
+        journal.append(&change(5, 5), true);
+        journal.forget(clock::from_micros(9)).unwrap();
+        assert_eq!(journal.read_after(0).unwrap().from, 6);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_written_later_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = journal(&folder);
+        let away = folder.path().join("away");
+        std::fs::rename(journal.path(), &away).unwrap();
+        journal.append(&change(1, 0), true);
+        assert!(journal.is_failing());
+        journal.append(&change(2, 0), true);
+        std::fs::rename(&away, journal.path()).unwrap();
+        journal.retry();
+        assert!(!journal.is_failing());
+        assert_eq!(numbers(&journal, 0), [(1, false), (2, false)]);
+    }
+}

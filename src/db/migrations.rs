@@ -60,6 +60,22 @@ pub async fn are_complete(db: &Db) -> Result<bool, Error> {
         .await
 }
 
+/// How many of this program's migrations have not run. Changes nothing.
+///
+/// # Errors
+/// The database was made by a newer version, or does not answer.
+pub fn count_missing(db: &Db) -> Result<usize, Error> {
+    db.read_blocking(|conn| {
+        let (table, column) = ("__diesel_schema_migrations", "version");
+        let known = known()?;
+        if !super::has_column(conn, table, column).map_err(super::Error::from)? {
+            return Ok(known.len());
+        }
+        refuse_newer(conn)?;
+        Ok(known.difference(&applied(conn)?).count())
+    })
+}
+
 fn refuse_newer(conn: &mut Connection) -> Result<(), Error> {
     match applied(conn)?.difference(&known()?).next() {
         Some(version) => Err(Error::Newer(version.clone())),

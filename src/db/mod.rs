@@ -12,16 +12,17 @@ pub mod nodes;
 mod pool;
 mod progress;
 mod reserve;
+pub mod space;
 mod sqlite_file;
 
 pub use clock_watch::{stamp, trusted_now};
 use connection::without_timeouts;
 pub use connection::{
-    AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, timezone,
+    AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, size, timezone,
 };
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use full_disk::WriteFault;
-pub use pool::Db;
+pub use pool::{Db, PoolState, name_of, watched};
 pub use reserve::Share;
 
 use diesel::prelude::*;

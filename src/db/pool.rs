@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
@@ -21,6 +22,8 @@ const CHECKOUT: Duration = Duration::from_secs(2);
 const READ_DEADLINE: Duration = Duration::from_secs(2);
 /// A write gets longer, because a person told to try again must first check whether it took effect.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
+/// Queries that take longer are logged, without their values.
+const SLOW: Duration = Duration::from_millis(500);
 const POSTGRES_CONNECTIONS: u32 = 16;
 const SQLITE_READERS: u32 = 8;
 
@@ -31,10 +34,26 @@ const SQLITE_READERS: u32 = 8;
 #[derive(Clone)]
 pub struct Db {
     url: DatabaseUrl,
-    readers: Pool<Manager>,
-    writers: Pool<Manager>,
+    readers: Connections,
+    writers: Connections,
     journal: Option<Arc<Journal>>,
     space: Arc<Space>,
+}
+
+/// A pool, and how many wait for one of its connections; clones share both.
+#[derive(Clone)]
+struct Connections {
+    pool: Pool<Manager>,
+    waiting: Arc<AtomicU32>,
+}
+
+/// What a pool is doing.
+pub struct PoolState {
+    /// What it is for: `read`, `write` or, on PostgreSQL, `all`.
+    pub name: &'static str,
+    pub in_use: u32,
+    pub most: u32,
+    pub waiting: u32,
 }
 
 impl Db {
@@ -56,17 +75,7 @@ impl Db {
                 return Err(error.to_string());
             }
         }
-        let pool = |access, size| {
-            Pool::builder()
-                .max_size(size)
-                .min_idle(Some(1))
-                .connection_timeout(CHECKOUT)
-                .error_handler(Box::new(LogWarning))
-                .build_unchecked(Manager {
-                    url: url.clone(),
-                    access,
-                })
-        };
+        let pool = |access, size| pool(url, access, size);
         Ok(match url {
             DatabaseUrl::Sqlite(_) => Self {
                 url: url.clone(),
@@ -100,10 +109,39 @@ impl Db {
         self.journal.as_ref()
     }
 
+    /// Opens a database to look at it: nothing can be changed in it. `None`: it is a file that does
+    /// not exist.
+    ///
+    /// # Errors
+    /// One sentence on why the server could not use it.
+    pub fn look(url: &DatabaseUrl) -> std::result::Result<Option<Self>, String> {
+        if let DatabaseUrl::Sqlite(file) = url
+            && !file.exists().map_err(|e| e.to_string())?
+        {
+            return Ok(None);
+        }
+        establish(url, Access::Look).map_err(|e| e.to_string())?;
+        let pool = pool(url, Access::Look, 1);
+        Ok(Some(Self {
+            url: url.clone(),
+            readers: pool.clone(),
+            writers: pool,
+            journal: None,
+            space: Arc::new(Space::new(None)),
+        }))
+    }
+
     /// A connection for reading outside the pools, for a caller that must never wait for a page's
     /// query.
     pub fn connect(&self) -> Result<Connection> {
         establish(&self.url, Access::Read).map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    pub fn pools(&self) -> Vec<PoolState> {
+        match self.is_postgres() {
+            true => vec![self.writers.state("all")],
+            false => vec![self.readers.state("read"), self.writers.state("write")],
+        }
     }
 
     pub fn is_postgres(&self) -> bool {
@@ -132,7 +170,7 @@ impl Db {
         let end = Instant::now() + READ_DEADLINE;
         off_the_async_threads(READ_DEADLINE, move || {
             in_time(end)?;
-            f(&mut *checkout(&db.readers)?)
+            db.read_blocking(f)
         })
         .await
     }
@@ -147,11 +185,24 @@ impl Db {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.write_as(name_of(&f), f).await
+    }
+
+    /// Like [`Db::write`], under this name in the log if it is slow.
+    pub async fn write_as<T, E>(
+        &self,
+        name: &'static str,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
+    ) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let db = self.clone();
         let end = Instant::now() + WRITE_DEADLINE;
         off_the_async_threads(WRITE_DEADLINE, move || {
             in_time(end)?;
-            db.write_blocking(|conn| {
+            db.write_blocking_as(name, |conn| {
                 let value = f(conn)?;
                 in_time(end)?;
                 Ok(value)
@@ -164,6 +215,20 @@ impl Db {
     pub async fn write_urgently<T, E>(
         &self,
         share: Share,
+        f: impl FnMut(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
+    ) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.write_urgently_as(name_of(&f), share, f).await
+    }
+
+    /// Like [`Db::write_urgently`], under this name in the log if it is slow.
+    pub async fn write_urgently_as<T, E>(
+        &self,
+        name: &'static str,
+        share: Share,
         mut f: impl FnMut(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
     ) -> std::result::Result<T, E>
     where
@@ -174,7 +239,7 @@ impl Db {
         let end = Instant::now() + WRITE_DEADLINE;
         off_the_async_threads(WRITE_DEADLINE, move || {
             in_time(end)?;
-            db.write_urgently_blocking(share, |conn| {
+            db.write_urgently_blocking_as(name, share, |conn| {
                 in_time(end)?;
                 let value = f(conn)?;
                 in_time(end)?;
@@ -192,7 +257,8 @@ impl Db {
     where
         E: From<Error>,
     {
-        f(&mut *checkout(&self.readers)?)
+        let conn = &mut *self.readers.checkout()?;
+        watched(name_of(&f), || f(conn))
     }
 
     /// Like [`Db::write`], on the calling thread and without a deadline.
@@ -203,8 +269,19 @@ impl Db {
     where
         E: From<Error>,
     {
+        self.write_blocking_as(name_of(&f), f)
+    }
+
+    fn write_blocking_as<T, E>(
+        &self,
+        name: &'static str,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
         self.space.admit(Share::Nothing)?;
-        let done = self.transact(f);
+        let done = self.transact(name, f);
         if self.lacked_room() {
             self.space.note_full();
         }
@@ -215,6 +292,18 @@ impl Db {
     pub fn write_urgently_blocking<T, E>(
         &self,
         share: Share,
+        f: impl FnMut(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
+        self.write_urgently_blocking_as(name_of(&f), share, f)
+    }
+
+    fn write_urgently_blocking_as<T, E>(
+        &self,
+        name: &'static str,
+        share: Share,
         mut f: impl FnMut(&mut Connection) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E>
     where
@@ -222,7 +311,7 @@ impl Db {
     {
         self.space.admit(share)?;
         loop {
-            let done = self.transact(&mut f);
+            let done = self.transact(name, &mut f);
             match &done {
                 Err(_) if self.lacked_room() && self.space.make_room(share) => continue,
                 Ok(_) if share == Share::All => {
@@ -247,27 +336,39 @@ impl Db {
 
     fn transact<T, E>(
         &self,
+        name: &'static str,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E>
     where
         E: From<Error>,
     {
-        let mut conn = checkout(&self.writers)?;
+        let conn = &mut *self.writers.checkout()?;
+        watched(name, || self.in_transaction(conn, f))
+    }
+
+    fn in_transaction<T, E>(
+        &self,
+        conn: &mut Connection,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
         take_sign();
-        begin(&mut conn).map_err(Error::from)?;
+        begin(conn).map_err(Error::from)?;
         journal::take_noted();
-        let done = f(&mut conn).and_then(|value| {
-            let number = self.write_to_journal(&mut conn)?;
+        let done = f(conn).and_then(|value| {
+            let number = self.write_to_journal(conn)?;
             Ok((value, number))
         });
         match done {
             Ok((value, number)) => {
-                self.commit(&mut conn, number)?;
+                self.commit(conn, number)?;
                 Ok(value)
             }
             Err(error) => {
                 if let Err(rollback) =
-                    <Connection as TransactionManager<_>>::rollback_transaction(&mut conn)
+                    <Connection as TransactionManager<_>>::rollback_transaction(conn)
                 {
                     tracing::warn!(error = %rollback, "a transaction could not be rolled back");
                 }
@@ -324,6 +425,24 @@ fn is_broken(conn: &mut Connection) -> bool {
     conn.is_broken() || conn.ping().is_err()
 }
 
+/// The name of what runs: a function, or the one that a closure stands in.
+pub fn name_of<F>(_: &F) -> &'static str {
+    let name = std::any::type_name::<F>();
+    name.split("::{{closure}}").next().unwrap_or(name)
+}
+
+/// Runs queries, and logs their name if they are slow.
+pub fn watched<T>(name: &'static str, run: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = run();
+    let took = begun.elapsed();
+    if took >= SLOW {
+        let milliseconds = took.as_millis() as u64;
+        tracing::warn!(query = name, milliseconds, "a slow query");
+    }
+    done
+}
+
 /// On SQLite, takes the write lock immediately: a transaction that reads first and writes later
 /// fails as "locked", without waiting, if another process wrote in between.
 fn begin(conn: &mut Connection) -> diesel::QueryResult<()> {
@@ -347,8 +466,37 @@ fn too_late() -> Error {
     Error::Unavailable("it did not answer in time".to_owned())
 }
 
-fn checkout(pool: &Pool<Manager>) -> Result<PooledConnection<Manager>> {
-    pool.get().map_err(|e| Error::Unavailable(e.to_string()))
+fn pool(url: &DatabaseUrl, access: Access, size: u32) -> Connections {
+    let pool = Pool::builder()
+        .max_size(size)
+        .min_idle(Some(1))
+        .connection_timeout(CHECKOUT)
+        .error_handler(Box::new(LogWarning))
+        .build_unchecked(Manager {
+            url: url.clone(),
+            access,
+        });
+    let waiting = Arc::default();
+    Connections { pool, waiting }
+}
+
+impl Connections {
+    fn checkout(&self) -> Result<PooledConnection<Manager>> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let conn = self.pool.get();
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        conn.map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    fn state(&self, name: &'static str) -> PoolState {
+        let state = self.pool.state();
+        PoolState {
+            name,
+            in_use: state.connections.saturating_sub(state.idle_connections),
+            most: self.pool.max_size(),
+            waiting: self.waiting.load(Ordering::Relaxed),
+        }
+    }
 }
 
 async fn off_the_async_threads<T, E>(

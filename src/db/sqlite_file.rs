@@ -39,6 +39,10 @@ impl SqliteFile {
         self.0 == path
     }
 
+    pub(super) fn exists(&self) -> Result<bool> {
+        self.0.try_exists()
+    }
+
     /// Creates the file if it is missing, readable only by its owner; SQLite would make it readable
     /// by everyone. Its WAL gets the same mode. An existing file is not opened.
     pub(super) fn make_if_missing(&self) -> Result<()> {

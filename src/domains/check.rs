@@ -25,6 +25,7 @@ use crate::accounts::store::AccountId;
 use crate::accounts::throttle::Limit;
 use crate::background::Runtime;
 use crate::db::{self, Db};
+use crate::logging::Outage;
 use crate::secret::ServerSecret;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -302,7 +303,7 @@ impl Checker {
     /// A domain that cannot be checked does not hold up the others.
     async fn check_due(&self, stop: &Receiver<()>) {
         let (mut under_way, mut checks) = (UnderWay::default(), FuturesUnordered::new());
-        let mut is_failing = false;
+        let mut outage = Outage::default();
         while stop.try_recv() == Err(TryRecvError::Empty) {
             let mut done = self.start_due(&mut under_way, &checks).await;
             tokio::select! {
@@ -312,16 +313,15 @@ impl Checker {
                 }
                 () = sleep(TICK) => {}
             }
-            match (&done, is_failing) {
-                (Err(error), false) => {
-                    tracing::error!(%error, "the check of domains fails, and is tried again");
+            match &done {
+                Err(error) => {
+                    if let Some(times) = outage.goes_on() {
+                        tracing::error!(%error, times, "the check of domains fails, and is tried again");
+                    }
+                    sleep(TICK).await;
                 }
-                (Ok(()), true) => tracing::info!("the check of domains works again"),
-                _ => {}
-            }
-            is_failing = done.is_err();
-            if is_failing {
-                sleep(TICK).await;
+                Ok(()) if outage.ends() => tracing::info!("the check of domains works again"),
+                Ok(()) => {}
             }
         }
     }

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(8);
 /// How many characters are kept of the other records at the name of a key's record.
 const SEEN: usize = 500;
+/// A name for trying out a resolver (RFC 6761, 6.5).
+const KNOWN_NAME: &str = "example.com";
+const DNS_PORT: u16 = 53;
 
 /// Which servers to query. Nothing is cached: the next check notices that a record was removed.
 #[derive(Debug, Clone)]
@@ -84,14 +87,44 @@ impl Dns {
         }
     }
 
+    /// Asks each server about a name that every resolver knows. Returns the servers, each with the
+    /// reason if it gave no answer.
+    ///
+    /// # Errors
+    /// The system's servers cannot be found out.
+    pub async fn try_each(&self) -> Result<Vec<(SocketAddr, Option<String>)>, String> {
+        let name = fully_qualified(KNOWN_NAME).map_err(|error| error.to_string())?;
+        let configs = self.configs().map_err(|error| error.to_string())?;
+        let mut answers = Vec::new();
+        for config in configs {
+            let connection = config.connections.first();
+            let port = connection.map_or(DNS_PORT, |connection| connection.port);
+            let address = SocketAddr::new(config.ip, port);
+            let until = Instant::now() + DEADLINE;
+            let problem = match Server::new(config) {
+                Ok(server) => timeout_at(until, server.ask(&name))
+                    .await
+                    .unwrap_or(Err(NetError::Timeout))
+                    .err()
+                    .filter(|error| !is_denial(error)),
+                Err(error) => Some(error),
+            };
+            answers.push((address, problem.map(|error| error.to_string())));
+        }
+        Ok(answers)
+    }
+
     /// Created for each domain, so that the system's current configuration is used, and connections
     /// are closed after the check.
     fn servers(&self) -> Result<Vec<Server>, NetError> {
-        let configs = match self.servers.is_empty() {
+        self.configs()?.into_iter().map(Server::new).collect()
+    }
+
+    fn configs(&self) -> Result<Vec<NameServerConfig>, NetError> {
+        Ok(match self.servers.is_empty() {
             true => read_system_conf()?.0.into_parts().2,
             false => self.servers.iter().map(configured).collect(),
-        };
-        configs.into_iter().map(Server::new).collect()
+        })
     }
 }
 
@@ -160,9 +193,7 @@ async fn texts(servers: &[Server], name: &str, until: Instant) -> Option<Vec<Str
 /// The first answer counts. If a server refuses, fails or is silent, the next one is queried; after
 /// the last one, all are queried again without EDNS, which some firewalls drop.
 async fn ask_all(servers: &[Server], name: &str) -> Result<Vec<String>, NetError> {
-    // Fully qualified, so that no search domain of the system is appended.
-    let mut name = Name::from_ascii(name).map_err(|error: ProtoError| NetError::from(error))?;
-    name.set_fqdn(true);
+    let name = fully_qualified(name)?;
     let mut why = NetError::NoConnections;
     for is_again in [false, true] {
         for server in servers {
@@ -178,6 +209,13 @@ async fn ask_all(servers: &[Server], name: &str) -> Result<Vec<String>, NetError
         }
     }
     Err(why)
+}
+
+/// So that no search domain of the system is appended.
+fn fully_qualified(name: &str) -> Result<Name, NetError> {
+    let mut name = Name::from_ascii(name).map_err(|error: ProtoError| NetError::from(error))?;
+    name.set_fqdn(true);
+    Ok(name)
 }
 
 async fn lookup(resolver: &TokioResolver, name: &Name) -> Result<Vec<String>, NetError> {

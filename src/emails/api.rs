@@ -234,12 +234,13 @@ async fn accept_all(
         Ok(emails.collect::<Vec<_>>())
     };
     let emails = off_the_async_threads(intake.room, &permit, make).await?;
+    let accepted = emails.len();
     let store = move |conn: &mut db::Connection| {
         let _permit = permit;
         store::accept(conn, &key, &emails)
     };
     intake.context.db.write(store).await?;
-    intake.arrivals.announce();
+    intake.arrivals.announce(accepted);
     Ok(results)
 }
 

@@ -22,6 +22,15 @@ pub fn client_address(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
     behind_proxies(peer, &lines, trusted)
 }
 
+/// Whether a trusted proxy sent the request itself.
+pub fn is_from_proxy(request: &HttpRequest, trusted: &[IpNet]) -> bool {
+    !trusted.is_empty()
+        && request.peer_addr().is_some_and(|peer| {
+            let peer = peer.ip().to_canonical();
+            trusted.iter().any(|net| net.contains(&peer))
+        })
+}
+
 /// Each proxy appends the address it was called from, so the list is read from the right, and no
 /// further than to the first untrusted one. Everything before that came from the client and may be
 /// anything, even bytes that are not text. An entry that is not an address ends the search at the

@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use askama::Template;
 use url::form_urlencoded::Serializer;
 
+use super::log::RequestId;
 use super::{Context, Error, page, panics};
 use crate::db::WriteFault;
 
@@ -70,6 +71,7 @@ struct Asker {
     /// The page that was displayed.
     came_from: Option<String>,
     context: Option<web::Data<Context>>,
+    id: Option<RequestId>,
 }
 
 impl Asker {
@@ -80,6 +82,7 @@ impl Asker {
             uri: request.uri().clone(),
             came_from: page::came_from(request),
             context: request.app_data::<web::Data<Context>>().cloned(),
+            id: RequestId::of(request),
         }
     }
 
@@ -137,7 +140,7 @@ fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpRespons
     if asker.is_htmx {
         return face
             .content_type("text/plain; charset=utf-8")
-            .body(format!("{} {}", text.title, text.advice));
+            .body(text.sentences());
     }
     match text.render() {
         Ok(html) => face.content_type("text/html; charset=utf-8").body(html),
@@ -167,9 +170,18 @@ struct Text {
     leads_to_login: bool,
     /// The address to try again, if that may help.
     again: Option<String>,
+    /// What finds the request in the log, if the server is to blame.
+    request_id: Option<String>,
 }
 
 impl Text {
+    /// For htmx, which shows them in a message.
+    fn sentences(&self) -> String {
+        let id = self.request_id.as_ref();
+        let id = id.map_or(String::new(), |id| format!(" Request: {id}"));
+        format!("{} {}{id}", self.title, self.advice)
+    }
+
     fn of(status: StatusCode, error: Option<&Error>, asker: &Asker) -> Self {
         let (title, advice) = match (status, error) {
             (_, Some(Error::Forbidden(why))) => (why.title, why.advice),
@@ -216,6 +228,11 @@ impl Text {
             leads_to_login: matches!(error, Some(Error::Forbidden(why)) if why.leads_to_login),
             again: (status.is_server_error() && asker.is_safe)
                 .then(|| page::local_path(Some(asker.path())).to_owned()),
+            request_id: asker
+                .id
+                .as_ref()
+                .filter(|_| status.is_server_error())
+                .map(|id| id.as_str().to_owned()),
         }
     }
 }

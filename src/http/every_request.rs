@@ -8,10 +8,12 @@ use actix_web::error::InternalError;
 use actix_web::http::{ConnectionType, Method};
 
 use super::{Context, headers, panics, part};
+use crate::ending::Ending;
 use crate::open_files::Connections;
 
 /// Middleware, around everything that answers requests: routes HEAD, adds the headers of every
-/// answer, also to the one after a panic, and closes connections while they are scarce.
+/// answer, also to the one after a panic, and closes connections while they are scarce and when the server is
+/// about to end.
 pub fn answered<S, B>(
     mut request: ServiceRequest,
     app: &S,
@@ -28,7 +30,7 @@ where
             Ok(answer) => {
                 let mut answer = answer.map_into_boxed_body();
                 headers::insert(answer.headers_mut(), is_https);
-                close_if_scarce(&mut answer);
+                close_if_due(&mut answer);
                 Ok(answer)
             }
             // If a middleware fails, the request is lost, but not the answer.
@@ -48,9 +50,12 @@ fn route_head_as_get(request: &mut ServiceRequest) {
     }
 }
 
-/// Closes idle connections before new ones have to wait: the answer says `Connection: close`.
-fn close_if_scarce(answer: &mut ServiceResponse) {
-    if part::<Connections>(answer.request()).are_scarce() {
+/// Closes idle connections before new ones have to wait, and before the server ends: the answer says
+/// `Connection: close`. A client that was told so sends no further request on that connection; one
+/// whose connection is closed while it is idle may just be sending one.
+fn close_if_due(answer: &mut ServiceResponse) {
+    let request = answer.request();
+    if part::<Connections>(request).are_scarce() || part::<Ending>(request).has_begun() {
         let head = answer.response_mut().head_mut();
         head.set_connection_type(ConnectionType::Close);
     }

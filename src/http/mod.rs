@@ -6,6 +6,7 @@ pub mod assets;
 pub mod body;
 pub mod choice;
 mod context;
+pub mod count;
 pub mod csrf;
 mod error;
 mod error_page;

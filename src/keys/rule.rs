@@ -13,6 +13,8 @@ use crate::domains::name::DomainName;
 use crate::domains::store::Domain;
 
 const MOST: usize = 100;
+/// A valid beginning of an address, but whoever writes it means a pattern.
+const ANYONE_AT: &str = "*@";
 
 /// Addresses, or addresses and domains; or any. Compared case-insensitively.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,6 +101,11 @@ pub enum InvalidRule {
     NotAnAddress(String),
     #[error("“{0}” is neither an email address nor a domain.")]
     NeitherAddressNorDomain(String),
+    #[error("A * stands for nothing in “{0}”: list the addresses, or none to allow any.")]
+    SenderPattern(String),
+    /// With the domain.
+    #[error("A * stands for nothing in “*@{0}”: to allow every address of the domain, say @{0}.")]
+    RecipientPattern(String),
 }
 
 impl RulePart {
@@ -162,8 +169,9 @@ impl RuleChange {
 impl Allowed {
     /// Addresses, separated by line breaks, commas or spaces; an empty list means any.
     pub fn parse_senders(text: &str) -> Result<Self, InvalidRule> {
-        Self::parse(text, |entry| {
-            address(entry).ok_or_else(|| InvalidRule::NotAnAddress(shortened(entry)))
+        Self::parse(text, |entry| match entry.starts_with(ANYONE_AT) {
+            true => Err(InvalidRule::SenderPattern(shortened(entry))),
+            false => address(entry).ok_or_else(|| InvalidRule::NotAnAddress(shortened(entry))),
         })
     }
 
@@ -171,6 +179,9 @@ impl Allowed {
     /// means any.
     pub fn parse_recipients(text: &str) -> Result<Self, InvalidRule> {
         Self::parse(text, |entry| {
+            if let Some(domain) = entry.strip_prefix(ANYONE_AT) {
+                return Err(InvalidRule::RecipientPattern(shortened(domain)));
+            }
             let domain = entry.strip_prefix('@').unwrap_or(entry);
             let found = match domain.contains('@') {
                 true => address(domain),
@@ -241,6 +252,16 @@ impl Allowed {
 
     pub fn is_any(&self) -> bool {
         *self == Self::Any
+    }
+
+    /// All the entries of several lists. Any address is allowed if one of the lists says so, or if
+    /// there is none.
+    pub fn joined(lists: &[Self]) -> Result<Self, InvalidRule> {
+        let entries: Vec<&str> = lists.iter().flat_map(Self::iter).collect();
+        match lists.iter().any(Self::is_any) {
+            true => Ok(Self::Any),
+            false => Self::parse(&entries.join("\n"), |entry| Ok(entry.to_owned())),
+        }
     }
 
     /// Whether an address is allowed: because it is listed, or because it is plain and its domain
@@ -382,6 +403,21 @@ mod tests {
             Allowed::parse_senders("acme.test"),
             Err(InvalidRule::NotAnAddress("acme.test".into()))
         );
+    }
+
+    #[test]
+    fn a_pattern_is_refused_with_what_to_say_instead() {
+        for text in ["*@x.test", "bob@x.test, *@X.test"] {
+            let why = Allowed::parse_recipients(text).unwrap_err().to_string();
+            let told = why.to_lowercase();
+            assert!(
+                told.contains("“*@x.test”") && told.ends_with("say @x.test."),
+                "{why}"
+            );
+            assert!(Allowed::parse_senders(text).is_err());
+        }
+        // Odd, but an address.
+        assert!(Allowed::parse_recipients("*a@x.test").is_ok());
     }
 
     #[test]

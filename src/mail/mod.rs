@@ -3,6 +3,7 @@
 pub mod attempt;
 pub mod mime;
 pub mod pages;
+pub mod queue;
 pub mod relay;
 mod reply;
 mod smtp;

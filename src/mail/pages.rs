@@ -1,16 +1,20 @@
 //! The page of an account's emails and their status, beside its activity.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
+use super::queue::{Verdict, store as queue_store};
 use super::store::{self, Sent};
-use crate::accounts::session::SignedIn;
-use crate::accounts::store::User;
+use crate::accounts::event::{Action, NewEvent};
+use crate::accounts::session::{Acting, SignedIn};
+use crate::accounts::store::{User, events};
+use crate::clock;
+use crate::db;
 use crate::http::choice::Choice;
-use crate::http::{Context, Error, page};
-use crate::outbox::Status;
+use crate::http::{Context, Error, Explanation, page};
+use crate::outbox::{Arrivals, Status};
 
 const PER_PAGE: usize = 50;
 
@@ -20,6 +24,9 @@ pub struct Query {
     status: String,
     #[serde(default)]
     before: String,
+    /// What came of a retry.
+    #[serde(default)]
+    retry: String,
 }
 
 #[derive(Template)]
@@ -32,6 +39,7 @@ struct IndexPage {
     /// Whether there are newer emails than these.
     is_continued: bool,
     older: Option<String>,
+    notice: Option<&'static str>,
 }
 
 impl IndexPage {
@@ -84,7 +92,69 @@ pub async fn index(
         has_relay: context.config.relay.is_some(),
         is_continued: before.is_some(),
         older,
+        notice: notice(&query.retry),
     })
+}
+
+/// The values of `retry` in the page's address.
+const RETRIED: &str = "done";
+const LEFT_ALONE: &str = "not-needed";
+
+fn notice(retry: &str) -> Option<&'static str> {
+    match retry {
+        RETRIED => Some("The email is sent again now, to those recipients who did not get it."),
+        LEFT_ALONE => Some(
+            "Nothing was changed: the email is being sent, has been delivered, or its content is deleted.",
+        ),
+        _ => None,
+    }
+}
+
+const PAUSED: Explanation = Explanation {
+    title: "This account is paused",
+    advice: "Its emails cannot be sent again until the operator resumes it.",
+    leads_to_login: false,
+};
+
+/// `POST /activity/emails/{id}/retry`: sends an email again to those who did not get it.
+pub async fn retry(
+    context: web::Data<Context>,
+    arrivals: web::Data<Arrivals>,
+    request: HttpRequest,
+    Acting {
+        user,
+        actor,
+        session,
+    }: Acting,
+    id: web::Path<i64>,
+) -> Result<HttpResponse, Error> {
+    if user.is_account_paused() {
+        return Err(Error::Forbidden(PAUSED));
+    }
+    let (account, id) = (user.account, *id);
+    let retry = move |conn: &mut db::Connection| {
+        let Some((recipient, verdict)) = queue_store::retry_one(conn, account, id)? else {
+            return Ok(None);
+        };
+        if verdict.is_done() {
+            let event = NewEvent {
+                action: Action::EmailsRetried,
+                subject_id: Some(id),
+                subject: &recipient,
+                detail: "",
+            };
+            events::record(conn, account, &actor, event)?;
+        }
+        Ok::<_, db::Error>(Some(verdict))
+    };
+    let verdict = session.write(&context.db, retry).await??;
+    let came_of_it = match verdict.ok_or(Error::NotFound)? {
+        Verdict::Done => RETRIED,
+        _ => LEFT_ALONE,
+    };
+    arrivals.wake();
+    let path = format!("/activity/emails?retry={came_of_it}");
+    Ok(page::redirect(&request, &path))
 }
 
 impl Sent {
@@ -92,6 +162,20 @@ impl Sent {
     fn shown_reply(&self) -> Option<&str> {
         let is_told = matches!(self.status, Status::Deferred | Status::Failed);
         self.reply.as_deref().filter(|_| is_told)
+    }
+
+    fn retry_label(&self) -> &'static str {
+        match self.status {
+            Status::Deferred => "Try now",
+            _ => "Send again",
+        }
+    }
+
+    /// For those who do not see in which row the button is.
+    fn retry_name(&self) -> String {
+        let recipient = self.recipient.as_deref().unwrap_or("unknown");
+        let at = clock::for_people(&self.created_at);
+        format!("{}: email to {recipient}, {at}", self.retry_label())
     }
 
     fn next_attempt(&self) -> Option<&NaiveDateTime> {

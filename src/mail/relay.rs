@@ -138,6 +138,16 @@ impl Relay {
         Ok(fates)
     }
 
+    /// Connects, logs in if there is a login, and hangs up.
+    ///
+    /// # Errors
+    /// If the relay cannot be used.
+    pub async fn greet(&self) -> Result<(), Trouble> {
+        let mut connection = self.connect().await?;
+        let _ = timeout(GOODBYE, connection.command("QUIT", 2)).await;
+        Ok(())
+    }
+
     /// Closes the connections that have been idle for a while.
     pub async fn close_idle(&self) {
         while let Some(mut connection) = self.take(|since| since.elapsed() > IDLE) {

@@ -7,9 +7,10 @@ use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Timestamp};
 
 use super::attempt::{Outcome, Refused};
+use super::queue::{State, Task};
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
-use crate::outbox::Status;
+use crate::outbox::{Status, store as outbox_store};
 use crate::schema::{api_keys, emails};
 
 /// An email to be sent.
@@ -41,6 +42,8 @@ pub struct Sent {
     pub key_name: String,
     pub refused: Vec<Refused>,
     pub reply: Option<String>,
+    /// Whether there is somebody who did not get it and can be sent it again.
+    pub can_be_retried: bool,
 }
 
 impl Sent {
@@ -292,6 +295,48 @@ pub fn forget_content_of_any_account(
         .execute(conn)?)
 }
 
+/// Some emails that ended more than this many days ago and are not needed for the totals; none
+/// while the clock is in doubt.
+pub fn find_old_of_any_account(
+    conn: &mut Connection,
+    days: i64,
+    most: i64,
+) -> db::Result<Vec<i64>> {
+    let counted = outbox_store::counted_for_good_of_any_account(conn)?;
+    let (Some(now), Some(counted)) = (db::trusted_now(conn)?, counted) else {
+        return Ok(Vec::new());
+    };
+    let before = now - TimeDelta::days(days);
+    let old = || {
+        emails::table
+            .filter(emails::ended_at.lt(before))
+            .filter(emails::created_at.lt(counted))
+            .order(emails::ended_at)
+            .limit(most)
+            .select(emails::id)
+    };
+    // Each of the two has an index.
+    let mut ids: Vec<i64> = old().filter(emails::message.is_null()).load(conn)?;
+    if ids.is_empty() {
+        ids = old().filter(emails::message.is_not_null()).load(conn)?;
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Deletes the rows of these emails, except those that are tried again meanwhile or are needed for
+/// the totals. Returns how many.
+pub fn forget_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<usize> {
+    let Some(counted) = outbox_store::counted_for_good_of_any_account(conn)? else {
+        return Ok(0);
+    };
+    let old = emails::table
+        .filter(emails::id.eq_any(ids))
+        .filter(emails::ended_at.is_not_null())
+        .filter(emails::created_at.lt(counted));
+    Ok(diesel::delete(old).execute(conn)?)
+}
+
 /// The emails of an account, newest first; only those after the email `before`, if given.
 pub fn list(
     conn: &mut Connection,
@@ -317,6 +362,9 @@ pub fn list(
             api_keys::name,
             emails::refused,
             emails::reply,
+            emails::attempts,
+            emails::message.is_not_null(),
+            emails::claim.is_not_null(),
         ))
         .into_boxed();
     if let Some(status) = status {
@@ -353,13 +401,29 @@ struct SentRow {
     key_name: String,
     refused: Option<String>,
     reply: Option<String>,
+    attempts: i64,
+    has_content: bool,
+    is_claimed: bool,
 }
 
 impl From<SentRow> for Sent {
     fn from(row: SentRow) -> Self {
+        let status = Status::parse(&row.status).unwrap_or(Status::Held);
+        let refused = refused_of(row.refused);
+        let state = State {
+            status,
+            is_under_way: row.is_claimed,
+            is_cut_off: false,
+            attempts: row.attempts,
+            has_content: row.has_content,
+            remaining: None,
+            refused: refused.clone(),
+            is_counted: false,
+        };
         Self {
             id: row.id,
-            status: Status::parse(&row.status).unwrap_or(Status::Held),
+            can_be_retried: Task::Retry.verdict(&state).is_done(),
+            status,
             created_at: row.created_at,
             next_attempt_at: row.next_attempt_at,
             sender: row.sender,
@@ -367,7 +431,7 @@ impl From<SentRow> for Sent {
             recipients: row.recipients,
             key_id: row.key_id,
             key_name: row.key_name,
-            refused: refused_of(row.refused),
+            refused,
             reply: row.reply,
         }
     }

@@ -29,7 +29,9 @@ use crate::domains::dkim::DkimKey;
 use crate::domains::life::jittered;
 use crate::domains::store::{self as domains_store, Signing};
 use crate::emails::message::Message;
-use crate::outbox::Arrivals;
+use crate::logging::Outage;
+use crate::metrics::Metrics;
+use crate::outbox::{Arrivals, Status};
 use crate::relay_url::RelayUrl;
 use crate::secret::ServerSecret;
 use crate::token;
@@ -64,12 +66,29 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 /// How long shutdown may take.
 pub const END: Duration = Duration::from_secs(9);
 
+/// The outcomes of attempts in metrics: how the email ended, or why it is tried again.
+const DELIVERED: &str = "delivered";
+const FAILED: &str = "failed";
+const DEFERRED: &str = "deferred";
+const UNREACHABLE: &str = "relay_unreachable";
+const NOT_LET_IN: &str = "login_refused";
+const REFUSES: &str = "relay_refuses";
+pub const OUTCOMES: [&str; 6] = [
+    DELIVERED,
+    FAILED,
+    DEFERRED,
+    UNREACHABLE,
+    NOT_LET_IN,
+    REFUSES,
+];
+
 /// Delivers until `stop` is dropped. `arrivals` signals that there are emails to deliver.
 pub fn run(
     db: &Db,
     secret: &ServerSecret,
     url: &RelayUrl,
     arrivals: &Arrivals,
+    metrics: &Metrics,
     stop: Receiver<()>,
 ) {
     let runtime = match Runtime::new(Some(STACK_BYTES)) {
@@ -83,6 +102,7 @@ pub fn run(
         db: db.clone(),
         secret: secret.clone(),
         relay: Relay::new(url.clone()),
+        metrics: metrics.clone(),
         health: Mutex::default(),
         policy_told: Mutex::default(),
         preparing: Semaphore::new(PREPARING),
@@ -102,6 +122,7 @@ struct Worker {
     db: Db,
     secret: ServerSecret,
     relay: Relay,
+    metrics: Metrics,
     health: Mutex<Health>,
     /// When the log last reported that the relay refuses emails by its policy.
     policy_told: Mutex<Option<Instant>>,
@@ -116,6 +137,7 @@ struct Health {
     /// Consecutive failures.
     failures: u32,
     rests_until: Option<Instant>,
+    outage: Outage,
 }
 
 /// An attempt under way.
@@ -139,21 +161,24 @@ impl Worker {
         let mut attempts = JoinSet::new();
         let mut under_way = HashMap::new();
         let mut turns = Turns::default();
-        let mut is_failing = false;
+        let mut outage = Outage::default();
         while !stopped.is_finished() {
             while let Some(ended) = attempts.try_join_next_with_id() {
                 under_way.remove(&id_of(&ended));
             }
             let places = self.places(under_way.values());
             let claimed = self.claim(&mut turns, &places).await;
-            match (&claimed, is_failing) {
-                (Err(error), false) => {
-                    tracing::error!(%error, "emails cannot be claimed for delivery");
+            match &claimed {
+                Err(error) => {
+                    if let Some(times) = outage.goes_on() {
+                        tracing::error!(%error, times, "emails cannot be claimed for delivery");
+                    }
                 }
-                (Ok(_), true) => tracing::info!("emails can be claimed for delivery again"),
-                _ => {}
+                Ok(_) if outage.ends() => {
+                    tracing::info!("emails can be claimed for delivery again")
+                }
+                Ok(_) => {}
             }
-            is_failing = claimed.is_err();
             let (claim, claimed) = claimed.unwrap_or_default();
             let has_more = !claimed.is_empty();
             for Picked { account, email } in claimed {
@@ -328,6 +353,7 @@ impl Worker {
             Ok(prepared) => prepared,
             Err(why) => {
                 tracing::warn!(email = id, "an email cannot be turned into a message");
+                self.metrics.attempted(FAILED);
                 return Ok(Some(before.then_never(&why)));
             }
         };
@@ -339,17 +365,24 @@ impl Worker {
         });
         let trusted_now = |conn: &mut _| Ok::<_, db::Error>(db::trusted_now(conn)?);
         let now = self.db.read(trusted_now).await.unwrap_or_default();
-        Ok(Some(match sent {
+        let (outcome, unless_ended) = match sent {
             Ok(fates) => {
                 self.can_be_used();
                 self.tell_of_policy(&fates);
-                before.then(now, &recipients, &fates)
+                (before.then(now, &recipients, &fates), DEFERRED)
             }
             Err(trouble) => {
                 let rest = self.cannot_be_used(&trouble);
-                before.then_trouble(now, &recipients, &trouble, rest)
+                let outcome = before.then_trouble(now, &recipients, &trouble, rest);
+                (outcome, name_of(&trouble))
             }
-        }))
+        };
+        self.metrics.attempted(match outcome.status {
+            Status::Delivered => DELIVERED,
+            Status::Failed => FAILED,
+            Status::Held | Status::Deferred => unless_ended,
+        });
+        Ok(Some(outcome))
     }
 
     /// How the emails of a domain are signed now, if at all, or why they must wait.
@@ -412,8 +445,9 @@ impl Worker {
     }
 
     fn can_be_used(&self) {
+        self.metrics.relay_is_up(true);
         let mut health = self.health();
-        if health.failures > 0 {
+        if health.outage.ends() {
             tracing::info!("the relay can be used again");
         }
         *health = Health::default();
@@ -442,6 +476,7 @@ impl Worker {
 
     /// Returns how long the relay is left alone.
     fn cannot_be_used(&self, trouble: &Trouble) -> Duration {
+        self.metrics.relay_is_up(false);
         let mut health = self.health();
         // Attempts that started together count as one failure.
         if health
@@ -450,23 +485,8 @@ impl Worker {
         {
             health.failures += 1;
         }
-        if health.failures == 1 {
-            match trouble {
-                Trouble::Unreachable(why) => {
-                    tracing::warn!(why, "the relay cannot be used; emails wait");
-                }
-                // The reply to a login may repeat parts of it.
-                Trouble::NotLetIn => tracing::error!(
-                    "the relay does not let this server in: check the user and the password in TOSEND_SMTP_CREDENTIALS_FILE; emails wait"
-                ),
-                Trouble::Refuses(words) => {
-                    let reply = without_addresses(words);
-                    tracing::error!(
-                        reply,
-                        "the relay refuses this server: check its reply and TOSEND_SMTP_HELO; emails wait"
-                    );
-                }
-            }
+        if let Some(times) = health.outage.goes_on() {
+            tell(trouble, times);
         }
         let rest = FIRST_REST * 2_u32.saturating_pow(health.failures - 1);
         let rest = rest.min(match trouble {
@@ -495,6 +515,36 @@ impl Worker {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt's outcome, as metrics name it.
+fn name_of(trouble: &Trouble) -> &'static str {
+    match trouble {
+        Trouble::Unreachable(_) => UNREACHABLE,
+        Trouble::NotLetIn => NOT_LET_IN,
+        Trouble::Refuses(_) => REFUSES,
+    }
+}
+
+fn tell(trouble: &Trouble, times: u64) {
+    match trouble {
+        Trouble::Unreachable(why) => {
+            tracing::warn!(why, times, "the relay cannot be used; emails wait");
+        }
+        // The reply to a login may repeat parts of it.
+        Trouble::NotLetIn => tracing::error!(
+            times,
+            "the relay does not let this server in: check the user and the password in TOSEND_SMTP_CREDENTIALS_FILE; emails wait"
+        ),
+        Trouble::Refuses(words) => {
+            let reply = without_addresses(words);
+            tracing::error!(
+                reply,
+                times,
+                "the relay refuses this server: check its reply and TOSEND_SMTP_HELO; emails wait"
+            );
+        }
     }
 }
 

@@ -1,18 +1,36 @@
-//! Notifies delivery that the email API accepted emails.
+//! Notifies delivery that the email API accepted emails, or that one is to be sent again.
 
 use tokio::sync::Notify;
 
+use crate::metrics::Metrics;
+
 /// Wakes delivery for emails that this node accepted. Emails of other nodes are found by polling.
 #[derive(Default)]
-pub struct Arrivals(Notify);
+pub struct Arrivals {
+    arrival: Notify,
+    metrics: Metrics,
+}
 
 impl Arrivals {
-    pub fn announce(&self) {
-        self.0.notify_one();
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            arrival: Notify::default(),
+            metrics: metrics.clone(),
+        }
     }
 
-    /// Waits until emails are accepted; returns at once if that happened since the last wait.
+    pub fn announce(&self, emails: usize) {
+        self.metrics.accepted(emails);
+        self.wake();
+    }
+
+    /// Without counting: an email that was accepted before is due again.
+    pub fn wake(&self) {
+        self.arrival.notify_one();
+    }
+
+    /// Waits until emails are due; returns at once if that happened since the last wait.
     pub async fn wait(&self) {
-        self.0.notified().await;
+        self.arrival.notified().await;
     }
 }

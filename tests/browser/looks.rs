@@ -218,9 +218,9 @@ fn emails(app: &App, domain: &str) {
         ("failed", "created_at", "NULL".to_owned(), &*words),
     ] {
         app.database.execute(&format!(
-            "INSERT INTO emails (account_id, api_key_id, message_id, status, created_at, internet_id,
-                 next_attempt_at, sender, recipient, recipients)
-             VALUES (1, 3, '', 'held', '2026-01-15 10:30:00', '', '2026-01-15 10:35:00',
+            "INSERT INTO emails (account_id, api_key_id, message_id, message, status, created_at,
+                 internet_id, next_attempt_at, sender, recipient, recipients)
+             VALUES (1, 3, '', '{{}}', 'held', '2026-01-15 10:30:00', '', '2026-01-15 10:35:00',
                  'ada@acme.test', '{long}', 3);
              UPDATE emails SET status = '{status}', ended_at = {ended_at}, refused = {refused},
                  reply = '{reply}'

@@ -111,9 +111,26 @@ impl<'a> Keys<'a> {
     #[track_caller]
     pub fn wait_for_status(&self, name: &str, status: &str) {
         self.0.wait(&format!("{name} is {status}"), || {
-            let mut rows = self.rows().into_iter();
-            rows.any(|row| row.name == name && row.status == status)
+            self.has_status(name, status)
         });
+    }
+
+    fn has_status(&self, name: &str, status: &str) -> bool {
+        let mut rows = self.rows().into_iter();
+        rows.any(|row| row.name == name && row.status == status)
+    }
+
+    /// In the list; without JavaScript the page of the key says so, and the list is opened.
+    #[track_caller]
+    fn wait_for_change(&self, name: &str, badge: &str, status: &str) {
+        let of_page = format!(".lead .badge.{badge}");
+        self.0.wait(&format!("{name} has become {status}"), || {
+            self.0.shows(&of_page) || self.has_status(name, status)
+        });
+        if self.0.shows(&of_page) {
+            Keys::open(self.0);
+        }
+        self.wait_for_status(name, status);
     }
 
     /// By the button beside the heading: to the dialog, or its page.
@@ -135,12 +152,7 @@ impl<'a> Keys<'a> {
         self.0.see("form[action$='/pause']");
         self.0.press("Pause key");
         self.0.miss("form[action$='/pause']");
-        if !self.0.shows("#key-list") {
-            // Without JavaScript the page of the key says so.
-            self.0.see(".lead .badge.paused");
-            Keys::open(self.0);
-        }
-        self.wait_for_status(name, "Paused");
+        self.wait_for_change(name, "paused", "Paused");
     }
 
     /// Chooses from the menu of a key's row.
@@ -152,11 +164,7 @@ impl<'a> Keys<'a> {
 
     pub fn resume(&self, name: &str) {
         self.more(name, "Resume");
-        if !self.0.shows("#key-list") {
-            self.0.see(".lead .badge.active");
-            Keys::open(self.0);
-        }
-        self.wait_for_status(name, "Active");
+        self.wait_for_change(name, "active", "Active");
     }
 
     pub fn delete(self, name: &str) -> DeleteKey<'a> {

@@ -268,6 +268,21 @@ both! {
         expire(&app, "name = 'Short'", TimeDelta::minutes(1));
         until("the key expires", || events(&app, "key.expired") == 1);
 
+        app.database.execute(
+            "INSERT INTO emails (account_id, api_key_id, message_id, message, status, created_at,
+                 internet_id, next_attempt_at, ended_at, recipient)
+             SELECT account_id, id, 'm', '{}', 'failed', '2020-01-01 00:00:00', 'i',
+                 '2020-01-01 00:00:00', '2020-01-01 00:00:00', 'bob@example.org'
+             FROM api_keys WHERE name = 'Short'"
+        );
+        let email = app.database.number("SELECT id FROM emails");
+        for _ in 0..2 {
+            owner.post(&format!("/activity/emails/{email}/retry"), &[]);
+        }
+        for what in ["cancel", "cancel", "purge", "purge"] {
+            cli(&app.database, &["email", what, &email.to_string()], "").unwrap();
+        }
+
         for what in ["pause", "pause", "resume", "resume"] {
             cli(&app.database, &["account", what, "--account", EMAIL], "").unwrap();
         }
@@ -304,6 +319,10 @@ both! {
             ("key.deleted", "Wages (tsend_", here),
             ("key.created", "Short (tsend_", here),
             ("key.expired", "Short (tsend_", server),
+            ("email.retried", "bob@example.org", here),
+            ("email.retried", "bob@example.org", here),
+            ("email.cancelled", "", operator),
+            ("email.deleted", "", operator),
             ("account.paused", TITLE, operator),
             ("account.resumed", TITLE, operator),
             ("account.renamed", "Acme Ltd", here),

@@ -230,6 +230,7 @@ paused = false
             (&many, "line 6: senders: Enter at most 100"),
             ("senders = [\"x\"]", "line 6: senders: “x” is not an email address."),
             ("senders = []", "line 6: senders: write \"any\", or list addresses"),
+            ("recipients = [\"*@x.test\"]", "line 6: recipients: A * stands for nothing in “*@x.test”: to allow every address of the domain, say @x.test."),
             ("recipients = [\" \"]", "line 6: recipients: an empty list allows nothing"),
             ("senders = [\"a@new.test\"]",
                 "line 2: key “x”: the sender a@new.test is not at any of the key's domains"),

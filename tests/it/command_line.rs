@@ -105,7 +105,7 @@ both! {
         let program = app.program(&key);
         let args = ["account", "pause", "--account", "ADA@acme.test"];
         for _ in 0..2 {
-            assert_eq!(ok(&app.database, &args), "The account of ADA@acme.test is paused.\n");
+            assert_eq!(ok(&app.database, &args), format!("The account of {EMAIL} is paused.\n"));
             assert_eq!(program.info().status, 403);
         }
         app.visitor().sign_in(EMAIL);
@@ -226,8 +226,6 @@ both! {
         let before = count();
 
         let cases: &[(&[&str], &str)] = &[
-            (&["account", "create", "--email", "x", "--title", "T"], "email address"),
-            (&["account", "create", "--email", "x@y.test", "--title", " "], "name of your company"),
             (&["account", "create", "--email", "x@y.test", "--title", "T"], "--password-stdin"),
             (&["account", "password", "--account", EMAIL], "--password-stdin"),
             (&["account", "create", "--email", "x@y.test", "--title", "T", "--password-stdin"],
@@ -235,16 +233,12 @@ both! {
             (&["account", "pause", "--account", nobody], "there is no account for nobody@acme.test"),
             (&["account", "resume", "--account", nobody], "there is no account for"),
             (&["domain", "add", "--account", nobody, "acme.test"], "there is no account for"),
-            (&["domain", "add", "--account", EMAIL, "co.uk"], "register names under this ending"),
             (&["key", "list", "--account", nobody], "there is no account for"),
-            (&["key", "list", "--account", "nobody", "--json"], "email address"),
             (&["key", "create", "--account", nobody, "--name", "x"], "there is no account for"),
-            (&["key", "create", "--account", EMAIL, "--name", ""], "name"),
             (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", "no.test"],
                 "the account has no domain no.test"),
             (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", "evil.test"],
                 "the account has no domain evil.test"),
-            (&["key", "create", "--account", EMAIL, "--name", "x", "--domain", ""], "domain"),
             (&["--key-limit", "1", "key", "create", "--account", "eve@evil.test", "--name", "x"],
                 "limit"),
             (&key_command("delete", "999"), "the account has no key 999"),
@@ -271,27 +265,12 @@ both! {
             let sentence = refused(command(&app.database).args(*args));
             assert!(sentence.contains(why), "{args:?}: {sentence}");
         }
-        let many: Vec<String> = (0..101).map(|n| format!("--sender=a{n}@acme.test")).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let options: &[(&[&str], &str)] = &[
-            (&["--name", ""], "Enter a name"),
-            (&["--description", "a\u{202E}b"], "invisible control characters"),
             (&["--domain", "no.test"], "the account has no domain no.test"),
-            (&["--expires", "2020-01-01"], "in the past"),
-            (&["--expires", "2120-01-01"], "within the next 10 years"),
-            (&["--expires", "4000d"], "within the next 10 years"),
-            (&["--expires", "soon"], "Enter a day"),
-            (&["--expires", ""], "Enter a day"),
-            (&many, "at most 100"),
-            (&["--sender", "acme.test"], "is not an email address"),
-            (&["--sender", ""], "an empty list allows nothing"),
             (&["--sender", "a@new.test"], "the sender a@new.test is not at any of the key's domains"),
-            (&["--recipient", "com"], "is neither an email address nor a domain"),
         ];
         for (options, why) in options {
             for key in [&["create", "--name=x"][..], &["edit", &plain]] {
-                // What is given twice is another mistake.
-                let key = &key[..key.len() - usize::from(options[0] == "--name" && key[0] == "create")];
                 let args = [&["key"], key, &["--account", EMAIL], *options].concat();
                 let sentence = refused(command(&app.database).args(&args));
                 assert!(sentence.contains(why), "{args:?}: {sentence}");
@@ -639,6 +618,107 @@ fn every_problem_of_the_configuration_is_told_at_once() {
     assert_tells_all(finish(command(&database).envs(env.clone())));
     let list = ["key", "list", "--account", EMAIL];
     assert_tells_all(finish(command(&database).envs(env).args(list)));
+    assert!(!database.file().exists());
+}
+
+#[test]
+fn wrong_arguments_exit_with_2_before_anything_is_touched() {
+    let database = Database::new(Backend::Sqlite);
+    let create = ["key", "create", "--account", EMAIL, "--name", "x"];
+    let edit = ["key", "edit", "--account", EMAIL, "1"];
+    let many: Vec<String> = (0..101)
+        .map(|n| format!("--sender=a{n}@acme.test"))
+        .collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let whole: &[(&[&str], &str)] = &[
+        (
+            &["account", "create", "--email", "x", "--title", "T"],
+            "email address",
+        ),
+        (
+            &["account", "create", "--email", "x@y.test", "--title", " "],
+            "name of your company",
+        ),
+        (&["account", "password", "--account", "x"], "email address"),
+        (&["account", "pause", "--account", "x"], "email address"),
+        (&["account", "resume", "--account", "x"], "email address"),
+        (
+            &["domain", "add", "--account", EMAIL, "co.uk"],
+            "register names under this ending",
+        ),
+        (
+            &["domain", "unattest", "--account", "x", "acme.test"],
+            "email address",
+        ),
+        (
+            &["key", "list", "--account", "nobody", "--json"],
+            "email address",
+        ),
+        (&["key", "find", "--account", "nobody"], "email address"),
+        (&["key", "show", "--account", EMAIL, "one"], "invalid digit"),
+        (
+            &[
+                "key",
+                "rotate",
+                "--account",
+                EMAIL,
+                "1",
+                "--expires",
+                "soon",
+            ],
+            "Enter a day",
+        ),
+        (
+            &["key", "rotate", "--account", EMAIL, "1", "--quiet", "2h"],
+            "possible values",
+        ),
+        (
+            &["key", "create", "--account", EMAIL, "--name", ""],
+            "Enter a name",
+        ),
+        (
+            &["key", "edit", "--account", EMAIL, "1", "--name", ""],
+            "Enter a name",
+        ),
+        (&["key", "edit", "--account", EMAIL], "required"),
+        (&["apply"], "required"),
+        (&["no such command"], "unrecognized"),
+    ];
+    let options: &[(&[&str], &str)] = &[
+        (
+            &["--description", "a\u{202E}b"],
+            "invisible control characters",
+        ),
+        (&["--domain", ""], "domain"),
+        (&["--expires", "2020-01-01"], "in the past"),
+        (&["--expires", "2120-01-01"], "within the next 10 years"),
+        (&["--expires", "4000d"], "within the next 10 years"),
+        (&["--expires", ""], "Enter a day"),
+        (&many, "at most 100"),
+        (&["--sender", "acme.test"], "is not an email address"),
+        (&["--sender", "*@acme.test"], "list the addresses"),
+        (&["--sender", ""], "an empty list allows nothing"),
+        (
+            &["--recipient", "com"],
+            "is neither an email address nor a domain",
+        ),
+        (&["--recipient", "*@x.test"], "say @x.test"),
+    ];
+    let commands = [&create[..], &edit];
+    let with_options = options
+        .iter()
+        .flat_map(|(options, why)| commands.map(|command| ([command, *options].concat(), *why)));
+    let whole = whole.iter().map(|(args, why)| (args.to_vec(), *why));
+    for (args, why) in whole.chain(with_options) {
+        let output = finish(command(&database).args(&args));
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+        assert!(
+            stderr.starts_with("error: ") && stderr.contains(why),
+            "{args:?}: {stderr}"
+        );
+    }
     assert!(!database.file().exists());
 }
 

@@ -317,6 +317,10 @@ both! {
         let (id, key) = owner.create_key("Payroll", &domain);
         let (paused, _) = owner.create_key("Staging", "");
         owner.post(&format!("/api-keys/{paused}/pause"), &[]);
+        attest(&app.database, "acme.test");
+        assert_eq!(app.program(&key).email_from("ada@acme.test").status, 200);
+        app.database.execute("UPDATE emails SET status = 'failed', ended_at = created_at");
+        let email = app.database.number("SELECT id FROM emails");
         let stranger = app.stranger();
         let nonce = stranger.nonce();
         let before = everything(&app.database);
@@ -338,6 +342,8 @@ both! {
             assert!(!answer.body.contains("acme.test") && !answer.body.contains("Payroll"));
         }
         assert_is_error_page(&stranger.post(&format!("/domains/{domain}/delete"), &[]), 404);
+        assert_is_error_page(&stranger.post(&format!("/activity/emails/{email}/retry"), &[]), 404);
+        assert_eq!(app.database.number("SELECT count(*) FROM emails WHERE status = 'failed'"), 1);
         for path in ["/api-keys", "/domains", "/api-keys/new", "/activity", "/activity.csv"] {
             let body = stranger.get(path).body;
             assert!(!body.contains("acme.test") && !body.contains("Payroll"), "{path}");
@@ -413,7 +419,7 @@ both! {
                 format!("/api-keys/{id}/pause"), format!("/api-keys/{id}/resume"),
                 format!("/api-keys/{id}/edit"), format!("/api-keys/{id}/rotate"),
                 format!("/api-keys/{id}/stop"), format!("/api-keys/{id}/keep"),
-                format!("/settings/sessions/{id}/end")]
+                format!("/settings/sessions/{id}/end"), format!("/activity/emails/{id}/retry")]
             {
                 assert_is_error_page(&owner.post(&path, &[]), 404);
             }

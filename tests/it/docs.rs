@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, CommandFactory};
+use tosend_dashboard::cli::Cli;
 use tosend_dashboard::config::Settings;
 
 use crate::support::files::{files, root};
 
 /// What a path in the text begins with.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "src/",
     "tests/",
     "docs/",
@@ -18,6 +19,7 @@ const FOLDERS: [&str; 9] = [
     "static/",
     "migrations/",
     "benches/",
+    "packaging/",
     ".ci/",
     ".cargo/",
 ];
@@ -202,6 +204,51 @@ fn the_floors_that_are_described_are_there() {
         }
         assert!(names.contains(&name.as_str()), "{name} has no floor");
     }
+}
+
+/// The commands of a row, such as “`key edit`, `pause`”: what a word belongs to stands once.
+fn commands_of(row: &str) -> Vec<String> {
+    let cell = row.split('|').nth(1).unwrap();
+    let mut group = None;
+    let names = cell.split('`').skip(1).step_by(2).map(|name| {
+        let words: Vec<&str> = name.split(' ').collect();
+        match (words[..].split_last(), group) {
+            (Some((_, above)), _) if !above.is_empty() => {
+                group = Some(above[0]);
+                name.to_owned()
+            }
+            (_, Some(group)) => format!("{group} {name}"),
+            (_, None) => name.to_owned(),
+        }
+    });
+    names.collect()
+}
+
+fn commands_below(command: &clap::Command, words: &str, all: &mut BTreeSet<String>) {
+    for below in command.get_subcommands() {
+        let words = format!("{words} {}", below.get_name());
+        match below.has_subcommands() {
+            true => commands_below(below, &words, all),
+            false => {
+                all.insert(words.trim().to_owned());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_command_is_described() {
+    let page = Document::read(&root().join("docs/command-line.md"));
+    let rows = page
+        .lines
+        .iter()
+        .skip_while(|line| !line.starts_with("| command"));
+    let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+    let described: BTreeSet<String> = rows.flat_map(|row| commands_of(row)).collect();
+    let mut commands = BTreeSet::new();
+    commands_below(&Cli::command(), "", &mut commands);
+    assert!(commands.len() > 20);
+    assert_eq!(described, commands);
 }
 
 #[test]

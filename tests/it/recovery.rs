@@ -169,12 +169,22 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
         0
     );
 
-    let owner = dashboard.visitor();
+    owner.move_to(&dashboard.base);
+    assert_eq!(
+        owner.get("/api-keys").status,
+        303,
+        "everybody is signed out"
+    );
     owner.sign_in(EMAIL);
     let activity = owner.get("/activity").body;
     assert!(
         activity.contains("after an older copy of the database was restored"),
         "{activity}"
+    );
+    let page = owner.get("/api-keys").body;
+    assert!(
+        page.contains("An older copy of the database was restored"),
+        "{page}"
     );
     // It is done once.
     assert_eq!(

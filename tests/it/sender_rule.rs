@@ -96,6 +96,18 @@ both! {
         assert_refused(&program.email_from("eve@evil.test"), "from", "domain_not_found");
     }
 
+    fn a_pattern_is_refused_with_what_to_say_instead(app: App) {
+        let owner = app.owner();
+        for (field, told) in [("recipients", "say @x.test."), ("senders", "list the addresses")] {
+            let nonce = owner.nonce();
+            let mut form = vec![("nonce", nonce.as_str()), ("name", "Bound"), (field, "*@x.test")];
+            form.extend(scope(""));
+            let page = owner.post("/api-keys", &form);
+            assert_eq!(page.status, 422, "{page:?}");
+            assert!(page.body.contains(told) && page.find_key().is_none(), "{}", page.body);
+        }
+    }
+
     fn a_key_sends_to_the_addresses_and_domains_that_it_may(app: App) {
         let program = with_rule(&app, "", "bob@example.org @partner.test bücher.test");
         for emails in [

@@ -310,10 +310,10 @@ fn allowed(part: &RulePart, value: &DeValue) -> Result<Allowed, String> {
     match value {
         DeValue::String(text) if text == "any" => Ok(Allowed::Any),
         DeValue::Array(entries) if !entries.is_empty() => {
-            let entries = entries
-                .iter()
-                .map(|entry| text(entry.get_ref()).map(str::to_owned));
-            parse_allowed(part, &entries.collect::<Result<Vec<_>, _>>()?)
+            let parse = |entry: &DeValue| parse_allowed(part, text(entry)?);
+            let entries = entries.iter().map(|entry| parse(entry.get_ref()));
+            let entries = entries.collect::<Result<Vec<_>, _>>()?;
+            Allowed::joined(&entries).map_err(|why| why.to_string())
         }
         _ => Err("write \"any\", or list addresses".to_owned()),
     }

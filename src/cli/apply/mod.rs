@@ -98,7 +98,7 @@ fn make_domain_keys(
     declaration: &Declaration,
 ) -> Result<Vec<Option<SealedKey>>, String> {
     let known = db.read_blocking(|conn| {
-        let account = find_account(conn, declaration.account.as_ref())?;
+        let account = find_account(conn, &declaration.account)?;
         domains_store::list(conn, account).map_err(Failure::from)
     });
     // A missing account is reported later, together with all other problems.
@@ -142,7 +142,7 @@ fn apply(
     files: &mut SecretFiles,
     is_dry: bool,
 ) -> Result<Vec<String>, Undo> {
-    let account = find_account(conn, declaration.account.as_ref())?;
+    let account = find_account(conn, &declaration.account)?;
     // A concurrent run waits here, and then sees the changes of this one.
     accounts_store::lock(conn, account)?;
     let mut changes = Vec::new();

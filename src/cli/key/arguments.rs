@@ -1,5 +1,6 @@
 //! What the key commands share: parsing arguments, and the reasons for refusing them.
 
+use crate::accounts::email::Email;
 use crate::cli::outcome::{Failure, failure};
 use crate::clock;
 use crate::domains::name::DomainName;
@@ -11,8 +12,8 @@ use crate::keys::store::{EditError, EndedHow, Found, Key};
 #[derive(Debug, clap::Args)]
 pub struct KeyArgs {
     /// Email address of a person in the account
-    #[arg(long)]
-    pub account: String,
+    #[arg(long, value_parser = Email::parse)]
+    pub account: Email,
     /// The key's number, as "key list" shows it
     pub id: i64,
 }
@@ -65,17 +66,10 @@ pub fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewScope, Fa
     Ok(NewScope::Domains(ids))
 }
 
-pub fn parse_domains(texts: &[String]) -> Result<Vec<DomainName>, Failure> {
-    let names = texts.iter().map(|text| DomainName::typed(text));
-    names.collect::<Result<_, _>>().map_err(failure)
-}
-
-/// The entries of a part of a rule. No entry must never come to mean "any".
-pub fn parse_allowed(part: &RulePart, entries: &[String]) -> Result<Allowed, String> {
-    match part
-        .parse(&entries.join("\n"))
-        .map_err(|why| why.to_string())?
-    {
+/// One value of a list in a rule; the list may have more. An empty value must never come to mean
+/// "any".
+pub fn parse_allowed(part: &RulePart, text: &str) -> Result<Allowed, String> {
+    match part.parse(text).map_err(|why| why.to_string())? {
         Allowed::Any => Err("an empty list allows nothing: name an address".to_owned()),
         allowed => Ok(allowed),
     }

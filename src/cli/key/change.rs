@@ -1,13 +1,12 @@
 //! `tosend-dashboard key edit`
 
-use super::arguments::{
-    KeyArgs, edit_refusal, live, parse_domains, refuse_senders_outside, scope_of,
-};
+use super::arguments::{KeyArgs, edit_refusal, live, refuse_senders_outside, scope_of};
 use super::rule_flags::RuleChangeFlags;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, print};
 use crate::db::{Db, Share};
+use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
@@ -20,31 +19,33 @@ pub struct EditArgs {
     #[command(flatten)]
     key: KeyArgs,
     /// What the key is for
-    #[arg(long)]
-    name: Option<String>,
+    #[arg(long, value_parser = KeyName::parse)]
+    name: Option<KeyName>,
     /// What else people should know about it
-    #[arg(long)]
-    description: Option<String>,
+    #[arg(long, value_parser = Description::parse)]
+    description: Option<Description>,
     /// Restrict the key to this domain of the account; repeat for more
-    #[arg(long = "domain", value_name = "DOMAIN", conflicts_with = "all_domains")]
-    domains: Vec<String>,
+    #[arg(
+        long = "domain",
+        value_name = "DOMAIN",
+        value_parser = DomainName::typed,
+        conflicts_with = "all_domains"
+    )]
+    domains: Vec<DomainName>,
     /// Allow all domains
     #[arg(long)]
     all_domains: bool,
     /// When it expires: none, a number of days from now (90d), the last day on which it works
     /// (2027-12-31, UTC), or a time (RFC 3339)
-    #[arg(long, value_name = "WHEN")]
-    expires: Option<String>,
+    #[arg(long, value_name = "WHEN", value_parser = Expiry::parse_text)]
+    expires: Option<Expiry>,
     #[command(flatten)]
-    rule: RuleChangeFlags,
+    pub rule: RuleChangeFlags,
 }
 
 pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
-    let name = parse(&args.name, KeyName::parse)?;
-    let description = parse(&args.description, Description::parse)?;
-    let expiry = parse(&args.expires, Expiry::parse_text)?;
-    let names = parse_domains(&args.domains)?;
-    let rule = args.rule.parse()?;
+    let rule = args.rule.change()?;
+    let names = &args.domains;
     let id = args.key.id;
     let (before, after) = db.write_urgently_blocking(Share::All, |conn| {
         let account = find_account(conn, &args.key.account)?;
@@ -53,15 +54,20 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
         let scope = match (args.all_domains, names.is_empty()) {
             (true, _) => Some(NewScope::AllDomains),
             (false, true) => None,
-            (false, false) => Some(scope_of(&names, &domains)?),
+            (false, false) => Some(scope_of(names, &domains)?),
         };
         let is_rule_checked = scope.is_some() || rule.has(&SENDERS);
         let edit = Edit {
-            name: name.clone().unwrap_or_else(|| KeyName::known(&before.name)),
-            description: (description.clone())
-                .unwrap_or_else(|| Description::known(&before.description)),
+            name: args
+                .name
+                .clone()
+                .unwrap_or_else(|| KeyName::known(&before.name)),
+            description: match &args.description {
+                Some(description) => description.clone(),
+                None => Description::known(&before.description),
+            },
             scope: scope.unwrap_or_else(|| before.scope.as_new()),
-            expiry,
+            expiry: args.expires,
             rule: rule.applied_to(&before.rule),
         };
         if is_rule_checked {
@@ -73,16 +79,6 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
         Ok::<_, Failure>((before, after.map_err(|why| edit_refusal(id, why))?))
     })?;
     tell(&before, &after)
-}
-
-fn parse<T, E: std::fmt::Display>(
-    text: &Option<String>,
-    parse: impl Fn(&str) -> Result<T, E>,
-) -> Result<Option<T>, String> {
-    text.as_deref()
-        .map(parse)
-        .transpose()
-        .map_err(|why| why.to_string())
 }
 
 fn tell(before: &Key, after: &Key) -> Outcome {

@@ -1,12 +1,14 @@
 //! `tosend-dashboard key create`
 
-use super::arguments::{parse_domains, refuse_senders_outside, scope_of};
+use super::arguments::{refuse_senders_outside, scope_of};
 use super::rule_flags::NewRuleFlags;
+use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, failure, print};
 use crate::config::Config;
 use crate::db::Db;
+use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
 use crate::keys::name::{Description, KeyName};
@@ -18,45 +20,46 @@ use crate::keys::store::{self, NewKey};
 #[derive(Debug, clap::Args)]
 pub struct CreateArgs {
     /// Email address of a person in the account
-    #[arg(long)]
-    account: String,
+    #[arg(long, value_parser = Email::parse)]
+    account: Email,
     /// What the key is for, such as "Production server"
-    #[arg(long)]
-    name: String,
+    #[arg(long, value_parser = KeyName::parse)]
+    name: KeyName,
     /// What else people should know about it
-    #[arg(long, default_value = "", hide_default_value = true)]
-    description: String,
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_parser = Description::parse
+    )]
+    description: Description,
     /// Restrict the key to this domain of the account; repeat for more [default: all domains]
-    #[arg(long = "domain", value_name = "DOMAIN")]
-    domains: Vec<String>,
+    #[arg(long = "domain", value_name = "DOMAIN", value_parser = DomainName::typed)]
+    domains: Vec<DomainName>,
     /// When it expires: none, a number of days (90d), the last day on which it works (2027-12-31,
     /// UTC), or a time (RFC 3339)
-    #[arg(long, value_name = "WHEN", default_value = "none")]
-    expires: String,
+    #[arg(long, value_name = "WHEN", default_value = "none", value_parser = Expiry::parse_text)]
+    expires: Expiry,
     #[command(flatten)]
-    rule: NewRuleFlags,
+    pub rule: NewRuleFlags,
 }
 
 pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
     let secret = PlainKey::generate();
-    let name = KeyName::parse(&args.name).map_err(|e| e.to_string())?;
-    let description = Description::parse(&args.description).map_err(|e| e.to_string())?;
-    let expiry = Expiry::parse_text(&args.expires).map_err(|e| e.to_string())?;
-    let names = parse_domains(&args.domains)?;
-    let rule = args.rule.parse()?.applied_to(&Rule::default());
+    let rule = args.rule.change()?.applied_to(&Rule::default());
     db.write_blocking(|conn| {
         let account = find_account(conn, &args.account)?;
         let domains = domains_store::list(conn, account)?;
-        let scope = match names.is_empty() {
+        let scope = match args.domains.is_empty() {
             true => NewScope::AllDomains,
-            false => scope_of(&names, &domains)?,
+            false => scope_of(&args.domains, &domains)?,
         };
         refuse_senders_outside(&rule, &scope, &domains)?;
         let new = NewKey {
-            name,
-            description,
+            name: args.name.clone(),
+            description: args.description.clone(),
             scope,
-            expiry,
+            expiry: args.expires,
             rule,
         };
         let (limit, actor) = (config.key_limit, Actor::operator());

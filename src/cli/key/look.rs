@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::arguments::no_such_key;
 use super::json::{KeyJson, ShownJson};
+use crate::accounts::email::Email;
 use crate::accounts::event::{Filter, actor_label};
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{self as accounts_store, AccountStatus};
@@ -26,8 +27,8 @@ const MOST_PASTED: u64 = 64 * 1024;
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
     /// Email address of a person in the account
-    #[arg(long)]
-    account: String,
+    #[arg(long, value_parser = Email::parse)]
+    account: Email,
     /// List the keys that ended in the last 90 days instead: number, truncated key, how it ended,
     /// when, by whom, domains, name
     #[arg(long)]
@@ -49,8 +50,8 @@ pub struct ShowArgs {
 #[derive(Debug, clap::Args)]
 pub struct FindArgs {
     /// Email address of a person in the account
-    #[arg(long)]
-    account: String,
+    #[arg(long, value_parser = Email::parse)]
+    account: Email,
 }
 
 pub fn list(db: &Db, args: &ListArgs) -> Outcome {

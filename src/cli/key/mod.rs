@@ -46,6 +46,17 @@ pub enum Command {
     Keep(KeyArgs),
 }
 
+impl Command {
+    /// What is wrong with several arguments together.
+    pub fn check(&self) -> Outcome {
+        match self {
+            Self::Create(args) => args.rule.change().map(drop),
+            Self::Edit(args) => args.rule.change().map(drop),
+            _ => Ok(()),
+        }
+    }
+}
+
 pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
     match command {
         Command::Create(args) => create::create(config, db, &args),

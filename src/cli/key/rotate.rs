@@ -24,8 +24,8 @@ pub struct RotateArgs {
     #[arg(long, value_enum, value_name = "TIME")]
     quiet: Option<Quiet>,
     /// When the new key expires, as for "key create" [default: like the old key]
-    #[arg(long, value_name = "WHEN")]
-    expires: Option<String>,
+    #[arg(long, value_name = "WHEN", value_parser = Expiry::parse_text)]
+    expires: Option<Expiry>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -74,11 +74,10 @@ impl Quiet {
 }
 
 pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> Outcome {
-    let expiry = args.expires.as_deref().map(Expiry::parse_text);
     let rotation = Rotation {
         overlap: args.overlap.time(),
         stops_when_quiet: args.quiet.map(Quiet::time),
-        expiry: expiry.transpose().map_err(|e| e.to_string())?,
+        expiry: args.expires,
     };
     let secret = PlainKey::generate();
     let id = args.key.id;

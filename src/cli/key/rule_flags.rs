@@ -14,16 +14,15 @@ pub type RuleChangeFlags = RuleFlags<false>;
 
 /// The parts that were given, with the values of their flags; without values: anything.
 #[derive(Debug)]
-pub struct RuleFlags<const IS_NEW: bool>(Vec<(&'static RulePart, Vec<String>)>);
+pub struct RuleFlags<const IS_NEW: bool>(Vec<(&'static RulePart, Vec<Allowed>)>);
 
 impl<const IS_NEW: bool> RuleFlags<IS_NEW> {
-    pub fn parse(&self) -> Result<RuleChange, String> {
+    /// # Errors
+    /// A part's values are too many together.
+    pub fn change(&self) -> Result<RuleChange, String> {
         let mut change = RuleChange::default();
-        for (part, entries) in &self.0 {
-            let allowed = match entries.is_empty() {
-                true => Allowed::Any,
-                false => parse_allowed(part, entries)?,
-            };
+        for (part, values) in &self.0 {
+            let allowed = Allowed::joined(values).map_err(|why| why.to_string())?;
             change.set(part, allowed);
         }
         Ok(change)
@@ -49,10 +48,11 @@ impl<const IS_NEW: bool> Args for RuleFlags<IS_NEW> {
     }
 }
 
-fn list_arg(part: &RulePart) -> Arg {
+fn list_arg(part: &'static RulePart) -> Arg {
     Arg::new(part.flag)
         .long(part.flag)
         .value_name(part.value_name)
+        .value_parser(|text: &str| parse_allowed(part, text))
         .action(ArgAction::Append)
 }
 
@@ -74,8 +74,8 @@ impl<const IS_NEW: bool> FromArgMatches for RuleFlags<IS_NEW> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let given = PARTS.into_iter().filter_map(|part| {
             let is_any = !IS_NEW && matches.get_flag(part.any_flag);
-            match matches.get_many::<String>(part.flag) {
-                Some(entries) => Some((part, entries.cloned().collect())),
+            match matches.get_many::<Allowed>(part.flag) {
+                Some(values) => Some((part, values.cloned().collect())),
                 None => is_any.then(|| (part, Vec::new())),
             }
         });

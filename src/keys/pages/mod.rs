@@ -17,13 +17,15 @@ use std::iter::once;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
+use chrono::{NaiveDateTime, TimeDelta};
 use serde::Deserialize;
 
 use super::store::{self, Found, Key};
 use super::view::{Column, DomainFilter, Sort, StatusFilter, View, Which};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::{AccountStatus, User, find_user};
-use crate::db;
+use crate::clock;
+use crate::db::{self, journal};
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::choice::Choice;
 use crate::http::{Context, Error, page, preferences};
@@ -43,6 +45,8 @@ pub use show::show;
 pub use waiting::first_uses;
 
 const PER_PAGE: i64 = 25;
+/// How long after a restore the page tells of it.
+const SHOWN_AFTER_RESTORE: TimeDelta = TimeDelta::days(7);
 /// Counting further would take long and add no information.
 const MOST_WAITING: usize = 1_000;
 
@@ -217,6 +221,8 @@ struct IndexPage {
     waiting: usize,
     /// The relay's message, if it refuses this server.
     refusal: Option<String>,
+    /// When an older copy of the database was restored, if that was lately.
+    restored_at: Option<NaiveDateTime>,
 }
 
 impl IndexPage {
@@ -254,7 +260,7 @@ pub async fn index(
         return Ok(answer);
     }
     let account = user.account;
-    let (waiting, refusal) = context
+    let (waiting, refusal, restored_at) = context
         .db
         .read(move |conn| {
             let waiting = outbox_store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
@@ -262,7 +268,9 @@ pub async fn index(
                 0 => None,
                 _ => outbox_store::refusal_by_relay(conn, account)?,
             };
-            Ok::<_, db::Error>((waiting, refusal))
+            let restored_at =
+                journal::find_recovery(conn)?.filter(|at| clock::now() - *at < SHOWN_AFTER_RESTORE);
+            Ok::<_, db::Error>((waiting, refusal, restored_at))
         })
         .await?;
     page::html(&IndexPage {
@@ -273,6 +281,7 @@ pub async fn index(
         has_relay: context.config.relay.is_some(),
         waiting,
         refusal,
+        restored_at,
     })
 }
 

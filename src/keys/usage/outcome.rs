@@ -45,6 +45,11 @@ outcomes! {
 }
 
 impl Outcome {
+    pub fn refusals() -> impl Iterator<Item = Self> {
+        let all = Self::ALL.iter().copied();
+        all.filter(|outcome| *outcome != Self::Accepted)
+    }
+
     /// `None`: an outcome that this version does not know.
     pub fn from_column(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|o| o.as_str() == text)

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::db::{self, Db};
 use crate::http::keep_user_agent;
 use crate::keys::secret::KeyHash;
+use crate::metrics::Metrics;
 
 const TICK: Duration = Duration::from_secs(1);
 /// With up to this many keys in use, their uses are written at every tick; with more, at every
@@ -38,9 +39,18 @@ const CHUNK: usize = 5_000;
 /// Smaller than `CHUNK`, because each refused key costs an extra lookup.
 const CHUNK_OF_REFUSED: usize = 1_000;
 
+/// A refused key that never was one.
+const UNKNOWN: &str = "unknown";
+/// Refused before a key was looked for.
+const MISSING: &str = "missing";
+const MALFORMED: &str = "malformed";
+
 /// Usage that is not written yet.
 #[derive(Default)]
-pub struct Usage(Mutex<Gathered>);
+pub struct Usage {
+    gathered: Mutex<Gathered>,
+    metrics: Metrics,
+}
 
 #[derive(Default)]
 struct Gathered {
@@ -68,6 +78,15 @@ impl From<Use> for Recent {
 }
 
 impl Usage {
+    pub fn new(metrics: &Metrics) -> Self {
+        metrics.know_refusals([UNKNOWN, MISSING, MALFORMED]);
+        metrics.know_refusals(Outcome::refusals().map(Outcome::as_str));
+        Self {
+            gathered: Mutex::default(),
+            metrics: metrics.clone(),
+        }
+    }
+
     /// Records a call with a working key that ends now. `outcome`: none if the server failed or the
     /// client did not wait.
     pub fn record(
@@ -77,6 +96,9 @@ impl Usage {
         user_agent: &[u8],
         outcome: Option<Outcome>,
     ) {
+        if let Some(refusal) = outcome.filter(|outcome| *outcome != Outcome::Accepted) {
+            self.metrics.refused(refusal.as_str(), 1);
+        }
         let gathered = &mut *self.lock();
         let at = clock::now();
         if gathered.recent.len() >= MOST && !gathered.recent.contains_key(&key_id) {
@@ -118,6 +140,12 @@ impl Usage {
         add(refused, Refused { hash, hour }, 1, MOST_REFUSED);
     }
 
+    /// Counts a call without anything that could be a key.
+    pub fn count_without_key(&self, is_missing: bool) {
+        let reason = if is_missing { MISSING } else { MALFORMED };
+        self.metrics.refused(reason, 1);
+    }
+
     /// Writes periodically, and a last time when `stop` is dropped.
     ///
     /// Runs on its own thread, so that a hung database blocks that thread and nothing else.
@@ -135,7 +163,9 @@ impl Usage {
     /// Writes the gathered usage. Anything that cannot be written now is kept for the next time.
     fn write(&self, db: &Db, with_calls: bool) {
         let mut batch = std::mem::take(&mut *self.lock()).into_batch();
-        let written = catch_unwind(AssertUnwindSafe(|| batch.write(db, with_calls)));
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            batch.write(db, with_calls, &self.metrics)
+        }));
         self.lock().put_back(batch);
         match written {
             // Of a full disk, the log says so once.
@@ -146,7 +176,7 @@ impl Usage {
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,7 +230,7 @@ impl Batch {
     ///
     /// # Errors
     /// If the database is unavailable.
-    fn write(&mut self, db: &Db, with_calls: bool) -> db::Result<()> {
+    fn write(&mut self, db: &Db, with_calls: bool, metrics: &Metrics) -> db::Result<()> {
         drain(&mut self.uses, CHUNK, |uses| {
             db.write_blocking(|conn| store::record_uses_of_any_account(conn, uses))
         })?;
@@ -211,7 +241,13 @@ impl Batch {
             db.write_blocking(|conn| store::count_calls_of_any_account(conn, calls))
         })?;
         drain(&mut self.refused, CHUNK_OF_REFUSED, |refused| {
-            db.write_blocking(|conn| store::count_refused_of_any_account(conn, refused))
+            let why =
+                db.write_blocking(|conn| store::count_refused_of_any_account(conn, refused))?;
+            for (outcome, number) in why {
+                let reason = outcome.map_or(UNKNOWN, Outcome::as_str);
+                metrics.refused(reason, u64::try_from(number).unwrap_or_default());
+            }
+            Ok(())
         })
     }
 }

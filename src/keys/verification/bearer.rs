@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::store::LiveKey;
 use super::verifier::{Unavailable, Verifier};
 use crate::http::body::{BodyPermit, Room};
-use crate::http::{ApiError, Context, client_address, json, part, user_agent};
+use crate::http::{ApiError, Context, client_address, json, log, part, user_agent};
 use crate::keys::secret::PlainKey;
 use crate::keys::usage::Usage;
 use crate::keys::usage::outcome::Outcome;
@@ -218,9 +218,13 @@ async fn authenticate(
     request: HttpRequest,
     presented: Option<Vec<u8>>,
 ) -> Result<(LiveKey, Call), ApiError> {
-    let presented = presented.ok_or_else(missing_key)?;
+    let Some(presented) = presented else {
+        part::<Usage>(&request).count_without_key(true);
+        return Err(missing_key());
+    };
     match part::<Verifier>(&request).verify(&presented).await? {
         Some(key) => {
+            log::note_caller(&request, Some(key.id), key.account.0);
             let call = Call {
                 key_id: key.id,
                 request,
@@ -229,8 +233,10 @@ async fn authenticate(
             Ok((key, call))
         }
         None => {
-            if let Some(key) = PlainKey::parse(&presented) {
-                part::<Usage>(&request).record_refusal(key.hash());
+            let usage: &Usage = part(&request);
+            match PlainKey::parse(&presented) {
+                Some(key) => usage.record_refusal(key.hash()),
+                None => usage.count_without_key(false),
             }
             Err(invalid_key())
         }

@@ -16,6 +16,7 @@ use super::store::{self, LiveKey};
 use crate::db::journal::Journal;
 use crate::db::{self, Connection, Db};
 use crate::keys::secret::{KeyHash, PlainKey};
+use crate::metrics::{Metrics, Verdict};
 
 /// Lookup threads, one connection each, so that one can send the next batch while the other waits
 /// for its answer.
@@ -49,7 +50,15 @@ pub trait Lookup {
 /// Verifies keys. When dropped, it answers the queued questions and ends its threads.
 pub struct Verifier(Arc<Shared>);
 
+/// How much it has to do.
+pub struct Load {
+    /// Questions in the queue.
+    pub waiting: usize,
+    pub threads: usize,
+}
+
 struct Shared {
+    metrics: Metrics,
     new_lookup: Box<dyn Fn() -> Box<dyn Lookup> + Send + Sync>,
     queue: Mutex<Queue>,
     arrival: Condvar,
@@ -77,9 +86,10 @@ struct Question {
 
 impl Verifier {
     /// Starts the threads that query the database.
-    pub fn start(db: &Db) -> Self {
+    pub fn start(db: &Db, metrics: &Metrics) -> Self {
         let db = db.clone();
-        Self::with_lookup(ASKERS, move || Box::new(DbLookup::new(db.clone())))
+        let new_lookup = move || Box::new(DbLookup::new(db.clone())) as Box<dyn Lookup>;
+        Self::build(ASKERS, metrics.clone(), new_lookup)
     }
 
     /// Starts this many threads; each queries what `new_lookup` makes on that thread.
@@ -87,7 +97,16 @@ impl Verifier {
         askers: usize,
         new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static,
     ) -> Self {
+        Self::build(askers, Metrics::default(), new_lookup)
+    }
+
+    fn build(
+        askers: usize,
+        metrics: Metrics,
+        new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
+            metrics,
             new_lookup: Box::new(new_lookup),
             queue: Mutex::default(),
             arrival: Condvar::new(),
@@ -107,13 +126,25 @@ impl Verifier {
         let Some(key) = PlainKey::parse(presented) else {
             return Ok(None);
         };
-        let answer = self.0.ask(key.hash())?;
-        match tokio::time::timeout(DEADLINE, answer).await {
-            Ok(answer) => answer.map_err(|_| self.0.unavailable("the lookup failed")),
-            Err(_) => {
-                self.0.replace_stuck();
-                Err(self.0.unavailable("the lookup takes too long"))
-            }
+        let metrics = &self.0.metrics;
+        let asked = metrics.asked();
+        let verdict = self.0.look_up(key.hash()).await;
+        metrics.verdict(
+            asked,
+            match &verdict {
+                Ok(Some(_)) => Verdict::Works,
+                Ok(None) => Verdict::DoesNot,
+                Err(Unavailable) => Verdict::Unavailable,
+            },
+        );
+        verdict
+    }
+
+    pub fn load(&self) -> Load {
+        let queue = self.0.lock();
+        Load {
+            waiting: queue.waiting.len(),
+            threads: queue.threads,
         }
     }
 }
@@ -128,6 +159,17 @@ impl Drop for Verifier {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look_up(self: &Arc<Self>, hash: KeyHash) -> Result<Option<LiveKey>, Unavailable> {
+        let answer = self.ask(hash)?;
+        match tokio::time::timeout(DEADLINE, answer).await {
+            Ok(answer) => answer.map_err(|_| self.unavailable("the lookup failed")),
+            Err(_) => {
+                self.replace_stuck();
+                Err(self.unavailable("the lookup takes too long"))
+            }
+        }
     }
 
     fn ask(&self, hash: KeyHash) -> Result<oneshot::Receiver<Option<LiveKey>>, Unavailable> {
@@ -196,7 +238,7 @@ impl Shared {
         let mut lookup = new_lookup();
         while let Some(batch) = self.next_batch(number) {
             let answered = catch_unwind(AssertUnwindSafe(|| match &mut lookup {
-                Some(lookup) => answer(&mut **lookup, batch),
+                Some(lookup) => answer(&mut **lookup, batch, &self.metrics),
                 None => drop(batch),
             }));
             if answered.is_err() || lookup.is_none() {
@@ -233,7 +275,7 @@ impl Shared {
 }
 
 /// Looks equal hashes up only once, and skips those whose requests no longer wait.
-fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>) {
+fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>, metrics: &Metrics) {
     batch.retain(|question| !question.answer.is_closed());
     if batch.is_empty() {
         return;
@@ -241,6 +283,7 @@ fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>) {
     batch.sort_unstable_by_key(|question| question.hash);
     let mut hashes: Vec<KeyHash> = batch.iter().map(|question| question.hash).collect();
     hashes.dedup();
+    metrics.batch(hashes.len());
     // Without answers, the senders are dropped, which notifies the waiting requests.
     let Ok(answers) = lookup.look_up(&hashes) else {
         return;
@@ -299,7 +342,7 @@ impl DbLookup {
 /// A key of a database that is older than its journal of ends may have ended since.
 fn ask(
     conn: &mut Connection,
-    journal: Option<&Arc<Journal>>,
+    journal: Option<&Journal>,
     hashes: &[KeyHash],
 ) -> db::Result<Vec<Option<LiveKey>>> {
     let known = journal.map(|journal| journal.known());
@@ -314,18 +357,21 @@ fn ask(
 
 impl Lookup for DbLookup {
     fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+        let journal = self.db.journal().cloned();
+        let find = |conn: &mut Connection| {
+            let find = store::find_live_by_hashes_of_any_account;
+            db::watched(db::name_of(&find), || ask(conn, journal.as_deref(), hashes))
+        };
         if let Some(conn) = &mut self.conn {
-            match ask(conn, self.db.journal(), hashes) {
+            match find(conn) {
                 Ok(answers) => return Ok(answers),
                 // A lost connection is noticed only when it is used.
                 Err(error) => tracing::warn!(%error, "a lookup of keys failed: retrying once"),
             }
         }
         self.conn = None;
-        let journal = self.db.journal().cloned();
         let conn = self.connect()?;
-        let answers = ask(conn, journal.as_ref(), hashes);
-        match answers {
+        match find(conn) {
             Ok(answers) => {
                 self.pause = SHORTEST_PAUSE;
                 Ok(answers)

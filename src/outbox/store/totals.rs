@@ -24,6 +24,9 @@ use crate::schema::{email_counts, email_counts_frontier, emails};
 /// before the commit. A write is abandoned after seconds, and clocks that differ by minutes are
 /// broken.
 const LATE: TimeDelta = TimeDelta::minutes(10);
+/// How long emails are needed for the totals: those of the last 24 hours begin within an hour, whose
+/// emails are counted directly. With room for clocks that differ.
+const NEEDED: TimeDelta = TimeDelta::hours(48);
 const THE_ROW: i64 = 1;
 /// Rows per statement.
 const ROWS: usize = 1_000;
@@ -218,14 +221,29 @@ pub fn is_counted_ahead_of_any_account(conn: &mut Connection) -> db::Result<bool
     Ok(ahead.is_some_and(|(frontier, now)| frontier > now + TimeDelta::hours(1)))
 }
 
-/// Starts counting again if the frontier is in the future. Returns whether it was.
+/// Takes the frontier back to the present if it is in the future. Returns whether it was. The hours
+/// before the present stay as they were counted: emails have been deleted since.
 pub fn recount_of_any_account(conn: &mut Connection) -> db::Result<bool> {
-    let is_ahead = is_counted_ahead_of_any_account(conn)?;
-    if is_ahead {
-        diesel::delete(email_counts_frontier::table).execute(conn)?;
-        diesel::delete(email_counts::table).execute(conn)?;
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(false);
+    };
+    if !is_counted_ahead_of_any_account(conn)? {
+        return Ok(false);
     }
-    Ok(is_ahead)
+    let present = hour_of(now - LATE);
+    diesel::update(email_counts_frontier::table)
+        .set(email_counts_frontier::counted_before.eq(present))
+        .execute(conn)?;
+    diesel::delete(email_counts::table.filter(email_counts::hour.ge(present))).execute(conn)?;
+    Ok(true)
+}
+
+/// Emails accepted before this time may be deleted without changing any total. `None`: none may.
+pub fn counted_for_good_of_any_account(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(None);
+    };
+    Ok(frontier(conn)?.map(|frontier| frontier.min(now - NEEDED)))
 }
 
 /// The emails of one hour, about to be stored; empty if only the frontier has to move.

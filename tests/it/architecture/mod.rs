@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["main.rs", "lib.rs"],
     &["cli/"],
     &["server.rs"],
-    &["routes.rs", "upkeep.rs"],
+    &["routes.rs", "scrape/", "upkeep.rs"],
     &["recovery.rs"],
     &["reference/", "mail/"],
     &["emails/"],
@@ -40,9 +40,13 @@ const FLOORS: &[&[&str]] = &[
         "token.rs",
         "visible.rs",
         "background.rs",
+        "ending.rs",
         "listener.rs",
-        "logging.rs",
+        "logging/",
+        "metrics.rs",
         "open_files.rs",
+        "service_manager.rs",
+        "signals.rs",
     ],
 ];
 
@@ -96,6 +100,11 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
         "delivery writes what comes of an email; its page names the key",
     ),
     (
+        "mail/queue/store.rs",
+        &["accounts", "api_keys", "emails"],
+        "the operator looks at emails, with their accounts and keys, and changes what becomes of them",
+    ),
+    (
         "outbox/store/totals.rs",
         &["emails"],
         "the totals are those of the emails' rows",
@@ -126,6 +135,7 @@ const LIBRARIES: &[(&[&str], &[&str], &[&str])] = &[
         ],
     ),
     (&["hickory_resolver"], &[], &["domains/dns.rs"]),
+    (&["prometheus"], &[], &["metrics.rs"]),
 ];
 
 /// The room and the floor of a file, counted from the top.

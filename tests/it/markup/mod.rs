@@ -343,6 +343,9 @@ fn emails(walk: &mut Walk, app: &App, owner: &Visitor) {
     ));
     walk.get(owner, "/activity/emails?status=failed");
     walk.get(owner, "/activity/emails?status=held&before=1");
+    assert_eq!(owner.post("/activity/emails/1/retry", &[]).status, 303);
+    walk.get(owner, "/activity/emails?retry=done");
+    walk.get(owner, "/activity/emails?retry=not-needed");
     let newest = walk.get(owner, "/activity/emails").body;
     let (_, older) = newest.split_once("rel=\"next\" href=\"").unwrap();
     walk.get(owner, older.split('"').next().unwrap());

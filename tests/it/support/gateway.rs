@@ -1,4 +1,4 @@
-//! nginx and Caddy, configured as in docs/gateways.md.
+//! nginx and Caddy, configured as in docs/gateways.md and docs/scaling.md.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use super::{Port, until};
 const NGINX: &str = "/usr/sbin/nginx";
 const CADDY: &str = "/usr/bin/caddy";
 
-/// A gateway with the configuration from docs/gateways.md, except for the addresses.
+/// A gateway with a configuration from the documentation, except for the addresses.
 pub struct Gateway {
     pub address: SocketAddr,
     process: Child,
@@ -29,15 +29,23 @@ impl Gateway {
                 ("server 127.0.0.1:8080;", format!("server {dashboard};")),
                 ("http://127.0.0.1:3000;", format!("http://{upstream};")),
             ];
-            let site = documented("nginx", &addresses);
-            let config = folder.join("nginx.conf");
-            fs::write(&config, around(&site, folder)).unwrap();
-            let mut command = command(NGINX);
-            command
-                .args([Path::new("-c"), &config])
-                .args([Path::new("-p"), folder])
-                .args([Path::new("-e"), &folder.join("error.log")]);
-            command
+            nginx_with(&documented("docs/gateways.md", "nginx", &addresses), folder)
+        })
+    }
+
+    /// The proxy in front of two nodes of docs/scaling.md. The header `X-Node` of an answer has the
+    /// addresses of the nodes that were asked.
+    pub fn balancing(nodes: [SocketAddr; 2]) -> Self {
+        let [first, second] = nodes;
+        Self::start(|address, folder| {
+            let addresses = [
+                ("listen 80;", format!("listen {address};")),
+                ("server 192.0.2.1:8080 ", format!("server {first} ")),
+                ("server 192.0.2.2:8080 ", format!("server {second} ")),
+            ];
+            let site = documented("docs/scaling.md", "nginx", &addresses);
+            let site = format!("add_header X-Node $upstream_addr always;\n{site}");
+            nginx_with(&site, folder)
         })
     }
 
@@ -54,7 +62,7 @@ impl Gateway {
                     format!("reverse_proxy {upstream}"),
                 ),
             ];
-            let site = documented("caddyfile", &addresses);
+            let site = documented("docs/gateways.md", "caddyfile", &addresses);
             let config = folder.join("Caddyfile");
             // Its admin port would be the same for all tests.
             fs::write(&config, format!("{{\n\tadmin off\n}}\n{site}")).unwrap();
@@ -108,14 +116,26 @@ fn command(program: &str) -> Command {
     command
 }
 
-/// The only code block of this language in docs/gateways.md, with its addresses replaced.
-fn documented(language: &str, addresses: &[(&str, String)]) -> String {
-    let text = fs::read_to_string(root().join("docs/gateways.md")).unwrap();
+/// nginx with a site, in a folder of its own.
+fn nginx_with(site: &str, folder: &Path) -> Command {
+    let config = folder.join("nginx.conf");
+    fs::write(&config, around(site, folder)).unwrap();
+    let mut command = command(NGINX);
+    command
+        .args([Path::new("-c"), &config])
+        .args([Path::new("-p"), folder])
+        .args([Path::new("-e"), &folder.join("error.log")]);
+    command
+}
+
+/// The only code block of this language in a document, with its addresses replaced.
+fn documented(document: &str, language: &str, addresses: &[(&str, String)]) -> String {
+    let text = fs::read_to_string(root().join(document)).unwrap();
     let blocks: Vec<&str> = text.split(&format!("```{language}\n")).skip(1).collect();
-    assert_eq!(blocks.len(), 1, "blocks of {language} in docs/gateways.md");
+    assert_eq!(blocks.len(), 1, "blocks of {language} in {document}");
     let mut lines = blocks[0].split("```").next().unwrap().to_owned();
     for (from, to) in addresses {
-        assert_eq!(lines.matches(from).count(), 1, "{from} in docs/gateways.md");
+        assert_eq!(lines.matches(from).count(), 1, "{from} in {document}");
         lines = lines.replace(from, to);
     }
     lines

@@ -32,7 +32,9 @@ pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
 pub use key_store::{Change, KeyStore, Made, NAME};
 pub use port::Port;
 pub use probers::{Key, Probers};
-pub use process::{Dashboard, attest, cli, command, create_account, is_late, without_stderr};
+pub use process::{
+    Dashboard, attest, cli, command, create_account, is_late, with_sockets, without_stderr,
+};
 pub use proxy::Proxy;
 pub use relay::{Got, Relay, read_mail};
 pub use server::{App, Backend};

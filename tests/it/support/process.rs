@@ -1,6 +1,8 @@
 //! The program in its own process, for tests that need the real binary.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -20,6 +22,7 @@ fn with_environment(mut command: Command, database: &Database) -> Command {
         .env("TOSEND_SECRET_FILE", database.folder.path().join("secret"))
         .env("TOSEND_DNS_SERVERS", database.dns.address.to_string())
         .env("TOSEND_LISTEN", "127.0.0.1:0")
+        .stdin(Stdio::null())
         .current_dir(database.folder.path());
     if let Some(journal) = &database.journal {
         command.env("TOSEND_JOURNAL", journal);
@@ -37,7 +40,38 @@ pub fn without_stderr(command: &Command) -> Command {
         .args(command.get_args())
         .env_clear()
         .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null())
         .current_dir(command.get_current_dir().unwrap());
+    shell
+}
+
+/// The command with these sockets passed as systemd passes them: as the descriptors from 3 on.
+pub fn with_sockets(command: &Command, sockets: &[OwnedFd]) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    let variables = command.get_envs();
+    let [first, more @ ..] = sockets else {
+        panic!("no socket");
+    };
+    assert!(more.len() <= 1, "the shell moves stdin and stdout only");
+    let script = match more {
+        [] => "exec 3<&0 0</dev/null",
+        _ => "exec 3<&0 4>&1 0</dev/null 1>/dev/null",
+    };
+    shell
+        .arg("-c")
+        .arg(format!(
+            r#"{script}; export LISTEN_PID=$$ LISTEN_FDS={}; exec "$0" "$@""#,
+            sockets.len()
+        ))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(command.get_current_dir().unwrap())
+        .stdin(first.try_clone().unwrap());
+    if let [second] = more {
+        shell.stdout(second.try_clone().unwrap());
+    }
     shell
 }
 
@@ -112,11 +146,31 @@ impl Dashboard {
         Self::spawn_with_log(database, command)
     }
 
+    /// Like `start`, on a listener that stays open when the server ends.
+    pub fn on_listener(database: &Database, listener: &TcpListener, args: &[&str]) -> Self {
+        let mut server = command(database);
+        server.args(args);
+        let kept = listener.try_clone().unwrap().into();
+        Self::spawn_with_log(database, with_sockets(&server, &[kept]))
+    }
+
     /// Like `start`, with these limits of open files.
     pub fn start_limited(database: &Database, soft: u32, hard: u32) -> Self {
+        Self::start_limited_with(database, soft, hard, &[])
+    }
+
+    /// The same, with additional environment variables.
+    pub fn start_limited_with(
+        database: &Database,
+        soft: u32,
+        hard: u32,
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new("/usr/bin/prlimit");
         command.arg(format!("--nofile={soft}:{hard}")).arg(BINARY);
-        Self::spawn_with_log(database, with_environment(command, database))
+        let mut command = with_environment(command, database);
+        command.envs(env.iter().copied());
+        Self::spawn_with_log(database, command)
     }
 
     fn spawn_with_log(database: &Database, mut command: Command) -> Self {
@@ -137,11 +191,7 @@ impl Dashboard {
     }
 
     fn spawn(mut command: Command, log: PathBuf) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         // It holds the test's end of stderr, which only the server should hold.
         drop(command);
         let mut greeting = String::new();
@@ -185,13 +235,28 @@ impl Dashboard {
         self.child.wait().unwrap();
     }
 
-    /// Sends SIGTERM, and returns whether the server then exited successfully.
-    pub fn terminate(&mut self) -> bool {
+    /// Sends a signal, such as "HUP".
+    pub fn signal(&self, name: &str) {
         let killed = Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
+            .args([&format!("-{name}"), &self.child.id().to_string()])
             .status()
             .unwrap();
         assert!(killed.success());
+    }
+
+    /// Sends SIGTERM, and returns whether the server then exited successfully.
+    pub fn terminate(&mut self) -> bool {
+        self.signal("TERM");
+        self.ends_well()
+    }
+
+    /// Whether the server still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the server to exit, and returns whether it did so successfully.
+    pub fn ends_well(&mut self) -> bool {
         let mut ended = None;
         until("the server ends", || {
             ended = self.child.try_wait().unwrap();

@@ -35,6 +35,8 @@ pub struct App {
     pub hasher: Hasher,
     pub checker: Checker,
     pub setup_code: String,
+    /// Where metrics are served, if they are on.
+    pub metrics: Option<SocketAddr>,
     handle: actix_web::dev::ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -62,6 +64,7 @@ impl App {
         logs::watch();
         let mut settings = Settings {
             database_url: Some(database.url.clone()),
+            database_url_file: None,
             listen: "127.0.0.1:0".into(),
             public_url: None,
             signup: "first".into(),
@@ -77,7 +80,12 @@ impl App {
             smtp_credentials_file: None,
             smtp_helo: None,
             retention_days: "30".into(),
+            email_days: "365".into(),
+            drain_seconds: "0".into(),
             log: "trace".into(),
+            log_format: "text".into(),
+            access_log: "false".into(),
+            metrics_listen: None,
         };
         change(&mut settings);
         let config = Config::parse(&settings).expect("the test's settings are right");
@@ -93,11 +101,17 @@ impl App {
         let hasher = components.guard.hasher.clone();
         let checker = Checker::clone(&components.checker);
         let setup_code = components.setup_code.expose().to_owned();
+        let for_metrics = components.context.config.metrics_listen;
+        let for_metrics = for_metrics.map(|address| TcpListener::bind(address).unwrap());
+        let metrics = for_metrics.as_ref().map(|l| l.local_addr().unwrap());
         let (send, receive) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let server =
+                let mut server =
                     Server::build(listener, components, Some(2)).expect("the server starts");
+                if let Some(listener) = for_metrics {
+                    server.answer_prometheus(listener).unwrap();
+                }
                 send.send(server.handle()).unwrap();
                 server.serve().await.expect("the server ends well");
             });
@@ -108,6 +122,7 @@ impl App {
             hasher,
             checker,
             setup_code,
+            metrics,
             handle: receive.recv().unwrap(),
             thread: Some(thread),
         }

@@ -83,11 +83,12 @@ pub fn count_calls_of_any_account(conn: &mut Connection, calls: &[(Calls, i64)])
 }
 
 /// Counts calls with keys that did not work, by the reason why they do not work now. Hashes that
-/// never belonged to a key are dropped.
+/// never belonged to a key are dropped. Returns how many calls there were for each reason; `None`:
+/// the key never was one.
 pub fn count_refused_of_any_account(
     conn: &mut Connection,
     refused: &[(Refused, i64)],
-) -> db::Result<()> {
+) -> db::Result<Vec<(Option<Outcome>, i64)>> {
     let mut hashes: Vec<&[u8]> = refused.iter().map(|(of, _)| of.hash.as_ref()).collect();
     hashes.dedup();
     let mut known = refused_with_a_hash(conn, &hashes)?;
@@ -106,7 +107,12 @@ pub fn count_refused_of_any_account(
         })
         .collect();
     calls.sort_unstable();
-    count_calls_of_any_account(conn, &calls)
+    count_calls_of_any_account(conn, &calls)?;
+    let why = |(of, number): &(Refused, i64)| {
+        let known = known.get(of.hash.as_ref());
+        (known.map(|(_, outcome)| *outcome), *number)
+    };
+    Ok(refused.iter().map(why).collect())
 }
 
 type Why = HashMap<Vec<u8>, (i64, Outcome)>;

@@ -2,17 +2,29 @@
 //! may be gone or stuck, or its disk full. One thread writes; lines that do not fit into its buffer
 //! meanwhile, or cannot be written, are dropped, counted, and reported once a line can be written
 //! again.
+//!
+//! What fails again and again is summed up: what this server tries itself ([`Outage`]), and all else
+//! ([`repeats`]).
+
+mod outage;
+mod repeats;
 
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write, stderr};
 use std::os::fd::AsFd;
 use std::panic::PanicHookInfo;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use self::outage::Outage;
+use self::repeats::Repeats;
 
 /// Size of the buffer for lines that wait to be written.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -20,6 +32,14 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 const FLUSH: Duration = Duration::from_secs(1);
 /// How often a stderr that another program made non-blocking is tried again.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// The form of the log's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    /// An object for each line.
+    Json,
+}
 
 /// The log's way to stderr; clones share it.
 #[derive(Clone)]
@@ -29,6 +49,8 @@ pub struct Log(Arc<Shared>);
 struct Shared {
     buffer: Mutex<Buffer>,
     changed: Condvar,
+    /// Set once this is the log of everything.
+    repeats: OnceLock<Repeats>,
 }
 
 #[derive(Default)]
@@ -60,13 +82,27 @@ impl Log {
     }
 
     /// Makes this the log of everything the process traces, and of panics.
-    pub fn take_all(&self, filter: &str) {
-        tracing_subscriber::fmt()
+    pub fn take_all(&self, filter: &str, format: Format) {
+        let repeats = self.0.repeats.get_or_init(Repeats::default).clone();
+        let lines = tracing_subscriber::fmt()
             .with_writer(self.clone())
             .log_internal_errors(false)
             .with_ansi(stderr().is_terminal())
-            .with_env_filter(EnvFilter::new(filter))
-            .init();
+            .with_env_filter(EnvFilter::new(filter));
+        match format {
+            Format::Text => lines.finish().with(repeats.clone()).init(),
+            Format::Json => lines
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .finish()
+                .with(repeats.clone())
+                .init(),
+        }
+        // Without it, totals come at the end only.
+        let _ = std::thread::Builder::new()
+            .name("log totals".to_owned())
+            .spawn(move || repeats.keep_summing_up());
         let log = self.clone();
         std::panic::set_hook(Box::new(move |panic| {
             log_panic(panic);
@@ -80,12 +116,44 @@ impl Log {
         self.0.push(format!("{line}\n").as_bytes());
     }
 
+    /// At the end of the process: sums up what was not written, and waits until all is.
+    pub fn end(&self) {
+        if let Some(repeats) = self.0.repeats.get() {
+            repeats.end();
+        }
+        self.flush();
+    }
+
     /// Waits, for a limited time, until everything is written.
     pub fn flush(&self) {
         let buffer = self.0.lock();
         let is_busy = |buffer: &mut Buffer| buffer.is_writing || !buffer.lines.is_empty();
         let _ = self.0.changed.wait_timeout_while(buffer, FLUSH, is_busy);
     }
+}
+
+/// Checks a level or filter more strictly than tracing does, which takes every word that is no level
+/// for the name of a crate, and then logs next to nothing.
+///
+/// # Errors
+/// One sentence.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    let levels = "error, warn, info, debug, trace or off";
+    let mut parts = filter.split(',').map(str::trim);
+    let is_wrong = |part: &&str| {
+        !part.is_empty() && !part.contains(['=', '[', ':']) && part.parse::<LevelFilter>().is_err()
+    };
+    if let Some(part) = parts.find(is_wrong) {
+        return Err(format!(
+            "“{part}” is not a level ({levels}); for a part of the server, write part=level"
+        ));
+    }
+    if filter.trim().is_empty() {
+        return Err(format!("it is empty: name a level ({levels})"));
+    }
+    EnvFilter::try_new(filter)
+        .map(drop)
+        .map_err(|_| format!("“{filter}” is not a level ({levels}) or filter (part=level,…)"))
 }
 
 /// Never logs a formatted panic message: it may quote the data being processed, such as a key.
@@ -232,6 +300,32 @@ mod tests {
     fn next(read: &Receiver<Vec<u8>>) -> String {
         let bytes = read.recv_timeout(Duration::from_secs(60)).expect("a write");
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_misspelt_level_is_not_taken_for_a_crate() {
+        for right in [
+            "info",
+            "WARN",
+            "off",
+            "info,actix_server=warn",
+            "actix_web::x",
+            "[a]=info",
+            "info,",
+        ] {
+            assert_eq!(check_filter(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "inof",
+            "verbose",
+            "info,warning",
+            "actix=loud",
+            "a=b=c",
+            "7",
+        ] {
+            assert!(check_filter(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,0 +1,1 @@
+DROP INDEX emails_ended_without_message;
