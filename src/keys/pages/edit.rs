@@ -11,7 +11,6 @@ use super::new::list_domains;
 use super::{find_live, path_of, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
-use crate::db::Share;
 use crate::domains::store::Domain;
 use crate::http::{Context, Error, page};
 
@@ -103,7 +102,7 @@ pub async fn save(
     }
     let wanted = version.clone();
     let saved = session
-        .write_urgently(&context.db, Share::All, move |conn| {
+        .write(&context.db, move |conn| {
             store::edit(conn, account, id, Some(&wanted), &edit, &actor)
         })
         .await?;

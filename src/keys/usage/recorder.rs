@@ -168,8 +168,7 @@ impl Usage {
         }));
         self.lock().put_back(batch);
         match written {
-            // Of a full disk, the log says so once.
-            Ok(Ok(()) | Err(db::Error::DiskFull(_))) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "how keys were used could not be written"),
             Err(panic) => resume_unwind(panic),
         }
@@ -262,7 +261,7 @@ fn drain<T>(
         let rest = rows.len().saturating_sub(chunk);
         match write(&rows[rest..]) {
             Ok(()) => {}
-            Err(error @ (db::Error::Unavailable(_) | db::Error::DiskFull(_))) => return Err(error),
+            Err(error @ db::Error::Unavailable(_)) => return Err(error),
             // A retry would fail too: a key is missing because a backup was restored.
             Err(error @ db::Error::Refused(_)) => {
                 tracing::error!(%error, "how keys were used was not written");
