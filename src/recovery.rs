@@ -12,7 +12,7 @@ use crate::accounts::store::{self as accounts_store, AccountLine, sessions};
 use crate::clock;
 use crate::config::Config;
 use crate::db::journal::{self, Belonging, Change, Contents, Journal};
-use crate::db::{self, Connection, Db};
+use crate::db::{self, Connection, Db, Share};
 use crate::domains::store::{self as domains_store, DeletedDomain};
 use crate::keys::store::{self as keys_store, Again, KeyLine};
 use crate::mail::store as mail_store;
@@ -144,7 +144,8 @@ fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
         Some(_) => Ok(()),
         None => journal::adopt(conn, &file.id, 0),
     };
-    db.write_blocking(adopt).map_err(describe)?;
+    db.write_urgently_blocking(Share::All, adopt)
+        .map_err(describe)?;
     Ok(db.with_journal(Journal::open(path, file.id, last)))
 }
 
@@ -175,7 +176,7 @@ pub fn mark(db: &Db) -> db::Result<()> {
     if db.journal().is_none() {
         return Ok(());
     }
-    db.write_blocking(|_| {
+    db.write_urgently_blocking(Share::Half, |_| {
         journal::note("mark", &());
         Ok(())
     })
@@ -209,7 +210,7 @@ pub fn recover(db: &Db, is_restored: bool) -> db::Result<Option<Recovered>> {
         return Ok(None);
     };
     let mut newest = 0;
-    let recovered = db.write_blocking(|conn| {
+    let recovered = db.write_urgently_blocking(Share::All, |conn| {
         let of_database = belonging(conn, journal)?;
         let file = journal.read_after(of_database.last);
         let file = file.map_err(|e| unavailable(format!("its journal of ends: {e}")))?;

@@ -52,11 +52,16 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
         stop,
     };
     let now = Instant::now();
+    let mut check_at = now;
     let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
     let mut emails_at = now;
     let mut outage = Outage::default();
     loop {
         let mut done = recovery::watch(db);
+        if done.is_ok() && (Instant::now() >= check_at || db.write_fault().is_some()) {
+            check_at = Instant::now() + MINUTE;
+            done = db.check_writes();
+        }
         if done.is_ok() && Instant::now() >= watch_at {
             watch_at = Instant::now() + WATCH;
             done = upkeep.watch_clock();
@@ -174,7 +179,9 @@ impl Upkeep<'_> {
             let end = |conn: &mut _| store::end_if_due(conn, account, id, self.since);
             match self.db.write_blocking(end) {
                 Ok(_) => {}
-                Err(error @ db::Error::Unavailable(_)) => return Err(error),
+                Err(error @ (db::Error::Unavailable(_) | db::Error::DiskFull(_))) => {
+                    return Err(error);
+                }
                 Err(error) => failed = Some(error),
             }
         }

@@ -19,7 +19,7 @@ use super::event::Actor;
 use super::sign_in::SignInGuard;
 use super::store::sessions::{self, SessionId};
 use super::store::{Credentials, User};
-use crate::db::{self, Connection, Db};
+use crate::db::{self, Connection, Db, Share};
 use crate::http::{Context, Error, client_address, keep_user_agent, log, part, user_agent};
 use crate::token;
 
@@ -60,7 +60,9 @@ impl SessionStore for DbSessions {
         };
         if self.keeps_alive && is_due {
             let touched = self.db.write(move |conn| sessions::touch(conn, id)).await;
-            if let Err(error) = touched {
+            if let Err(error) = touched
+                && !matches!(error, db::Error::DiskFull(_))
+            {
                 // The session may end earlier than it should; the request does not fail because of
                 // that.
                 tracing::warn!(%error, "the last use of a session could not be written");
@@ -86,7 +88,9 @@ impl SessionStore for DbSessions {
         let id = SessionId::of_key(&key);
         let is_started = self
             .db
-            .write(move |conn| sessions::insert(conn, id, &proven, address, &user_agent))
+            .write_urgently(Share::Half, move |conn| {
+                sessions::insert(conn, id, &proven, address, &user_agent)
+            })
             .await
             .map_err(|e| SaveError::Other(e.into()))?;
         if !is_started {
@@ -122,7 +126,7 @@ impl SessionStore for DbSessions {
     async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
         let id = SessionId::of_key(key.as_ref());
         self.db
-            .write(move |conn| sessions::delete(conn, id))
+            .write_urgently(Share::Half, move |conn| sessions::delete(conn, id))
             .await?;
         Ok(())
     }
@@ -221,8 +225,10 @@ pub async fn sign_out(session: &Session, db: &Db, address: IpAddr) -> Result<(),
     let id: Option<SessionId> = session.get(ID).ok().flatten();
     let user: Option<User> = session.get(USER).ok().flatten();
     if let Some((id, user)) = id.zip(user) {
-        db.write(move |conn| sessions::end(conn, user.id, id, address))
-            .await?;
+        db.write_urgently(Share::Half, move |conn| {
+            sessions::end(conn, user.id, id, address)
+        })
+        .await?;
     }
     session.purge();
     Ok(())
@@ -296,18 +302,49 @@ impl ThisSession {
         T: Send + 'static,
         E: From<db::Error> + Send + 'static,
     {
-        let Self { id, user_id } = *self;
+        let this = *self;
         let written = db.write_as(db::name_of(&change), move |conn| {
-            if !sessions::hold(conn, user_id, id)? {
-                return Err(Unwritten::SessionEnded);
-            }
+            this.hold(conn)?;
             change(conn).map_err(Unwritten::Refused)
         });
-        match written.await {
-            Ok(value) => Ok(Ok(value)),
-            Err(Unwritten::Refused(error)) => Ok(Err(error)),
-            Err(Unwritten::SessionEnded) => Err(Error::SignInNeeded),
+        told(written.await)
+    }
+
+    /// The same like [`Db::write_urgently`].
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn write_urgently<T, E>(
+        &self,
+        db: &Db,
+        share: Share,
+        mut change: impl FnMut(&mut Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<Result<T, E>, Error>
+    where
+        T: Send + 'static,
+        E: From<db::Error> + Send + 'static,
+    {
+        let this = *self;
+        let written = db.write_urgently_as(db::name_of(&change), share, move |conn| {
+            this.hold(conn)?;
+            change(conn).map_err(Unwritten::Refused)
+        });
+        told(written.await)
+    }
+
+    fn hold<E: From<db::Error>>(self, conn: &mut Connection) -> Result<(), Unwritten<E>> {
+        match sessions::hold(conn, self.user_id, self.id)? {
+            true => Ok(()),
+            false => Err(Unwritten::SessionEnded),
         }
+    }
+}
+
+fn told<T, E>(written: Result<T, Unwritten<E>>) -> Result<Result<T, E>, Error> {
+    match written {
+        Ok(value) => Ok(Ok(value)),
+        Err(Unwritten::Refused(error)) => Ok(Err(error)),
+        Err(Unwritten::SessionEnded) => Err(Error::SignInNeeded),
     }
 }
 

@@ -13,7 +13,7 @@ use super::known_device::KnownDevices;
 use super::password::{Hasher, Match, Password};
 use super::store::{self, Credentials};
 use super::throttle::{Counter, PerAddress, PerDevice};
-use crate::db::Db;
+use crate::db::{Db, Share};
 use crate::http::Error;
 use crate::http::refusals::{RefusalKind, Refusals};
 use crate::secret::ServerSecret;
@@ -103,7 +103,7 @@ impl SignInGuard {
         };
         if let Some(tally) = self.failures.take(email) {
             let (of, user_id) = (email.to_string(), credentials.user_id);
-            let told = db.write(move |conn| {
+            let told = db.write_urgently(Share::Half, move |conn| {
                 match store::find_people(conn, std::slice::from_ref(&of))?.get(&of) {
                     Some(person) if person.user_id == user_id => {
                         failures::record(conn, person, &of, &tally)
@@ -166,7 +166,9 @@ impl SignInGuard {
         password: &SecretString,
     ) -> Result<Option<Credentials>, Error> {
         let wait = db
-            .write(move |conn| store::begin_attempt(conn, &counter))
+            .write_urgently(Share::Half, move |conn| {
+                store::begin_attempt(conn, &counter)
+            })
             .await?;
         if let Some(seconds) = wait {
             return Err(Error::TooMany {
@@ -175,7 +177,7 @@ impl SignInGuard {
         }
         let phc = found.as_ref().map(|found| found.password_hash.clone());
         let matched = self.hasher.compare(Password::typed(password), phc).await?;
-        let Some(mut credentials) = found else {
+        let Some(credentials) = found else {
             return Ok(None);
         };
         let rehashed = match matched {
@@ -183,13 +185,14 @@ impl SignInGuard {
             Match::Yes => None,
             Match::Rehashed(new) => Some(new),
         };
-        db.write(move |conn| {
+        db.write_urgently(Share::Half, move |conn| {
             store::forget_attempts(conn, &counter)?;
-            if let Some(new) = rehashed {
-                if !store::rehash_password(conn, &credentials, &new)? {
+            let mut credentials = credentials.clone();
+            if let Some(new) = &rehashed {
+                if !store::rehash_password(conn, &credentials, new)? {
                     return Ok(None);
                 }
-                credentials.password_hash = new;
+                credentials.password_hash = new.clone();
             }
             Ok(Some(credentials))
         })

@@ -12,7 +12,7 @@ use crate::accounts::event::Actor;
 use crate::accounts::password::{Password, hash_blocking};
 use crate::accounts::store::{self, AccountStatus, NewAccount};
 use crate::accounts::title::Title;
-use crate::db::Db;
+use crate::db::{Db, Share};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -88,7 +88,7 @@ fn set_password(db: &Db, email: &Email, source: &PasswordSource) -> Outcome {
     let password = choose_password(source, email, "")?;
     let hash = hash_blocking(&password);
     let actor = Actor::operator();
-    let is_set = db.write_blocking(|conn| {
+    let is_set = db.write_urgently_blocking(Share::All, |conn| {
         store::set_password(conn, email, &hash, &actor).map_err(Failure::from)
     })?;
     if !is_set {
@@ -100,7 +100,11 @@ fn set_password(db: &Db, email: &Email, source: &PasswordSource) -> Outcome {
 }
 
 fn set_status(db: &Db, email: &Email, status: AccountStatus) -> Outcome {
-    db.write_blocking(|conn| {
+    let share = match status {
+        AccountStatus::Active => Share::Nothing,
+        _ => Share::All,
+    };
+    db.write_urgently_blocking(share, |conn| {
         let account = find_account(conn, email)?;
         store::set_status(conn, account, status, &Actor::operator()).map_err(Failure::from)
     })?;

@@ -3,7 +3,7 @@
 use super::database::make_folder;
 use super::outcome::{Outcome, one_line, print};
 use crate::config::Config;
-use crate::db::{Db, nodes};
+use crate::db::{Db, Share, nodes};
 use crate::domains::dkim::DkimKey;
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
@@ -45,7 +45,7 @@ pub fn check(config: &Config, db: &Db) -> Result<bool, String> {
 pub fn record(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
     let hash = secret.hash();
     let is_shared = db
-        .write_blocking(|conn| nodes::share_secret(conn, &hash))
+        .write_urgently_blocking(Share::Half, |conn| nodes::share_secret(conn, &hash))
         .map_err(|e| one_line(&e.to_string()))?;
     match is_shared {
         true => Ok(()),

@@ -10,7 +10,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::connection::Purpose;
 use super::progress::{Pace, Progress, reported};
-use super::{Connection, Db};
+use super::{Connection, Db, Share};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -39,7 +39,7 @@ pub fn run(db: &Db) -> Result<usize, Error> {
     let report = |line: &str| tracing::info!("bringing the database up to date: {line}");
     reported(PACE, report, |progress| {
         progress.begin("waiting for another program that is doing the same".to_owned());
-        db.write_blocking(|conn| {
+        db.write_urgently_blocking(Share::Half, |conn| {
             super::without_timeouts(conn).map_err(super::Error::from)?;
             super::serialize(conn, Purpose::Migration).map_err(super::Error::from)?;
             conn.setup().map_err(super::Error::from)?;

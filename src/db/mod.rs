@@ -5,11 +5,13 @@ pub mod backup;
 pub mod clock_watch;
 mod connection;
 mod error;
+mod full_disk;
 pub mod journal;
 pub mod migrations;
 pub mod nodes;
 mod pool;
 mod progress;
+mod reserve;
 pub mod space;
 mod sqlite_file;
 
@@ -19,7 +21,9 @@ pub use connection::{
     AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, size, timezone,
 };
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
+pub use full_disk::WriteFault;
 pub use pool::{Db, PoolState, name_of, watched};
+pub use reserve::Share;
 
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;

@@ -10,8 +10,11 @@ use diesel::r2d2::R2D2Connection;
 use diesel::r2d2::{Pool, PooledConnection};
 
 use super::connection::{Access, Manager, establish};
+use super::error::{Sign, take_sign};
+use super::full_disk::{Space, WriteFault};
 use super::journal::{self, Journal};
-use super::{Connection, DatabaseUrl, Error, Result, backup};
+use super::reserve::{Reserve, Share};
+use super::{Connection, DatabaseUrl, Error, Result, backup, clock_watch};
 
 /// How long a request waits for a free connection before it is answered 503.
 const CHECKOUT: Duration = Duration::from_secs(2);
@@ -34,6 +37,7 @@ pub struct Db {
     readers: Connections,
     writers: Connections,
     journal: Option<Arc<Journal>>,
+    space: Arc<Space>,
 }
 
 /// A pool, and how many wait for one of its connections; clones share both.
@@ -58,10 +62,19 @@ impl Db {
     /// # Errors
     /// One sentence on why the database cannot be reached.
     pub fn open(url: &DatabaseUrl) -> std::result::Result<Self, String> {
-        if let DatabaseUrl::Sqlite(file) = url {
-            file.make_if_missing().map_err(|e| e.to_string())?;
+        let space = Arc::new(match url {
+            DatabaseUrl::Sqlite(file) => {
+                file.make_if_missing().map_err(|e| e.to_string())?;
+                Space::new(Some(Reserve::beside(file)))
+            }
+            DatabaseUrl::Postgres(_) => Space::new(None),
+        });
+        // The first connection to a SQLite file makes other files beside it.
+        while let Err(error) = establish(url, Access::Write) {
+            if !space.is_used_up() || !space.make_room(Share::All) {
+                return Err(error.to_string());
+            }
         }
-        establish(url, Access::Write).map_err(|e| e.to_string())?;
         let pool = |access, size| pool(url, access, size);
         Ok(match url {
             DatabaseUrl::Sqlite(_) => Self {
@@ -69,6 +82,7 @@ impl Db {
                 readers: pool(Access::Read, SQLITE_READERS),
                 writers: pool(Access::Write, 1),
                 journal: None,
+                space,
             },
             DatabaseUrl::Postgres(_) => {
                 let both = pool(Access::Write, POSTGRES_CONNECTIONS);
@@ -77,6 +91,7 @@ impl Db {
                     readers: both.clone(),
                     writers: both,
                     journal: None,
+                    space,
                 }
             }
         })
@@ -112,6 +127,7 @@ impl Db {
             readers: pool.clone(),
             writers: pool,
             journal: None,
+            space: Arc::new(Space::new(None)),
         }))
     }
 
@@ -160,7 +176,7 @@ impl Db {
     }
 
     /// Runs `f` in one transaction: committed when `f` returns `Ok`, rolled back when it returns
-    /// `Err` or finishes after its request's deadline.
+    /// `Err` or finishes after its request's deadline. Fails if the disk is full.
     pub async fn write<T, E>(
         &self,
         f: impl FnOnce(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
@@ -187,6 +203,44 @@ impl Db {
         off_the_async_threads(WRITE_DEADLINE, move || {
             in_time(end)?;
             db.write_blocking_as(name, |conn| {
+                let value = f(conn)?;
+                in_time(end)?;
+                Ok(value)
+            })
+        })
+        .await
+    }
+
+    /// Like [`Db::write`]; if the disk is full, `f` runs again with this share of the reserve.
+    pub async fn write_urgently<T, E>(
+        &self,
+        share: Share,
+        f: impl FnMut(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
+    ) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.write_urgently_as(name_of(&f), share, f).await
+    }
+
+    /// Like [`Db::write_urgently`], under this name in the log if it is slow.
+    pub async fn write_urgently_as<T, E>(
+        &self,
+        name: &'static str,
+        share: Share,
+        mut f: impl FnMut(&mut Connection) -> std::result::Result<T, E> + Send + 'static,
+    ) -> std::result::Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let db = self.clone();
+        let end = Instant::now() + WRITE_DEADLINE;
+        off_the_async_threads(WRITE_DEADLINE, move || {
+            in_time(end)?;
+            db.write_urgently_blocking_as(name, share, |conn| {
+                in_time(end)?;
                 let value = f(conn)?;
                 in_time(end)?;
                 Ok(value)
@@ -226,6 +280,68 @@ impl Db {
     where
         E: From<Error>,
     {
+        self.space.admit(Share::Nothing)?;
+        let done = self.transact(name, f);
+        if self.lacked_room() {
+            self.space.note_full();
+        }
+        done
+    }
+
+    /// Like [`Db::write_urgently`], on the calling thread and without a deadline.
+    pub fn write_urgently_blocking<T, E>(
+        &self,
+        share: Share,
+        f: impl FnMut(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
+        self.write_urgently_blocking_as(name_of(&f), share, f)
+    }
+
+    fn write_urgently_blocking_as<T, E>(
+        &self,
+        name: &'static str,
+        share: Share,
+        mut f: impl FnMut(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
+        self.space.admit(share)?;
+        loop {
+            let done = self.transact(name, &mut f);
+            match &done {
+                Err(_) if self.lacked_room() && self.space.make_room(share) => continue,
+                Ok(_) if share == Share::All => {
+                    if let Some(journal) = &self.journal {
+                        self.space.make_room_for(journal);
+                    }
+                }
+                _ => {}
+            }
+            return done;
+        }
+    }
+
+    /// Whether the transaction that just failed on this thread found the disk full.
+    fn lacked_room(&self) -> bool {
+        match take_sign() {
+            Some(Sign::Sure) => true,
+            Some(Sign::Possible) => self.space.is_used_up(),
+            None => false,
+        }
+    }
+
+    fn transact<T, E>(
+        &self,
+        name: &'static str,
+        f: impl FnOnce(&mut Connection) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E>
+    where
+        E: From<Error>,
+    {
         let conn = &mut *self.writers.checkout()?;
         watched(name, || self.in_transaction(conn, f))
     }
@@ -238,6 +354,7 @@ impl Db {
     where
         E: From<Error>,
     {
+        take_sign();
         begin(conn).map_err(Error::from)?;
         journal::take_noted();
         let done = f(conn).and_then(|value| {
@@ -260,6 +377,24 @@ impl Db {
         }
     }
 
+    /// Writes next to nothing, to learn whether the database takes writes.
+    pub fn check_writes(&self) -> Result<()> {
+        let checked = self.write_blocking(clock_watch::touch);
+        self.space.note_check(&checked);
+        checked
+    }
+
+    /// Why the database takes no writes, as of the last check, or of a later write that found the disk
+    /// full.
+    pub fn write_fault(&self) -> Option<WriteFault> {
+        self.space.fault()
+    }
+
+    /// MiB, if little is left on the disk of SQLite's file.
+    pub fn little_space_left(&self) -> Option<u64> {
+        self.space.little_left()
+    }
+
     /// Returns the number of the change in the journal, if the transaction noted one.
     fn write_to_journal(&self, conn: &mut Connection) -> Result<Option<i64>> {
         let noted = journal::take_noted();
@@ -271,15 +406,18 @@ impl Db {
 
     fn commit(&self, conn: &mut Connection, number: Option<i64>) -> Result<()> {
         let committed = <Connection as TransactionManager<_>>::commit_transaction(conn);
+        let committed = committed.map_err(Error::from);
         if let (Some(journal), Some(number)) = (&self.journal, number) {
             match &committed {
                 Ok(()) => journal.committed(number),
+                // Which breaks the connection: SQLite has rolled back by itself.
+                Err(Error::DiskFull(_)) => journal.rolled_back(number),
                 // If the connection broke, the change may have been committed.
                 Err(_) if is_broken(conn) => {}
                 Err(_) => journal.rolled_back(number),
             }
         }
-        committed.map_err(Error::from)
+        committed
     }
 }
 

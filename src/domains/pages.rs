@@ -17,7 +17,7 @@ use super::store::{self, Added, Deleted, Domain, DomainStatus, Records};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::clock;
-use crate::db;
+use crate::db::{self, Share};
 use crate::http::{Context, Error, page};
 
 /// How often a domain's page polls for changes: enough for about three hours.
@@ -510,7 +510,7 @@ pub async fn delete(
 ) -> Result<HttpResponse, Error> {
     let (account, id) = (user.account, *id);
     let deleted = session
-        .write(&context.db, move |conn| {
+        .write_urgently(&context.db, Share::All, move |conn| {
             store::delete(conn, account, id, &actor)
         })
         .await??;

@@ -133,7 +133,9 @@ impl From<db::Error> for ApiError {
     fn from(error: db::Error) -> Self {
         tracing::error!(%error, "a request could not be answered");
         match error {
-            db::Error::Unavailable(_) => Self::of_status(StatusCode::SERVICE_UNAVAILABLE),
+            db::Error::Unavailable(_) | db::Error::DiskFull(_) => {
+                Self::of_status(StatusCode::SERVICE_UNAVAILABLE)
+            }
             db::Error::Refused(_) => Self::of_status(StatusCode::INTERNAL_SERVER_ERROR),
         }
     }

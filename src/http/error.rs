@@ -22,6 +22,8 @@ pub enum Error {
     TooMany { retry_after_seconds: u64 },
     #[error("unavailable: {0}")]
     Unavailable(String),
+    #[error("the disk is full: {0}")]
+    DiskFull(String),
     #[error("internal: {0}")]
     Internal(String),
 }
@@ -39,6 +41,7 @@ impl From<db::Error> for Error {
     fn from(error: db::Error) -> Self {
         match error {
             db::Error::Unavailable(why) => Self::Unavailable(why),
+            db::Error::DiskFull(why) => Self::DiskFull(why),
             db::Error::Refused(source) => Self::Internal(source.to_string()),
         }
     }
@@ -57,7 +60,7 @@ impl ResponseError for Error {
             Self::SignInNeeded => StatusCode::UNAUTHORIZED,
             Self::CrossSite | Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::DiskFull(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -8,12 +8,13 @@ use actix_web::error::InternalError;
 use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::http::{StatusCode, Uri};
 use actix_web::middleware::Next;
-use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use askama::Template;
 use url::form_urlencoded::Serializer;
 
 use super::log::RequestId;
-use super::{Error, page, panics};
+use super::{Context, Error, page, panics};
+use crate::db::WriteFault;
 
 /// Middleware that renders every error on a page route, including the framework's own.
 pub async fn render_errors(
@@ -34,7 +35,14 @@ pub async fn render_errors(
                 return Ok(response.map_into_boxed_body());
             }
             let error = response.response().error();
-            let error = error.and_then(|e| e.as_error::<Error>());
+            let mut error = error.and_then(|e| e.as_error::<Error>());
+            let full;
+            if let Some(Error::Unavailable(why)) = error
+                && asker.writes_to_a_full_disk()
+            {
+                full = Error::DiskFull(why.clone());
+                error = Some(&full);
+            }
             let mut face = face(&asker, status, error);
             if let Some(allow) = response.headers().get(ALLOW) {
                 face.headers_mut().insert(ALLOW, allow.clone());
@@ -45,6 +53,7 @@ pub async fn render_errors(
         Err(error) => {
             let error = match error.as_error::<Error>() {
                 Some(Error::Internal(why)) => Error::Internal(why.clone()),
+                _ if asker.writes_to_a_full_disk() => Error::DiskFull(error.to_string()),
                 _ => Error::Unavailable(error.to_string()),
             };
             let face = face(&asker, error.status_code(), Some(&error));
@@ -61,6 +70,7 @@ struct Asker {
     uri: Uri,
     /// The page that was displayed.
     came_from: Option<String>,
+    context: Option<web::Data<Context>>,
     id: Option<RequestId>,
 }
 
@@ -71,8 +81,15 @@ impl Asker {
             is_safe: request.method().is_safe(),
             uri: request.uri().clone(),
             came_from: page::came_from(request),
+            context: request.app_data::<web::Data<Context>>().cloned(),
             id: RequestId::of(request),
         }
+    }
+
+    /// The session middleware does not say why its store failed.
+    fn writes_to_a_full_disk(&self) -> bool {
+        let fault = self.context.as_ref().and_then(|c| c.db.write_fault());
+        !self.is_safe && fault == Some(WriteFault::DiskFull)
     }
 
     /// The address of the login page, with the page the person requested as the target or, if that
@@ -114,7 +131,9 @@ fn face(asker: &Asker, status: StatusCode, error: Option<&Error>) -> HttpRespons
         Some(Error::TooMany {
             retry_after_seconds,
         }) => face.insert_header((RETRY_AFTER, HeaderValue::from(*retry_after_seconds))),
-        Some(Error::Unavailable(_)) => face.insert_header((RETRY_AFTER, HeaderValue::from(5))),
+        Some(Error::Unavailable(_) | Error::DiskFull(_)) => {
+            face.insert_header((RETRY_AFTER, HeaderValue::from(5)))
+        }
         _ => &mut face,
     };
     face.insert_header((CACHE_CONTROL, "no-store"));
@@ -185,6 +204,10 @@ impl Text {
             (StatusCode::TOO_MANY_REQUESTS, _) => (
                 "Too many attempts.",
                 "Wait a minute, then try again. Nothing is wrong with your account.",
+            ),
+            (_, Some(Error::DiskFull(_))) => (
+                "The server’s disk is full, so this was not saved.",
+                "Tell the operator to make room. Until then everything can be looked at, and keys keep working; deleting or pausing a key is still tried.",
             ),
             (StatusCode::SERVICE_UNAVAILABLE, _) => (
                 "The server cannot do this right now.",

@@ -9,7 +9,7 @@ use actix_web::{HttpResponse, web};
 
 use super::Context;
 use crate::background::Parts;
-use crate::db::{clock_watch, migrations};
+use crate::db::{Db, WriteFault, clock_watch, migrations};
 use crate::ending::Ending;
 
 /// How long the server's own request waits: to connect, to send, and for the answer.
@@ -45,8 +45,9 @@ fn ask(address: SocketAddr) -> Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// `GET /readyz`: the database answers and has all migrations, and every part of the server runs;
-/// otherwise 503. It also warns if the clock is in doubt, or the journal of ends cannot be written.
+/// `GET /readyz`: the database answers, takes writes and has all migrations, and every part of the
+/// server runs; otherwise 503. It also warns if the clock is in doubt, little space is left on the
+/// disk, or the journal of ends cannot be written.
 pub async fn ready(
     context: web::Data<Context>,
     parts: web::Data<Parts>,
@@ -57,7 +58,7 @@ pub async fn ready(
             .insert_header((CACHE_CONTROL, "no-store"))
             .body("the server is shutting down\n");
     }
-    let problems = match migrations::are_complete(&context.db).await {
+    let mut problems = match migrations::are_complete(&context.db).await {
         Ok(true) => parts.list_down(),
         Ok(false) => vec!["migrations are missing".to_owned()],
         Err(error) => {
@@ -65,6 +66,7 @@ pub async fn ready(
             vec!["the database does not answer".to_owned()]
         }
     };
+    problems.extend(write_fault(&context.db));
     // Which does not prevent keys from being served.
     let doubt = context
         .db
@@ -77,10 +79,13 @@ pub async fn ready(
         "the journal of ends cannot be written: keys that end now would work again after a restore"
             .to_owned()
     });
+    let space = context.db.little_space_left();
+    let space = space.map(|mib| format!("the disk of the database has only {mib} MiB left"));
     let warnings = doubt
         .map(|doubt| doubt.to_string())
         .into_iter()
-        .chain(journal);
+        .chain(journal)
+        .chain(space);
     let warnings: String = warnings.map(|warning| format!("\n{warning}")).collect();
     let (mut response, text) = match problems.is_empty() {
         true => (HttpResponse::Ok(), format!("ready{warnings}")),
@@ -89,4 +94,17 @@ pub async fn ready(
     response
         .insert_header((CACHE_CONTROL, "no-store"))
         .body(text + "\n")
+}
+
+fn write_fault(db: &Db) -> Option<String> {
+    let sentence = match db.write_fault()? {
+        WriteFault::DiskFull if db.is_postgres() => {
+            "the disk of the database is full: make room there"
+        }
+        WriteFault::DiskFull => {
+            "the disk of the database is full: only urgent changes are written; make room"
+        }
+        WriteFault::Other => "the database takes no writes",
+    };
+    Some(sentence.to_owned())
 }

@@ -24,7 +24,7 @@ use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
 use crate::background::Runtime;
 use crate::clock;
-use crate::db::{self, Connection, Db};
+use crate::db::{self, Connection, Db, Share};
 use crate::domains::dkim::DkimKey;
 use crate::domains::life::jittered;
 use crate::domains::store::{self as domains_store, Signing};
@@ -428,7 +428,7 @@ impl Worker {
         loop {
             let (ours, what) = (claim.to_owned(), outcome.clone());
             let settle = move |conn: &mut _| store::settle_of_any_account(conn, id, &ours, &what);
-            match self.db.write(settle).await {
+            match self.db.write_urgently(Share::Half, settle).await {
                 Ok(true) => {
                     let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
                     return tracing::debug!(email = id, status, attempts, "a delivery attempt");

@@ -550,16 +550,18 @@ fn a_plain_start_makes_files_for_its_owner_alone() {
     let data = folder.path().join("data");
     let greeting = start_plainly_in(folder.path(), || {
         assert_eq!(mode(&data), 0o700);
-        for file in [
+        let files = [
             "tosend.db",
             "tosend.db-wal",
             "tosend.db-shm",
             "tosend.db.ends",
+            "tosend.db.reserve",
             "secret",
-        ] {
+        ];
+        for file in files {
             assert_eq!(mode(&data.join(file)), 0o600, "{file}");
         }
-        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 5);
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), files.len());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     });
     assert!(greeting.contains("http://127.0.0.1:"), "{greeting}");

@@ -49,8 +49,9 @@ fn is_named(path: &str, names: &[&str]) -> bool {
 fn nothing_but_sqlite_opens_its_file() {
     let the_place = "db/sqlite_file.rs";
     // Files that are not the database, each opened where it is named: a new copy, which must not exist
-    // before, and folders; the journal, which the configuration keeps apart from the database.
-    let others: [(&str, &[&str]); 2] = [
+    // before, and folders; the journal, which the configuration keeps apart from the database; the
+    // reserve, whose name is never the database's, and which is not opened through a link.
+    let others: [(&str, &[&str]); 3] = [
         (
             "db/backup.rs",
             &[
@@ -68,6 +69,15 @@ fn nothing_but_sqlite_opens_its_file() {
                 ".open(&self.path)?;",
                 "let file = File::open(path)?;",
                 "File::open(folder.unwrap_or(Path::new(\".\")))?.sync_all()",
+            ],
+        ),
+        (
+            "db/reserve.rs",
+            &[
+                "let cut = self.open(false).and_then(|file| file.set_len(shorter));",
+                "let file = self.open(true)?;",
+                "fn open(&self, makes: bool) -> Result<std::fs::File> {",
+                ".open(&self.path)",
             ],
         ),
     ];

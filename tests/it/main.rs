@@ -20,6 +20,7 @@ mod domains;
 mod durability;
 mod failover;
 mod faults;
+mod full_disk;
 mod gateway;
 mod guessing;
 mod held;

@@ -14,6 +14,7 @@ use crate::accounts::store::sessions::{self, Ended, Renewal, Session, SessionId}
 use crate::accounts::store::{self, Credentials, PasswordError, User};
 use crate::accounts::throttle::Counter;
 use crate::accounts::title::Title;
+use crate::db::Share;
 use crate::http::{Context, Error, page};
 use crate::token;
 
@@ -166,7 +167,7 @@ pub async fn change_password(
         // Guesses count against this session, so that strangers cannot lock the person out.
         let user_id = user.id;
         let known = session
-            .write(&context.db, move |conn| {
+            .write_urgently(&context.db, Share::Half, move |conn| {
                 store::find_credentials_of_user(conn, user_id)
             })
             .await??;
@@ -189,7 +190,7 @@ pub async fn change_password(
             password_hash: new_hash.clone(),
         };
         let changed = session
-            .write(&context.db, move |conn| {
+            .write_urgently(&context.db, Share::Half, move |conn| {
                 store::change_password(conn, &of_user, &proven, &new_hash, renewal, &actor)
             })
             .await?;
@@ -229,7 +230,7 @@ pub async fn end_session(
         return Ok(page::redirect(&request, "/login"));
     }
     let ended = session
-        .write(&context.db, move |conn| {
+        .write_urgently(&context.db, Share::Half, move |conn| {
             sessions::end_elsewhere(conn, &user, id, &actor)
         })
         .await??;
@@ -252,7 +253,7 @@ pub async fn end_others(
 ) -> Result<HttpResponse, Error> {
     let this = session.id;
     let ended = session
-        .write(&context.db, move |conn| {
+        .write_urgently(&context.db, Share::Half, move |conn| {
             sessions::end_others(conn, &user, this, &actor)
         })
         .await??;

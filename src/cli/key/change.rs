@@ -5,7 +5,7 @@ use super::rule_flags::RuleChangeFlags;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, print};
-use crate::db::Db;
+use crate::db::{Db, Share};
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
 use crate::keys::expiry::Expiry;
@@ -47,7 +47,7 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
     let rule = args.rule.change()?;
     let names = &args.domains;
     let id = args.key.id;
-    let (before, after) = db.write_blocking(|conn| {
+    let (before, after) = db.write_urgently_blocking(Share::All, |conn| {
         let account = find_account(conn, &args.key.account)?;
         let before = live(id, store::find(conn, account, id)?)?;
         let domains = domains_store::list(conn, account)?;

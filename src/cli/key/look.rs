@@ -15,7 +15,7 @@ use crate::accounts::store::{self as accounts_store, AccountStatus};
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, failure, print};
 use crate::clock;
-use crate::db::Db;
+use crate::db::{Db, Share};
 use crate::keys::find::{Other, identify};
 use crate::keys::store::{self, Found, Key, NextEnd, Peer, Standing};
 use crate::keys::view::Which;
@@ -59,7 +59,7 @@ pub fn list(db: &Db, args: &ListArgs) -> Outcome {
         true => Which::Ended,
         false => Which::Live,
     };
-    let (keys, status) = db.write_blocking(|conn| {
+    let (keys, status) = db.write_urgently_blocking(Share::Half, |conn| {
         let account = find_account(conn, &args.account)?;
         let keys = store::list(conn, account, which, i64::MAX, 0)?;
         Ok::<_, Failure>((keys, accounts_store::find(conn, account)?.status))
@@ -96,7 +96,7 @@ struct Shown {
 
 pub fn show(db: &Db, args: &ShowArgs) -> Outcome {
     let id = args.key.id;
-    let shown = db.write_blocking(|conn| {
+    let shown = db.write_urgently_blocking(Share::Half, |conn| {
         let account = find_account(conn, &args.key.account)?;
         let key = match store::find(conn, account, id)? {
             Found::Live(key) | Found::Ended(key) => key,
@@ -253,7 +253,7 @@ fn printable(text: &str) -> String {
 
 pub fn find(db: &Db, args: &FindArgs) -> Outcome {
     let pasted = read_pasted()?;
-    let (mut findings, status) = db.write_blocking(|conn| {
+    let (mut findings, status) = db.write_urgently_blocking(Share::Half, |conn| {
         let account = find_account(conn, &args.account)?;
         let findings = identify(conn, account, pasted.expose_secret())?;
         Ok::<_, Failure>((findings, accounts_store::find(conn, account)?.status))

@@ -16,7 +16,7 @@ use super::outcome::{Failure, Outcome, print};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::config::Config;
-use crate::db::{self, Connection, Db};
+use crate::db::{self, Connection, Db, Share};
 use crate::keys::store::{self, Found, Key};
 
 #[derive(Debug, Subcommand)]
@@ -66,17 +66,17 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
         Command::Edit(args) => change::edit(db, &args),
         Command::Delete(args) => delete(db, &args),
         Command::Pause(args) => {
-            let key = change_key(db, &args, store::pause)?;
+            let key = change_key(db, &args, (Share::All, store::pause))?;
             print(format_args!("The key {} is paused.", key.id))
         }
         Command::Resume(args) => {
-            let key = change_key(db, &args, store::resume)?;
+            let key = change_key(db, &args, (Share::Nothing, store::resume))?;
             print(format_args!("The key {} is active.", key.id))
         }
         Command::Rotate(args) => rotate::rotate(config, db, &args),
         Command::Stop(args) => rotate::stop(db, &args),
         Command::Keep(args) => {
-            let key = change_key(db, &args, store::cancel_stop)?;
+            let key = change_key(db, &args, (Share::Nothing, store::cancel_stop))?;
             print(format_args!(
                 "The key {} keeps working until it is stopped.",
                 key.id
@@ -86,15 +86,15 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
 }
 
 fn delete(db: &Db, args: &KeyArgs) -> Outcome {
-    let key = change_key(db, args, store::delete)?;
+    let key = change_key(db, args, (Share::All, store::delete))?;
     print(format_args!("Deleted {} “{}”.", key.truncated, key.name))
 }
 
 /// A change that takes only the key.
 type Change = fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>;
 
-fn change_key(db: &Db, args: &KeyArgs, change: Change) -> Result<Key, Failure> {
-    let found = db.write_blocking(|conn| {
+fn change_key(db: &Db, args: &KeyArgs, (share, change): (Share, Change)) -> Result<Key, Failure> {
+    let found = db.write_urgently_blocking(share, |conn| {
         let account = find_account(conn, &args.account)?;
         change(conn, account, args.id, &Actor::operator()).map_err(Failure::from)
     })?;

@@ -8,7 +8,7 @@ use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
 use crate::cli::outcome::{Failure, Outcome, failure, print};
 use crate::config::Config;
-use crate::db::Db;
+use crate::db::{Db, Share};
 use crate::keys::expiry::Expiry;
 use crate::keys::secret::PlainKey;
 use crate::keys::store::{self, RotateError, Rotation};
@@ -110,7 +110,7 @@ fn refusal(id: i64, why: RotateError) -> Failure {
 /// Stops only replaced keys: ending any other key means deleting it.
 pub fn stop(db: &Db, args: &KeyArgs) -> Outcome {
     let id = args.id;
-    let key = db.write_blocking(|conn| {
+    let key = db.write_urgently_blocking(Share::All, |conn| {
         let account = find_account(conn, &args.account)?;
         let key = live(id, store::find(conn, account, id)?)?;
         if key.successor.is_none() && key.stops_at.is_none() && key.stops_when_quiet.is_none() {

@@ -11,6 +11,7 @@ use super::new::list_domains;
 use super::{find_live, path_of, to_ended};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
+use crate::db::Share;
 use crate::domains::store::Domain;
 use crate::http::{Context, Error, page};
 
@@ -102,7 +103,7 @@ pub async fn save(
     }
     let wanted = version.clone();
     let saved = session
-        .write(&context.db, move |conn| {
+        .write_urgently(&context.db, Share::All, move |conn| {
             store::edit(conn, account, id, Some(&wanted), &edit, &actor)
         })
         .await?;

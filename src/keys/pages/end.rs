@@ -12,7 +12,7 @@ use super::{Empty, KeyList, find_live, fresh_list, live, path_of, shown_list, to
 use crate::accounts::event::Actor;
 use crate::accounts::session::{Acting, SignedIn, ThisSession};
 use crate::accounts::store::{AccountId, AccountStatus, User};
-use crate::db::{self, Connection};
+use crate::db::{self, Connection, Share};
 use crate::http::{Context, Error, page};
 use crate::keys::usage::store as usage_store;
 use crate::outbox::store as outbox_store;
@@ -234,7 +234,15 @@ pub async fn delete(
         page.error = Some("This is not the name of the key. Nothing was deleted.");
         return page.answer(HttpResponse::UnprocessableEntity());
     }
-    let found = change(&context, &user, session, actor, id, store::delete).await?;
+    let found = change(
+        &context,
+        &user,
+        session,
+        actor,
+        id,
+        (Share::All, store::delete),
+    )
+    .await?;
     let Some(key) = live(found)? else {
         return Ok(page::redirect(&request, "/api-keys?notice=gone"));
     };
@@ -254,13 +262,23 @@ pub async fn pause(
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&context, &user, session, actor, id, store::pause).await?;
+    let found = change(
+        &context,
+        &user,
+        session,
+        actor,
+        id,
+        (Share::All, store::pause),
+    )
+    .await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
     let said = format!("The key “{}” is paused.", key.name);
     changed(&context, &request, &user, said, &path_with(id, "paused")).await
 }
+
+type Change = fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>;
 
 /// Changes a key with one of the store's functions, and returns its result.
 async fn change(
@@ -269,11 +287,13 @@ async fn change(
     session: ThisSession,
     actor: Actor,
     id: i64,
-    change: fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>,
+    (share, change): (Share, Change),
 ) -> Result<Found, Error> {
     let account = user.account;
     Ok(session
-        .write(&context.db, move |conn| change(conn, account, id, &actor))
+        .write_urgently(&context.db, share, move |conn| {
+            change(conn, account, id, &actor)
+        })
         .await??)
 }
 
@@ -322,7 +342,15 @@ pub async fn resume(
     id: web::Path<i64>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&context, &user, session, actor, id, store::resume).await?;
+    let found = change(
+        &context,
+        &user,
+        session,
+        actor,
+        id,
+        (Share::Nothing, store::resume),
+    )
+    .await?;
     let Some(key) = live(found)? else {
         return Ok(to_ended(&request, id));
     };
@@ -357,7 +385,15 @@ pub async fn stop(
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&context, &user, session, actor, id, store::stop).await?;
+    let found = change(
+        &context,
+        &user,
+        session,
+        actor,
+        id,
+        (Share::All, store::stop),
+    )
+    .await?;
     after_rotation(&request, found, id, from.from, "stopped")
 }
 
@@ -374,7 +410,15 @@ pub async fn cancel_stop(
     from: web::Query<Origin>,
 ) -> Result<HttpResponse, Error> {
     let id = *id;
-    let found = change(&context, &user, session, actor, id, store::cancel_stop).await?;
+    let found = change(
+        &context,
+        &user,
+        session,
+        actor,
+        id,
+        (Share::Nothing, store::cancel_stop),
+    )
+    .await?;
     after_rotation(&request, found, id, from.from, "kept")
 }
 

@@ -168,7 +168,8 @@ impl Usage {
         }));
         self.lock().put_back(batch);
         match written {
-            Ok(Ok(())) => {}
+            // Of a full disk, the log says so once.
+            Ok(Ok(()) | Err(db::Error::DiskFull(_))) => {}
             Ok(Err(error)) => tracing::warn!(%error, "how keys were used could not be written"),
             Err(panic) => resume_unwind(panic),
         }
@@ -261,7 +262,7 @@ fn drain<T>(
         let rest = rows.len().saturating_sub(chunk);
         match write(&rows[rest..]) {
             Ok(()) => {}
-            Err(error @ db::Error::Unavailable(_)) => return Err(error),
+            Err(error @ (db::Error::Unavailable(_) | db::Error::DiskFull(_))) => return Err(error),
             // A retry would fail too: a key is missing because a backup was restored.
             Err(error @ db::Error::Refused(_)) => {
                 tracing::error!(%error, "how keys were used was not written");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 mod cluster;
 mod database;
+mod disk;
 pub mod dns;
 pub mod files;
 mod gateway;
@@ -24,6 +25,7 @@ mod wire;
 
 pub use cluster::{Cluster, Stop};
 pub use database::Database;
+pub use disk::SmallDisk;
 pub use dns::{Dns, Trouble};
 pub use gateway::Gateway;
 pub use http::{Answer, Program, Slow, Visitor, email, raw, scope};
