@@ -208,6 +208,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    verdict_changes (n) {
+        n -> Int8,
+        mark -> Bytea,
+        account_id -> Int8,
+    }
+}
+
 diesel::joinable!(api_key_calls -> api_keys (api_key_id));
 diesel::joinable!(api_key_domains -> api_keys (api_key_id));
 diesel::joinable!(api_key_domains -> sending_domains (domain_id));
@@ -244,4 +252,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     sending_domains,
     sessions,
     users,
+    verdict_changes,
 );

@@ -114,12 +114,14 @@ fn establish_postgres(
         // they have grown.
         Access::Read | Access::Look => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '2s'; SET jit = off;
+             SET default_transaction_isolation = 'read committed';
              SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
              SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_bitmapscan = off"
         }
         // A write that was answered as done must survive a crash, whatever the server's default is.
         Access::Write => {
             "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '5s';
+             SET default_transaction_isolation = 'read committed';
              SET idle_in_transaction_session_timeout = '10s';
              SELECT set_config('synchronous_commit', 'on', false)
              WHERE current_setting('synchronous_commit') = 'off'"
@@ -252,11 +254,14 @@ fn is_sound(version: &str) -> bool {
     (next(), next(), next()) >= (3, 51, 3)
 }
 
-/// Removes the time limits for the running transaction, because migrating a big table takes long.
-pub(super) fn without_timeouts(conn: &mut AnyConnection) -> QueryResult<()> {
+/// Removes the time limits for the running transaction, because migrating a big table takes long. Triggers
+/// run at once in it: a table whose triggers wait for the commit cannot be altered.
+pub(super) fn for_migrations(conn: &mut AnyConnection) -> QueryResult<()> {
     match conn {
         AnyConnection::Postgres(conn) => {
-            conn.batch_execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+            conn.batch_execute(
+                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET CONSTRAINTS ALL IMMEDIATE",
+            )
         }
         AnyConnection::Sqlite(_) => Ok(()),
     }
@@ -342,6 +347,8 @@ pub enum Purpose {
     Migration = 7_306_002,
     NodesSecret = 7_306_003,
     Journal = 7_306_004,
+    /// Also taken by the triggers (`verdict_changes/postgres.sql`).
+    VerdictChanges = 7_306_005,
 }
 
 #[cfg(test)]

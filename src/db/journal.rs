@@ -225,7 +225,12 @@ impl Journal {
     /// Fails if the database is an older one than was seen before, or another one. `known`: from
     /// before the statements whose answers are in question.
     pub fn expect(&self, conn: &mut Connection, known: i64) -> Result<()> {
-        match find_now(conn)? {
+        self.compare(find_now(conn)?.as_ref(), known)
+    }
+
+    /// The same with what was found in the database, after `known` was.
+    pub fn compare(&self, found: Option<&Belonging>, known: i64) -> Result<()> {
+        match found {
             Some(found) if found.journal_id == self.id && found.last >= known => Ok(()),
             _ => Err(Error::Unavailable(
                 "it is older than its journal of ends, or another one".into(),

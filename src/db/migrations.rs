@@ -10,7 +10,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use super::connection::Purpose;
 use super::progress::{Pace, Progress, reported};
-use super::{Connection, Db, Share};
+use super::{Connection, Db, Share, verdict_changes};
 
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
@@ -40,16 +40,20 @@ pub fn run(db: &Db) -> Result<usize, Error> {
     reported(PACE, report, |progress| {
         progress.begin("waiting for another program that is doing the same".to_owned());
         db.write_urgently_blocking(Share::Half, |conn| {
-            super::without_timeouts(conn).map_err(super::Error::from)?;
+            super::for_migrations(conn).map_err(super::Error::from)?;
             super::serialize(conn, Purpose::Migration).map_err(super::Error::from)?;
             conn.setup().map_err(super::Error::from)?;
             refuse_newer(conn)?;
+            if known()? != applied(conn)? {
+                verdict_changes::make_way(conn)?;
+            }
             let ran = match conn {
                 Connection::Postgres(conn) => run_pending(conn, POSTGRES, progress),
                 Connection::Sqlite(conn) => run_pending(conn, SQLITE, progress),
-            };
+            }?;
+            verdict_changes::install(conn)?;
             progress.begin("committing".to_owned());
-            ran
+            Ok(ran)
         })
     })
 }

@@ -14,9 +14,10 @@ mod progress;
 mod reserve;
 pub mod space;
 mod sqlite_file;
+pub mod verdict_changes;
 
 pub use clock_watch::{stamp, trusted_now};
-use connection::without_timeouts;
+use connection::for_migrations;
 pub use connection::{
     AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, size, timezone,
 };
@@ -24,6 +25,7 @@ pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use full_disk::WriteFault;
 pub use pool::{Db, PoolState, name_of, watched};
 pub use reserve::Share;
+pub use sqlite_file::SqliteIdentity;
 
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;

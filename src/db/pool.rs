@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
@@ -14,6 +14,7 @@ use super::error::{Sign, take_sign};
 use super::full_disk::{Space, WriteFault};
 use super::journal::{self, ChangeId, Journal};
 use super::reserve::{Reserve, Share};
+use super::sqlite_file::SqliteIdentity;
 use super::{Connection, DatabaseUrl, Error, Result, backup, clock_watch};
 
 /// How long a request waits for a free connection before it is answered 503.
@@ -38,6 +39,8 @@ pub struct Db {
     writers: Connections,
     journal: Option<Arc<Journal>>,
     space: Arc<Space>,
+    /// Whether the database does not record all changes that verification must know of.
+    is_unrecorded: Arc<AtomicBool>,
 }
 
 /// A pool, and how many wait for one of its connections; clones share both.
@@ -83,6 +86,7 @@ impl Db {
                 writers: pool(Access::Write, 1),
                 journal: None,
                 space,
+                is_unrecorded: Arc::default(),
             },
             DatabaseUrl::Postgres(_) => {
                 let both = pool(Access::Write, POSTGRES_CONNECTIONS);
@@ -92,6 +96,7 @@ impl Db {
                     writers: both,
                     journal: None,
                     space,
+                    is_unrecorded: Arc::default(),
                 }
             }
         })
@@ -128,6 +133,7 @@ impl Db {
             writers: pool,
             journal: None,
             space: Arc::new(Space::new(None)),
+            is_unrecorded: Arc::default(),
         }))
     }
 
@@ -135,6 +141,31 @@ impl Db {
     /// query.
     pub fn connect(&self) -> Result<Connection> {
         establish(&self.url, Access::Read).map_err(|e| Error::Unavailable(e.to_string()))
+    }
+
+    /// Which file has the name of the database now; `None` with PostgreSQL.
+    ///
+    /// # Errors
+    /// If none has.
+    pub fn sqlite_identity(&self) -> Result<Option<SqliteIdentity>> {
+        match &self.url {
+            DatabaseUrl::Sqlite(file) => match file.identity() {
+                Ok(identity) => Ok(Some(identity)),
+                Err(error) => Err(Error::Unavailable(error.to_string())),
+            },
+            DatabaseUrl::Postgres(_) => Ok(None),
+        }
+    }
+
+    /// Notes whether the triggers of `verdict_changes` are missing or disabled. Returns whether that was
+    /// not known.
+    pub fn note_unrecorded(&self, is_unrecorded: bool) -> bool {
+        self.is_unrecorded.swap(is_unrecorded, Ordering::Relaxed) != is_unrecorded
+    }
+
+    /// As it was noted last.
+    pub fn is_unrecorded(&self) -> bool {
+        self.is_unrecorded.load(Ordering::Relaxed)
     }
 
     pub fn pools(&self) -> Vec<PoolState> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Result};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -13,6 +13,13 @@ use std::sync::Mutex;
 /// only user, and remove the WAL with everything written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteFile(PathBuf);
+
+/// Tells a file from another one that takes its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqliteIdentity {
+    device: u64,
+    inode: u64,
+}
 
 impl SqliteFile {
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
@@ -37,6 +44,15 @@ impl SqliteFile {
 
     pub fn is(&self, path: &Path) -> bool {
         self.0 == path
+    }
+
+    /// Which file has the name now. Does not open it.
+    pub(super) fn identity(&self) -> Result<SqliteIdentity> {
+        let found = std::fs::metadata(&self.0)?;
+        Ok(SqliteIdentity {
+            device: found.dev(),
+            inode: found.ino(),
+        })
     }
 
     pub(super) fn exists(&self) -> Result<bool> {

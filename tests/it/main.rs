@@ -54,4 +54,5 @@ mod threads;
 mod turns;
 mod usage;
 mod usage_counts;
+mod verdict_changes;
 mod verify;

@@ -64,7 +64,15 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("keys/usage/store/", &["api_key_calls", "api_key_uses"]),
     ("emails/store.rs", &["emails"]),
     ("outbox/store/", &["email_counts", "email_counts_frontier"]),
-    ("db/", &["clock_seen", "ends_journal", "nodes_secret"]),
+    (
+        "db/",
+        &[
+            "clock_seen",
+            "ends_journal",
+            "nodes_secret",
+            "verdict_changes",
+        ],
+    ),
 ];
 
 /// Other files that may name a table, and why.

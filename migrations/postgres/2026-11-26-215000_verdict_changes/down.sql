@@ -1,0 +1,7 @@
+DROP FUNCTION IF EXISTS verdict_of_key() CASCADE;
+DROP FUNCTION IF EXISTS verdict_of_account() CASCADE;
+DROP FUNCTION IF EXISTS verdict_of_domain() CASCADE;
+DROP FUNCTION IF EXISTS verdict_of_link() CASCADE;
+DROP FUNCTION IF EXISTS verdict_of_all() CASCADE;
+DROP FUNCTION IF EXISTS verdict_record(BIGINT);
+DROP TABLE verdict_changes;

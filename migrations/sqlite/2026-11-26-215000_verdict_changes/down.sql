@@ -1,0 +1,16 @@
+DROP TRIGGER IF EXISTS verdict_key_inserted;
+DROP TRIGGER IF EXISTS verdict_key_updating;
+DROP TRIGGER IF EXISTS verdict_key_updated;
+DROP TRIGGER IF EXISTS verdict_key_deleted;
+DROP TRIGGER IF EXISTS verdict_account_inserted;
+DROP TRIGGER IF EXISTS verdict_account_updated;
+DROP TRIGGER IF EXISTS verdict_account_deleted;
+DROP TRIGGER IF EXISTS verdict_domain_inserting;
+DROP TRIGGER IF EXISTS verdict_domain_inserted;
+DROP TRIGGER IF EXISTS verdict_domain_updating;
+DROP TRIGGER IF EXISTS verdict_domain_updated;
+DROP TRIGGER IF EXISTS verdict_domain_deleted;
+DROP TRIGGER IF EXISTS verdict_link_inserted;
+DROP TRIGGER IF EXISTS verdict_link_updated;
+DROP TRIGGER IF EXISTS verdict_link_deleted;
+DROP TABLE verdict_changes;
