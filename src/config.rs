@@ -21,6 +21,8 @@ const DNS_PORT: u16 = 53;
 /// A hundred years.
 const MOST_DAYS: i64 = 36_500;
 const MOST_DRAIN_SECONDS: u64 = 3_600;
+/// They take about 5 GB.
+const MOST_REMEMBERED: usize = 10_000_000;
 
 /// The settings as clap reads them: as strings, so that all errors can be reported together.
 #[derive(Debug, Clone, Args)]
@@ -92,6 +94,15 @@ pub struct Settings {
     /// Maximum number of live keys per account
     #[arg(long, global = true, env = "TOSEND_KEY_LIMIT", default_value = "1000")]
     pub key_limit: String,
+
+    /// How many keys verification remembers at most, of those in use; 0: each key is looked up each time
+    #[arg(
+        long,
+        global = true,
+        env = "TOSEND_REMEMBERED_KEYS",
+        default_value = "100000"
+    )]
+    pub remembered_keys: String,
 
     /// Maximum number of domains per account
     #[arg(
@@ -184,6 +195,7 @@ pub struct Config {
     /// None: the system's DNS servers.
     pub dns_servers: Vec<SocketAddr>,
     pub key_limit: i64,
+    pub remembered_keys: usize,
     pub domain_limit: i64,
     pub activity_days: i64,
     /// `None`: emails are held, not delivered.
@@ -239,6 +251,8 @@ impl Config {
         let dns_servers = parse_dns_servers(&settings.dns_servers);
         let dns_servers = problems.kept_from("TOSEND_DNS_SERVERS", dns_servers);
         let key_limit = problems.kept_from("TOSEND_KEY_LIMIT", parse_number(&settings.key_limit));
+        let remembered_keys = parse_remembered(&settings.remembered_keys);
+        let remembered_keys = problems.kept_from("TOSEND_REMEMBERED_KEYS", remembered_keys);
         let domain_limit = parse_number(&settings.domain_limit);
         let domain_limit = problems.kept_from("TOSEND_DOMAIN_LIMIT", domain_limit);
         let activity_days = parse_days(&settings.activity_days);
@@ -281,6 +295,7 @@ impl Config {
                 journal_days: journal_days?,
                 dns_servers: dns_servers?,
                 key_limit: key_limit?,
+                remembered_keys: remembered_keys?,
                 domain_limit: domain_limit?,
                 activity_days: activity_days?,
                 relay: relay?,
@@ -521,6 +536,15 @@ fn parse_number(text: &str) -> Result<i64, String> {
     }
 }
 
+fn parse_remembered(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(keys) if keys <= MOST_REMEMBERED => Ok(keys),
+        _ => Err(format!(
+            "“{text}” is not a whole number from 0 to {MOST_REMEMBERED}"
+        )),
+    }
+}
+
 fn parse_days(text: &str) -> Result<i64, String> {
     match parse_number(text) {
         Ok(days) if days <= MOST_DAYS => Ok(days),
@@ -604,6 +628,7 @@ mod tests {
             journal_days: "400".into(),
             dns_servers: String::new(),
             key_limit: "1000".into(),
+            remembered_keys: "100000".into(),
             domain_limit: "200".into(),
             activity_days: "365".into(),
             smtp_url: None,
@@ -641,6 +666,7 @@ mod tests {
             secret_file: None,
             dns_servers: "192.0.2.53, dns.acme.com".into(),
             key_limit: "0".into(),
+            remembered_keys: "-1".into(),
             domain_limit: "0".into(),
             activity_days: "0".into(),
             smtp_url: Some("smtp://ada:hunter2@relay.test".into()),
@@ -655,7 +681,7 @@ mod tests {
             metrics_listen: Some("9464".into()),
         };
         let problems = Config::parse(&wrong).unwrap_err();
-        assert_eq!(problems.len(), 19);
+        assert_eq!(problems.len(), 20);
         assert!(!problems.join(" ").contains("hunter2"));
     }
 

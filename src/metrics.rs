@@ -74,7 +74,7 @@ impl Metrics {
         }
     }
 
-    /// How many keys were looked up at once.
+    /// How many different keys were asked about at once.
     pub fn batch(&self, keys: usize) {
         if let Some(counters) = &self.0 {
             counters.batch_keys.observe(keys as f64);
@@ -184,7 +184,7 @@ impl Counters {
             ),
             batch_keys: histogram(
                 "tosend_verdict_batch_keys",
-                "How many keys were looked up at once.",
+                "How many different keys were asked about at once.",
                 &KEYS,
             ),
             verdicts: ["works", "does_not", "unavailable"]

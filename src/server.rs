@@ -104,7 +104,7 @@ impl Components {
             metrics.know_relay(worker::OUTCOMES);
         }
         Self {
-            verifier: Data::new(Verifier::start(&db, &metrics)),
+            verifier: Data::new(Verifier::start(&db, config.remembered_keys, &metrics)),
             usage: Data::new(Usage::new(&metrics)),
             room: Data::default(),
             arrivals: Data::new(Arrivals::new(&metrics)),

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
@@ -121,7 +122,11 @@ pub async fn create(
     Ok(HttpResponse::Ok().json(accepted))
 }
 
-async fn accept_one(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Accepted, ApiError> {
+async fn accept_one(
+    intake: &Intake<'_>,
+    key: Arc<LiveKey>,
+    body: Body,
+) -> Result<Accepted, ApiError> {
     let (bytes, permit) = body.json()?;
     let parse = move || {
         let value = json::parse(&bytes)?;
@@ -165,7 +170,11 @@ pub async fn create_batch(
     Ok(response.json(json!({ "results": entries.collect::<Vec<_>>() })))
 }
 
-async fn accept_batch(intake: &Intake<'_>, key: LiveKey, body: Body) -> Result<Results, ApiError> {
+async fn accept_batch(
+    intake: &Intake<'_>,
+    key: Arc<LiveKey>,
+    body: Body,
+) -> Result<Results, ApiError> {
     let (bytes, permit) = body.json()?;
     let parse = move || {
         let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
@@ -207,7 +216,7 @@ async fn off_the_async_threads<T: Send + 'static>(
 /// Stores the emails that the key allows, in one transaction. Returns a result for each, in order.
 async fn accept_all(
     intake: &Intake<'_>,
-    key: LiveKey,
+    key: Arc<LiveKey>,
     permit: BodyPermit,
     messages: Messages,
 ) -> Result<Results, ApiError> {

@@ -15,6 +15,8 @@ use crate::ending::Ending;
 /// How long the server's own request waits: to connect, to send, and for the answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+const UNRECORDED: &str = "triggers of the database are missing or disabled: every key is looked up; restart the server to put them back";
+
 /// `GET /healthz`: the process answers. Does not touch the database.
 pub async fn alive() -> HttpResponse {
     HttpResponse::Ok()
@@ -47,7 +49,7 @@ fn ask(address: SocketAddr) -> Result<String> {
 
 /// `GET /readyz`: the database answers, takes writes and has all migrations, and every part of the
 /// server runs; otherwise 503. It also warns if the clock is in doubt, little space is left on the
-/// disk, or the journal of ends cannot be written.
+/// disk, the journal of ends cannot be written, or triggers are missing.
 pub async fn ready(
     context: web::Data<Context>,
     parts: web::Data<Parts>,
@@ -81,11 +83,13 @@ pub async fn ready(
     });
     let space = context.db.little_space_left();
     let space = space.map(|mib| format!("the disk of the database has only {mib} MiB left"));
+    let unrecorded = context.db.is_unrecorded().then(|| UNRECORDED.to_owned());
     let warnings = doubt
         .map(|doubt| doubt.to_string())
         .into_iter()
         .chain(journal)
-        .chain(space);
+        .chain(space)
+        .chain(unrecorded);
     let warnings: String = warnings.map(|warning| format!("\n{warning}")).collect();
     let (mut response, text) = match problems.is_empty() {
         true => (HttpResponse::Ok(), format!("ready{warnings}")),

@@ -150,7 +150,7 @@ both! {
         assert!(value(&app, "tosend_verdict_seconds_sum") > 0.0);
         assert_eq!(value(&app, "tosend_verdict_batch_keys_bucket{le=\"1\"}"), 6.0);
         assert_eq!(value(&app, "tosend_verdicts_waiting"), 0.0);
-        assert_eq!(value(&app, "tosend_verdict_threads"), 2.0);
+        assert_eq!(value(&app, "tosend_verdict_threads"), 1.0);
         for reason in ["missing", "malformed", "domain_not_found"] {
             assert_eq!(value(&app, &refused(reason)), 1.0, "{reason}");
         }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::panic::resume_unwind;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -13,15 +14,20 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use chrono::TimeDelta;
+use diesel::connection::SimpleConnection;
+use diesel::{Connection as _, SqliteConnection};
 use rand::RngExt;
 use tosend_dashboard::clock;
-use tosend_dashboard::db::{self, Connection};
+use tosend_dashboard::db::verdict_changes::{Change, Changes, Reader};
+use tosend_dashboard::db::{self, Connection, migrations};
 use tosend_dashboard::keys::expiry::Expiry;
 use tosend_dashboard::keys::scope::NewScope;
 use tosend_dashboard::keys::secret::KeyHash;
 use tosend_dashboard::keys::store::{self, Rotation};
 use tosend_dashboard::keys::verification::store::LiveKey;
-use tosend_dashboard::keys::verification::{Lookup, Verifier, store as verification_store};
+use tosend_dashboard::keys::verification::{
+    Answers, Lookup, Remembering, Verifier, store as verification_store,
+};
 use tosend_dashboard::server::Components;
 
 use crate::support::*;
@@ -386,11 +392,10 @@ struct Slow {
 }
 
 impl Lookup for Slow {
-    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
-        let answers =
-            verification_store::find_live_by_hashes_of_any_account(&mut self.conn, hashes);
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Answers> {
+        let looked = verification_store::look_up_of_any_account(&mut self.conn, hashes);
         thread::sleep(self.delay);
-        answers
+        Ok(looked?.answers())
     }
 }
 
@@ -398,11 +403,11 @@ impl Lookup for Slow {
 struct Caching {
     lookup: Slow,
     kept: Duration,
-    known: HashMap<KeyHash, (Instant, LiveKey)>,
+    known: HashMap<KeyHash, (Instant, Arc<LiveKey>)>,
 }
 
 impl Lookup for Caching {
-    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Answers> {
         self.known
             .retain(|_, (since, _)| since.elapsed() < self.kept);
         let mut answer = |hash: &KeyHash| {
@@ -419,7 +424,7 @@ impl Lookup for Caching {
     }
 }
 
-type Flights = Arc<Mutex<HashMap<KeyHash, Arc<OnceLock<Option<LiveKey>>>>>>;
+type Flights = Arc<Mutex<HashMap<KeyHash, Arc<OnceLock<Option<Arc<LiveKey>>>>>>>;
 
 /// Wrong: whoever asks for a key that is being looked up gets the answer of that lookup.
 struct Joining {
@@ -429,7 +434,7 @@ struct Joining {
 }
 
 impl Lookup for Joining {
-    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Answers> {
         let mut own = Vec::new();
         let mut flights = self.flights.lock().unwrap();
         let mut join = |hash: &KeyHash| {
@@ -534,4 +539,297 @@ fn a_lookup_that_is_only_slow_is_not_blamed() {
         let accepts = |scene: &Scene| accepts_after_delete(scene, ENOUGH / 8);
         assert_eq!(accepts_with(backend, |slow| slow, KEPT[0], accepts), 0);
     }
+}
+
+/// How a verifier with the product's memory can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flaw {
+    /// None, but that it never looks whether SQLite's file is still the same.
+    BlindToFile,
+    /// It takes it that nothing has changed.
+    DoesNotAsk,
+    /// It asks what has changed before it knows which requests it will answer.
+    AsksTooEarly,
+    /// It does not look at the marks of changes.
+    NumbersOnly,
+    /// It does not look whether changes are recorded.
+    BlindToTriggers,
+}
+
+/// The product's memory, used wrongly.
+struct Careless {
+    flaw: Flaw,
+    conn: Connection,
+    reader: Reader,
+    remembering: Remembering,
+    early: Option<Changes>,
+}
+
+impl Careless {
+    fn new(flaw: Flaw, mut conn: Connection) -> Self {
+        Self {
+            flaw,
+            reader: Reader::begin(&mut conn).unwrap().expect("all triggers"),
+            conn,
+            remembering: Remembering::new(1_000),
+            early: None,
+        }
+    }
+
+    fn read(&mut self) -> db::Result<Changes> {
+        let position = self.remembering.position();
+        let mut changes = self.reader.read(&mut self.conn, position)?;
+        let seen = position.map(|position| Change {
+            position: position.clone(),
+            account_id: None,
+        });
+        match (self.flaw, seen) {
+            (Flaw::DoesNotAsk, Some(seen)) => changes.rows = vec![seen],
+            (Flaw::NumbersOnly, Some(seen)) if changes.rows[0].position.n == seen.position.n => {
+                changes.rows[0] = seen;
+            }
+            (Flaw::BlindToTriggers, _) => changes.are_recorded = true,
+            _ => {}
+        }
+        Ok(changes)
+    }
+}
+
+impl Lookup for Careless {
+    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Answers> {
+        let changes = match self.early.take() {
+            Some(changes) => changes,
+            None => self.read()?,
+        };
+        let (answers, _) = self.remembering.answer(&mut self.conn, &changes, hashes)?;
+        if self.flaw == Flaw::AsksTooEarly {
+            self.early = Some(self.read()?);
+        }
+        Ok(answers)
+    }
+}
+
+/// A node whose verifier has this flaw, or the product's.
+fn node(database: Database, flaw: Option<Flaw>) -> App {
+    App::altered(database, |components| {
+        if let Some(flaw) = flaw {
+            let db = components.context.db.clone();
+            let lookup =
+                move || -> Box<dyn Lookup> { Box::new(Careless::new(flaw, db.connect().unwrap())) };
+            components.verifier = Data::new(Verifier::with_lookup(1, lookup));
+        }
+    })
+}
+
+/// Whether a key works, for a server that may have to find its database first.
+fn verdict(app: &App, key: &str) -> u16 {
+    let program = app.program(key);
+    let mut status = 503;
+    until("a verdict", || {
+        status = program.verdict();
+        status != 503
+    });
+    status
+}
+
+fn a_memory_without_the_question_is_found_out(backend: Backend, flaw: Flaw) {
+    let here = node(Database::new(backend), Some(flaw));
+    let there = node(here.database.again(), Some(flaw));
+    let scene = Scene::new(&here.database, &here.url(""), &there.url(""));
+    assert!(accepts_after_delete(&scene, ENOUGH) > 0, "{flaw:?}");
+}
+
+#[test]
+fn a_memory_that_does_not_ask_is_found_out_on_postgres() {
+    a_memory_without_the_question_is_found_out(Backend::Postgres, Flaw::DoesNotAsk);
+}
+
+#[test]
+fn a_memory_that_does_not_ask_is_found_out_on_sqlite() {
+    a_memory_without_the_question_is_found_out(Backend::Sqlite, Flaw::DoesNotAsk);
+}
+
+#[test]
+fn a_memory_that_asks_too_early_is_found_out_on_postgres() {
+    a_memory_without_the_question_is_found_out(Backend::Postgres, Flaw::AsksTooEarly);
+}
+
+#[test]
+fn a_memory_that_asks_too_early_is_found_out_on_sqlite() {
+    a_memory_without_the_question_is_found_out(Backend::Sqlite, Flaw::AsksTooEarly);
+}
+
+/// What a node says of a key that works, and then is not in a dump that is restored under it; meanwhile
+/// the numbers of changes have come to the same one again.
+fn verdict_after_restoring(flaw: Option<Flaw>) -> u16 {
+    let app = node(Database::new(Backend::Postgres), flaw);
+    let owner = app.owner();
+    let (id, key) = owner.create_key("Key", "");
+    let dump = app.database.folder.path().join("dump");
+    let set = |status: &str| {
+        let sql = format!("UPDATE api_keys SET status = '{status}' WHERE id = {id}");
+        app.database.execute(&sql);
+    };
+    set("paused");
+    let args = ["-Fc", "-f", dump.to_str().unwrap(), app.database.direct()];
+    tool("pg_dump", &args);
+    let newest = || app.database.number("SELECT max(n) FROM verdict_changes");
+    set("active");
+    let before = newest();
+    assert_eq!(verdict(&app, &key), 200);
+    let restore = ["--clean", "--if-exists", "--single-transaction", "-d"];
+    let args = [
+        &restore[..],
+        &[app.database.direct(), dump.to_str().unwrap()],
+    ]
+    .concat();
+    tool("pg_restore", &args);
+    // Of another account.
+    while newest() < before {
+        let sql =
+            "INSERT INTO accounts (title, status, created_at) VALUES ('Other', 'active', now());
+             UPDATE accounts SET status = 'paused' WHERE title = 'Other';
+             DELETE FROM accounts WHERE title = 'Other'";
+        app.database.execute(sql);
+    }
+    assert_eq!(newest(), before);
+    verdict(&app, &key)
+}
+
+fn tool(name: &str, args: &[&str]) {
+    let output = Command::new(name).args(args).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
+#[test]
+fn a_restored_dump_whose_changes_have_caught_up_is_noticed_on_postgres() {
+    assert_eq!(verdict_after_restoring(None), 403);
+}
+
+#[test]
+fn a_memory_that_looks_at_numbers_only_is_found_out_on_postgres() {
+    assert_eq!(verdict_after_restoring(Some(Flaw::NumbersOnly)), 200);
+}
+
+/// What a node says of a key that works, and then is paused in another file that takes the place of the
+/// database.
+fn verdict_after_mv(flaw: Option<Flaw>) -> u16 {
+    let app = node(Database::new(Backend::Sqlite), flaw);
+    let owner = app.owner();
+    let (id, key) = owner.create_key("Key", "");
+    let other = app.database.folder.path().join("other.db");
+    cli(&app.database, &["backup", other.to_str().unwrap()], "").unwrap();
+    let mut conn = SqliteConnection::establish(other.to_str().unwrap()).unwrap();
+    let sql = format!("UPDATE api_keys SET status = 'paused' WHERE id = {id}");
+    conn.batch_execute(&sql).unwrap();
+    drop(conn);
+    assert_eq!(verdict(&app, &key), 200);
+    for end in ["-wal", "-shm"] {
+        let mut path = app.database.file().into_os_string();
+        path.push(end);
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::rename(&other, app.database.file()).unwrap();
+    verdict(&app, &key)
+}
+
+#[test]
+fn another_sqlite_file_in_the_place_of_the_database_is_noticed_on_sqlite() {
+    assert_eq!(verdict_after_mv(None), 403);
+}
+
+#[test]
+fn a_memory_that_is_blind_to_the_file_is_found_out_on_sqlite() {
+    assert_eq!(verdict_after_mv(Some(Flaw::BlindToFile)), 200);
+}
+
+/// Ways to keep a change of a key from being recorded.
+fn ways_to_stop_recording(backend: Backend) -> Vec<String> {
+    let rebuilt = "CREATE TABLE links AS SELECT * FROM api_key_domains; DROP TABLE api_key_domains;
+         ALTER TABLE links RENAME TO api_key_domains";
+    // Otherwise SQLite looks whether triggers of other tables still fit.
+    let without_a_look = match backend {
+        Backend::Sqlite => "PRAGMA legacy_alter_table = ON;",
+        Backend::Postgres => "",
+    };
+    let mut ways = Vec::new();
+    match backend {
+        Backend::Sqlite => {
+            let file = include_str!("../../src/db/verdict_changes/sqlite.sql");
+            let names = file
+                .lines()
+                .filter_map(|line| line.strip_prefix("CREATE TRIGGER "));
+            let names = names.map(|rest| rest.split(' ').next().unwrap());
+            ways.extend(names.map(|name| format!("DROP TRIGGER {name}")));
+            assert!(ways.len() > 10);
+        }
+        Backend::Postgres => {
+            for (table, name) in [
+                ("api_keys", "key"),
+                ("accounts", "account"),
+                ("sending_domains", "domain"),
+                ("api_key_domains", "link"),
+            ] {
+                for name in [name, "truncated"].map(|name| format!("verdict_{name}")) {
+                    ways.push(format!("ALTER TABLE {table} DISABLE TRIGGER {name}"));
+                    ways.push(format!("ALTER TABLE {table} ENABLE REPLICA TRIGGER {name}"));
+                    ways.push(format!("DROP TRIGGER {name} ON {table}"));
+                }
+                ways.push(format!("ALTER TABLE {table} ENABLE TRIGGER ALL"));
+            }
+            ways.push("DROP FUNCTION verdict_of_key() CASCADE".to_owned());
+        }
+    }
+    ways.push(format!("{without_a_look} {rebuilt}"));
+    ways
+}
+
+both! {
+    fn a_trigger_that_is_missing_or_disabled_is_noticed_by_the_next_request(app: App) {
+        let owner = app.owner();
+        let (id, key) = owner.create_key("Key", "");
+        let ready = || owner.get("/readyz");
+        for way in ways_to_stop_recording(app.database.backend()) {
+            assert_eq!(verdict(&app, &key), 200);
+            assert_eq!(ready().body, "ready\n", "before {way}");
+            app.database.execute(&way);
+            let set = |status: &str| app.database.execute(&format!("UPDATE api_keys SET status = '{status}' WHERE id = {id}"));
+            for _ in 0..3 {
+                set("paused");
+                assert_eq!(verdict(&app, &key), 403, "{way}");
+                set("active");
+                assert_eq!(verdict(&app, &key), 200, "{way}");
+            }
+            let told = ready();
+            assert_eq!(told.status, 200);
+            assert!(told.body.contains("triggers of the database are missing or disabled"), "{way}: {}", told.body);
+            migrations::run(&app.database.open()).unwrap();
+            until("the triggers are back", || verdict(&app, &key) == 200 && ready().body == "ready\n");
+        }
+    }
+}
+
+fn verdict_without_a_trigger(backend: Backend) -> u16 {
+    let app = node(Database::new(backend), Some(Flaw::BlindToTriggers));
+    let owner = app.owner();
+    let (id, key) = owner.create_key("Key", "");
+    assert_eq!(verdict(&app, &key), 200);
+    app.database.execute(match backend {
+        Backend::Sqlite => "DROP TRIGGER verdict_key_updated",
+        Backend::Postgres => "ALTER TABLE api_keys DISABLE TRIGGER verdict_key",
+    });
+    let sql = format!("UPDATE api_keys SET status = 'paused' WHERE id = {id}");
+    app.database.execute(&sql);
+    verdict(&app, &key)
+}
+
+#[test]
+fn a_memory_that_is_blind_to_triggers_is_found_out_on_postgres() {
+    assert_eq!(verdict_without_a_trigger(Backend::Postgres), 200);
+}
+
+#[test]
+fn a_memory_that_is_blind_to_triggers_is_found_out_on_sqlite() {
+    assert_eq!(verdict_without_a_trigger(Backend::Sqlite), 200);
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
@@ -21,16 +22,16 @@ use crate::keys::usage::Usage;
 use crate::keys::usage::outcome::Outcome;
 
 /// A working key from the header.
-pub struct Bearer(pub LiveKey, pub Call);
+pub struct Bearer(pub Arc<LiveKey>, pub Call);
 
 /// A working key from the header, or from the query (`?api_key=`), where FluentSMTP puts it to
 /// check keys.
-pub struct BearerOrQuery(pub LiveKey, pub Call);
+pub struct BearerOrQuery(pub Arc<LiveKey>, pub Call);
 
 /// A working key from the header, or from the member `api_key` of the body, together with that
 /// body.
 pub struct BearerWithBody {
-    pub key: LiveKey,
+    pub key: Arc<LiveKey>,
     pub call: Call,
     pub body: Body,
 }
@@ -225,7 +226,7 @@ impl FromRequest for BearerWithBody {
 async fn authenticate(
     request: HttpRequest,
     presented: Option<Vec<u8>>,
-) -> Result<(LiveKey, Call), ApiError> {
+) -> Result<(Arc<LiveKey>, Call), ApiError> {
     let Some(presented) = presented else {
         part::<Usage>(&request).count_without_key(true);
         return Err(missing_key());

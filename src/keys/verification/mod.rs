@@ -6,4 +6,4 @@ pub mod policy;
 pub mod store;
 mod verifier;
 
-pub use verifier::{Load, Lookup, Unavailable, Verifier};
+pub use verifier::{Answers, Load, Lookup, Remembering, Unavailable, Verifier};

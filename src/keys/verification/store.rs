@@ -1,6 +1,7 @@
 //! Which keys work at this moment: the query behind every request.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use diesel::Connection as _;
@@ -11,12 +12,14 @@ use diesel::sqlite::Sqlite;
 
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
+use crate::db::verdict_changes::{self, Position};
 use crate::db::{self, Connection, timezone};
 use crate::keys::rule::Rule;
 use crate::keys::scope::{Scope, ScopedDomain};
 use crate::keys::secret::{KeyHash, Truncated};
 use crate::keys::standing::ACTIVE;
 use crate::keys::store::{DomainRow, RuleColumns, TruncatedColumns, keys_with_domains};
+use crate::schema::verdict_changes as verdict_changes_table;
 use crate::schema::{accounts, api_keys};
 
 /// A key that works at this moment, with everything a verdict needs.
@@ -43,6 +46,15 @@ struct LiveColumns {
     rule: RuleColumns,
 }
 
+/// Compared outside the statement: instants passed as its values would be formatted again for every lookup
+/// on SQLite.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = api_keys, check_for_backend(Pg, Sqlite))]
+struct Ends {
+    expires_at: Option<NaiveDateTime>,
+    stops_at: Option<NaiveDateTime>,
+}
+
 /// A key and one of its domains.
 type LiveRow = (LiveColumns, Option<DomainRow>);
 
@@ -58,79 +70,134 @@ fn live_keys() -> _ {
         .filter(accounts::status.eq(account_active))
 }
 
-/// Keys that have not expired by PostgreSQL's clock, which all nodes share. The clock is read when
-/// the statement starts.
-#[diesel::dsl::auto_type]
-fn last_by_its_clock() -> _ {
-    let utc: &'static str = "UTC";
-    let expires = api_keys::expires_at.gt(timezone(utc, dsl::now).nullable());
-    let stops = api_keys::stops_at.gt(timezone(utc, dsl::now).nullable());
-    (api_keys::expires_at.is_null().or(expires)).and(api_keys::stops_at.is_null().or(stops))
+/// A key that works until it ends by itself.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub key: Arc<LiveKey>,
+    /// When it expires or stops, whichever comes first.
+    pub ends_at: Option<NaiveDateTime>,
 }
 
-/// The holders of the keys with these distinct hashes: one answer per hash, in the same order, all
-/// from one consistent snapshot taken during the call. SQLite uses point lookups in one
-/// transaction; PostgreSQL one statement, because each is a round trip.
-pub fn find_live_by_hashes_of_any_account(
-    conn: &mut Connection,
-    hashes: &[KeyHash],
-) -> db::Result<Vec<Option<LiveKey>>> {
-    match conn {
-        Connection::Sqlite(conn) => {
-            let find = |conn: &mut SqliteConnection| {
-                let now = clock::now();
-                let found = hashes.iter();
-                let found = found.map(|hash| find_live_by_hash_of_any_account(conn, hash, now));
-                found.collect()
-            };
-            // A single statement is its own transaction; BEGIN and COMMIT would double the cost.
-            match hashes {
-                [_] => find(conn),
-                _ => conn.transaction(find),
-            }
-        }
-        Connection::Postgres(conn) => {
-            let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
-            let rows: Vec<(Option<Vec<u8>>, LiveRow)> = live_keys()
-                .filter(api_keys::hash.eq_any(wanted))
-                .filter(last_by_its_clock())
-                .select((api_keys::hash, LiveRow::as_select()))
-                .load(conn)?;
-            let mut found: HashMap<Vec<u8>, Vec<LiveRow>> = HashMap::new();
-            for (hash, row) in rows {
-                found.entry(hash.unwrap_or_default()).or_default().push(row);
-            }
-            Ok(hashes
-                .iter()
-                .map(|hash| found.remove(hash.as_ref()).and_then(live_key))
-                .collect())
-        }
+impl Found {
+    pub fn has_ended_by(&self, now: NaiveDateTime) -> bool {
+        self.ends_at.is_some_and(|end| end <= now)
     }
 }
 
-/// By this node's clock, because SQLite has none of its own. Compared here, because instants passed
-/// as values of the statement would be formatted again for every lookup.
-fn find_live_by_hash_of_any_account(
-    conn: &mut SqliteConnection,
-    hash: &KeyHash,
-    now: NaiveDateTime,
-) -> db::Result<Option<LiveKey>> {
-    type Ends = (Option<NaiveDateTime>, Option<NaiveDateTime>);
-    let rows: Vec<(Ends, LiveRow)> = live_keys()
+/// What was found, with its moment.
+#[derive(Debug)]
+pub struct Looked {
+    /// One for each hash, in the same order. Some may have ended by themselves.
+    pub found: Vec<Option<Found>>,
+    /// By the clock that decides when keys end: PostgreSQL's, which all nodes share and which is read
+    /// when the statement starts, or this machine's with SQLite, which has none of its own.
+    pub now: NaiveDateTime,
+    /// The last change that is part of what was found; `None`: not known.
+    pub position: Option<Position>,
+}
+
+impl Looked {
+    /// The keys that work now.
+    pub fn answers(self) -> Vec<Option<Arc<LiveKey>>> {
+        let now = self.now;
+        let works = |found: &Found| !found.has_ended_by(now);
+        let found = self.found.into_iter();
+        found
+            .map(|found| found.filter(works).map(|found| found.key))
+            .collect()
+    }
+}
+
+/// The holders of the keys with these distinct hashes, all from one consistent snapshot taken during the
+/// call. SQLite uses point lookups in one transaction; PostgreSQL one statement, because each is a round
+/// trip.
+pub fn look_up_of_any_account(conn: &mut Connection, hashes: &[KeyHash]) -> db::Result<Looked> {
+    match conn {
+        Connection::Sqlite(_) => look_up_on_sqlite(conn, hashes),
+        Connection::Postgres(conn) => look_up_on_postgres(conn, hashes),
+    }
+}
+
+fn look_up_on_sqlite(conn: &mut Connection, hashes: &[KeyHash]) -> db::Result<Looked> {
+    let now = clock::now();
+    let find = |conn: &mut Connection| {
+        let found = hashes.iter().map(|hash| find_on_sqlite(conn, hash));
+        found.collect::<db::Result<Vec<_>>>()
+    };
+    // A single statement is its own transaction; BEGIN and COMMIT would double the cost.
+    let found = match hashes {
+        [_] => find(conn)?,
+        _ => conn.transaction(find)?,
+    };
+    // If the last change afterwards is one that was seen before, there was none in between.
+    let position = match found.iter().any(Option::is_some) {
+        true => verdict_changes::newest(conn)?.map(|newest| newest.position),
+        false => None,
+    };
+    Ok(Looked {
+        found,
+        now,
+        position,
+    })
+}
+
+fn find_on_sqlite(conn: &mut Connection, hash: &KeyHash) -> db::Result<Option<Found>> {
+    let Connection::Sqlite(conn) = conn else {
+        return Ok(None);
+    };
+    let rows = live_keys()
         .filter(api_keys::hash.eq(hash.as_ref()))
+        .select(<(Ends, LiveRow)>::as_select())
+        .load(conn)?;
+    Ok(found(rows))
+}
+
+fn look_up_on_postgres(conn: &mut PgConnection, hashes: &[KeyHash]) -> db::Result<Looked> {
+    type Newest = (Option<i64>, Option<Vec<u8>>);
+    type Row = (Option<Vec<u8>>, (Ends, LiveRow), NaiveDateTime, Newest);
+    let newest = verdict_changes_table::table.order(verdict_changes_table::n.desc());
+    let newest = newest.limit(1);
+    let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
+    let rows: Vec<Row> = live_keys()
+        .filter(api_keys::hash.eq_any(wanted))
         .select((
-            (api_keys::expires_at, api_keys::stops_at),
-            LiveRow::as_select(),
+            api_keys::hash,
+            <(Ends, LiveRow)>::as_select(),
+            timezone("UTC", dsl::now),
+            (
+                newest.select(verdict_changes_table::n).single_value(),
+                newest.select(verdict_changes_table::mark).single_value(),
+            ),
         ))
         .load(conn)?;
-    let is_over = |((expires_at, stops_at), _): &(Ends, LiveRow)| {
-        let mut ends = expires_at.iter().chain(stops_at);
-        ends.any(|end| *end <= now)
+    let mut looked = Looked {
+        found: Vec::with_capacity(hashes.len()),
+        // Without a row, nothing is compared with it.
+        now: NaiveDateTime::MAX,
+        position: None,
     };
-    Ok(match rows.iter().any(is_over) {
-        true => None,
-        false => live_key(rows.into_iter().map(|(_, row)| row).collect()),
-    })
+    let mut by_hash: HashMap<Vec<u8>, Vec<(Ends, LiveRow)>> = HashMap::new();
+    for (hash, row, now, newest) in rows {
+        looked.now = now;
+        if let (Some(n), Some(mark)) = newest {
+            looked.position = Some(Position { n, mark });
+        }
+        by_hash
+            .entry(hash.unwrap_or_default())
+            .or_default()
+            .push(row);
+    }
+    let find = |hash: &KeyHash| by_hash.remove(hash.as_ref()).and_then(found);
+    looked.found.extend(hashes.iter().map(find));
+    Ok(looked)
+}
+
+fn found(rows: Vec<(Ends, LiveRow)>) -> Option<Found> {
+    let (ends, rows): (Vec<Ends>, Vec<LiveRow>) = rows.into_iter().unzip();
+    let ends = ends.into_iter().next()?;
+    let key = Arc::new(live_key(rows)?);
+    let ends_at = ends.expires_at.into_iter().chain(ends.stops_at).min();
+    Some(Found { key, ends_at })
 }
 
 /// Combines the rows of one key: one for each of its domains, or one without a domain.

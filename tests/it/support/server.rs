@@ -74,6 +74,7 @@ impl App {
             journal_days: "400".into(),
             dns_servers: database.dns.address.to_string(),
             key_limit: "1000".into(),
+            remembered_keys: "100000".into(),
             domain_limit: "200".into(),
             activity_days: "365".into(),
             smtp_url: None,

@@ -1,9 +1,13 @@
-//! Who holds this key? The database is queried for every request, never a cache, so that a deleted
-//! key is refused from the very next request on.
+//! Who holds this key? The database is asked for every request, so that a deleted key is refused from the
+//! very next request on: not for the key, but whether anything changed since it was looked up (`lookup.rs`,
+//! `memory.rs`).
 //!
 //! Questions are batched: while a thread waits for the database, new questions queue, and all of
 //! them are sent together next. A question never waits to be batched, and never joins a batch that
 //! was already sent, so that each answer was true at a moment after its request arrived.
+
+mod lookup;
+mod memory;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,15 +16,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::store::{self, LiveKey};
-use crate::db::journal::Journal;
-use crate::db::{self, Connection, Db};
+use self::lookup::{DbLookup, SHORTEST_PAUSE};
+use super::store::LiveKey;
+use crate::db::Db;
 use crate::keys::secret::{KeyHash, PlainKey};
 use crate::metrics::{Metrics, Verdict};
 
-/// Lookup threads, one connection each, so that one can send the next batch while the other waits
-/// for its answer.
-const ASKERS: usize = 2;
+pub use lookup::{Answers, Lookup, Remembering};
+
+/// One lookup thread, with a connection and a memory of its own: while it waits for an answer, the next
+/// batch grows.
+const ASKERS: usize = 1;
 /// The maximum number of threads, including those abandoned while they wait for a database.
 const MOST_THREADS: usize = 8;
 const BATCH: usize = 256;
@@ -30,22 +36,11 @@ const QUEUE: usize = 8192;
 const DEADLINE: Duration = Duration::from_secs(2);
 /// A lookup that takes this long, while requests time out, is abandoned.
 const STUCK: Duration = Duration::from_secs(1);
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// It cannot be determined now whether a key works: neither an acceptance nor a refusal.
 #[derive(Debug, thiserror::Error)]
 #[error("keys cannot be verified right now")]
 pub struct Unavailable;
-
-/// Finds the keys that work. All answers hold for the same moment during the call.
-pub trait Lookup {
-    /// One answer for each of these distinct hashes, in the same order.
-    ///
-    /// # Errors
-    /// If the database did not answer.
-    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>>;
-}
 
 /// Verifies keys. When dropped, it answers the queued questions and ends its threads.
 pub struct Verifier(Arc<Shared>);
@@ -81,14 +76,15 @@ struct Queue {
 /// When dropped without an answer, it reports that there is none.
 struct Question {
     hash: KeyHash,
-    answer: oneshot::Sender<Option<LiveKey>>,
+    answer: oneshot::Sender<Option<Arc<LiveKey>>>,
 }
 
 impl Verifier {
-    /// Starts the threads that query the database.
-    pub fn start(db: &Db, metrics: &Metrics) -> Self {
+    /// Starts the thread that asks the database. `remembered_keys`: how many keys it remembers at most.
+    pub fn start(db: &Db, remembered_keys: usize, metrics: &Metrics) -> Self {
         let db = db.clone();
-        let new_lookup = move || Box::new(DbLookup::new(db.clone())) as Box<dyn Lookup>;
+        let new_lookup =
+            move || Box::new(DbLookup::new(db.clone(), remembered_keys)) as Box<dyn Lookup>;
         Self::build(ASKERS, metrics.clone(), new_lookup)
     }
 
@@ -122,7 +118,7 @@ impl Verifier {
     ///
     /// # Errors
     /// If the database is unavailable or slow, or too many requests wait for it.
-    pub async fn verify(&self, presented: &[u8]) -> Result<Option<LiveKey>, Unavailable> {
+    pub async fn verify(&self, presented: &[u8]) -> Result<Option<Arc<LiveKey>>, Unavailable> {
         let Some(key) = PlainKey::parse(presented) else {
             return Ok(None);
         };
@@ -161,7 +157,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_up(self: &Arc<Self>, hash: KeyHash) -> Result<Option<LiveKey>, Unavailable> {
+    async fn look_up(self: &Arc<Self>, hash: KeyHash) -> Result<Option<Arc<LiveKey>>, Unavailable> {
         let answer = self.ask(hash)?;
         match tokio::time::timeout(DEADLINE, answer).await {
             Ok(answer) => answer.map_err(|_| self.unavailable("the lookup failed")),
@@ -172,7 +168,7 @@ impl Shared {
         }
     }
 
-    fn ask(&self, hash: KeyHash) -> Result<oneshot::Receiver<Option<LiveKey>>, Unavailable> {
+    fn ask(&self, hash: KeyHash) -> Result<oneshot::Receiver<Option<Arc<LiveKey>>>, Unavailable> {
         let (answer, receiver) = oneshot::channel();
         let mut queue = self.lock();
         if queue.waiting.len() >= QUEUE {
@@ -297,90 +293,6 @@ fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>, metrics: &Metrics) 
     }
 }
 
-/// Queries the database on its own connection, and reconnects when that is lost.
-struct DbLookup {
-    db: Db,
-    conn: Option<Connection>,
-    pause: Duration,
-    not_before: Instant,
-}
-
-impl DbLookup {
-    fn new(db: Db) -> Self {
-        let mut lookup = Self {
-            db,
-            conn: None,
-            pause: SHORTEST_PAUSE,
-            not_before: Instant::now(),
-        };
-        // If it fails, the first question tries again.
-        let _ = lookup.connect();
-        lookup
-    }
-
-    /// # Errors
-    /// Fails immediately while the last failure is recent.
-    fn connect(&mut self) -> db::Result<&mut Connection> {
-        if Instant::now() < self.not_before {
-            return Err(db::Error::Unavailable("it was not a moment ago".into()));
-        }
-        match self.db.connect() {
-            Ok(conn) => Ok(self.conn.insert(conn)),
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-
-    fn failed(&mut self, error: db::Error) -> db::Error {
-        tracing::warn!(%error, "a lookup of keys failed");
-        self.conn = None;
-        self.not_before = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        error
-    }
-}
-
-/// A key of a database that is older than its journal of ends may have ended since.
-fn ask(
-    conn: &mut Connection,
-    journal: Option<&Journal>,
-    hashes: &[KeyHash],
-) -> db::Result<Vec<Option<LiveKey>>> {
-    let known = journal.map(|journal| journal.known());
-    let answers = store::find_live_by_hashes_of_any_account(conn, hashes)?;
-    if let (Some(journal), Some(known)) = (journal, known)
-        && answers.iter().any(Option::is_some)
-    {
-        journal.expect(conn, known)?;
-    }
-    Ok(answers)
-}
-
-impl Lookup for DbLookup {
-    fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
-        let journal = self.db.journal().cloned();
-        let find = |conn: &mut Connection| {
-            let find = store::find_live_by_hashes_of_any_account;
-            db::watched(db::name_of(&find), || ask(conn, journal.as_deref(), hashes))
-        };
-        if let Some(conn) = &mut self.conn {
-            match find(conn) {
-                Ok(answers) => return Ok(answers),
-                // A lost connection is noticed only when it is used.
-                Err(error) => tracing::warn!(%error, "a lookup of keys failed: retrying once"),
-            }
-        }
-        self.conn = None;
-        let conn = self.connect()?;
-        match find(conn) {
-            Ok(answers) => {
-                self.pause = SHORTEST_PAUSE;
-                Ok(answers)
-            }
-            Err(error) => Err(self.failed(error)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
@@ -389,6 +301,7 @@ mod tests {
 
     use super::*;
     use crate::accounts::store::AccountId;
+    use crate::db;
     use crate::keys::rule::Rule;
     use crate::keys::scope::Scope;
 
@@ -410,7 +323,7 @@ mod tests {
     }
 
     impl Lookup for Played {
-        fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Vec<Option<LiveKey>>> {
+        fn look_up(&mut self, hashes: &[KeyHash]) -> db::Result<Answers> {
             let (reply, replied) = mpsc::channel();
             let hashes = hashes.to_vec();
             let call = Call {
@@ -422,7 +335,7 @@ mod tests {
             self.0.send(call).map_err(|_| failure())?;
             match replied.recv().unwrap_or(Reply::Failure) {
                 Reply::Live(live) => {
-                    let answer = |hash| live.contains(hash).then(|| live_key(hash));
+                    let answer = |hash| live.contains(hash).then(|| Arc::new(live_key(hash)));
                     Ok(hashes.iter().map(answer).collect())
                 }
                 Reply::Failure => Err(failure()),
@@ -470,7 +383,9 @@ mod tests {
         fn raw<'a>(&'a self, presented: &'a [u8]) -> Request<'a> {
             Box::pin(async move {
                 let verdict = self.verifier.verify(presented).await;
-                verdict.map(|key| key.map(|key| key.name)).map_err(drop)
+                verdict
+                    .map(|key| key.map(|key| key.name.clone()))
+                    .map_err(drop)
             })
         }
 
@@ -653,7 +568,7 @@ mod tests {
         busy.find(&[]);
         calls.recv_timeout(LIMIT).expect("a lookup").find(&[&key]);
         assert_eq!(
-            waiting.await.unwrap().map(|key| key.name),
+            waiting.await.unwrap().map(|key| key.name.clone()),
             works(&key).unwrap()
         );
         // The last thread drops the function that makes lookups.
