@@ -7,7 +7,7 @@ use actix_web::dev::{Service, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::{ConnectionType, Method};
 
-use super::{Context, headers, panics, part};
+use super::{Context, headers, log, panics, part};
 use crate::ending::Ending;
 use crate::open_files::Connections;
 
@@ -23,20 +23,24 @@ where
     B: MessageBody + 'static,
 {
     let is_https = Context::of(request.request()).config.is_https();
+    let kind = match log::is_of_api(request.path()) {
+        true => headers::Answer::Api,
+        false => headers::Answer::Page,
+    };
     route_head_as_get(&mut request);
     let answer = panics::caught(app.call(request));
     async move {
         match answer.await {
             Ok(answer) => {
                 let mut answer = answer.map_into_boxed_body();
-                headers::insert(answer.headers_mut(), is_https);
+                headers::insert(answer.headers_mut(), kind, is_https);
                 close_if_due(&mut answer);
                 Ok(answer)
             }
             // If a middleware fails, the request is lost, but not the answer.
             Err(error) => {
                 let mut answer = error.error_response();
-                headers::insert(answer.headers_mut(), is_https);
+                headers::insert(answer.headers_mut(), kind, is_https);
                 Err(InternalError::from_response(error.to_string(), answer).into())
             }
         }

@@ -1,4 +1,5 @@
-//! The headers of every answer.
+//! The security headers of every answer. Pages get all of them; answers of the API, which browsers neither
+//! show nor run, those that protect if one is opened as a page all the same.
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -11,7 +12,7 @@ const fn header(name: &'static str, value: &'static str) -> Header {
     )
 }
 
-static ALWAYS: [Header; 7] = [
+static OF_PAGES: [Header; 7] = [
     header(
         "content-security-policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -31,18 +32,45 @@ static ALWAYS: [Header; 7] = [
     header("x-permitted-cross-domain-policies", "none"),
 ];
 
-static ON_HTTPS: [Header; 2] = [
-    header(
-        "strict-transport-security",
-        "max-age=31536000; includeSubDomains",
-    ),
+static OF_PAGES_ON_HTTPS: [Header; 2] = [
+    HSTS,
     // On plain http, Chromium logs an error for this header.
     header("cross-origin-opener-policy", "same-origin"),
 ];
 
-pub(super) fn insert(headers: &mut HeaderMap, is_https: bool) {
-    let on_https = ON_HTTPS.iter().filter(|_| is_https);
-    for (name, value) in ALWAYS.iter().chain(on_https) {
+/// ASVS 5.0: 3.4.3 and 3.4.6 (nothing is loaded, run or framed), 3.4.4. Not needed: a referrer policy
+/// (3.4.5), because JSON makes no requests; CORP (3.5.8), because without the key in a header, which no page
+/// of another site has, an answer says nothing.
+static OF_API: [Header; 2] = [
+    header(
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    header("x-content-type-options", "nosniff"),
+];
+
+/// ASVS 5.0, 3.4.1.
+static OF_API_ON_HTTPS: [Header; 1] = [HSTS];
+
+const HSTS: Header = header(
+    "strict-transport-security",
+    "max-age=31536000; includeSubDomains",
+);
+
+/// What kind of answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Page,
+    Api,
+}
+
+pub(super) fn insert(headers: &mut HeaderMap, answer: Answer, is_https: bool) {
+    let (always, on_https) = match answer {
+        Answer::Page => (&OF_PAGES[..], &OF_PAGES_ON_HTTPS[..]),
+        Answer::Api => (&OF_API[..], &OF_API_ON_HTTPS[..]),
+    };
+    let on_https = on_https.iter().filter(|_| is_https);
+    for (name, value) in always.iter().chain(on_https) {
         headers.insert(name.clone(), value.clone());
     }
 }

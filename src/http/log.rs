@@ -81,7 +81,7 @@ pub async fn in_a_span<B: MessageBody>(
     outcome
 }
 
-fn is_of_api(path: &str) -> bool {
+pub(super) fn is_of_api(path: &str) -> bool {
     path.strip_prefix("/v2")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

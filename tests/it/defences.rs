@@ -91,11 +91,34 @@ const SECURITY_HEADERS: [(&str, &str); 7] = [
     ("x-permitted-cross-domain-policies", "none"),
 ];
 
-/// A plain-http answer of some status with all headers, which nothing may keep.
+/// What answers of the API have of them. JSON sends no referrer, and nothing else of a page.
+const OF_API: [(&str, &str); 2] = [
+    (
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+];
+
+/// A plain-http answer of some status with all headers of a page, which nothing may keep.
 fn assert_is_safe(answer: &Answer, status: u16) {
+    assert_has(answer, status, &SECURITY_HEADERS);
+}
+
+/// The same of an answer of the API, which has no other security headers.
+fn assert_is_safe_json(answer: &Answer, status: u16) {
+    assert_has(answer, status, &OF_API);
+    for (name, _) in SECURITY_HEADERS {
+        let is_of_api = OF_API.iter().any(|(of_api, _)| *of_api == name);
+        assert_eq!(answer.headers.contains_key(name), is_of_api, "{answer:?}");
+    }
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+}
+
+fn assert_has(answer: &Answer, status: u16, headers: &[(&str, &str)]) {
     assert_eq!(answer.status, status, "{answer:?}");
-    for (name, value) in SECURITY_HEADERS {
-        let all: Vec<_> = answer.headers.get_all(name).iter().collect();
+    for (name, value) in headers {
+        let all: Vec<_> = answer.headers.get_all(*name).iter().collect();
         assert_eq!(all, [value], "{name} {answer:?}");
     }
     for absent in ["server", "x-powered-by", "strict-transport-security"] {
@@ -264,12 +287,12 @@ both! {
         assert_is_error_page(&owner.send(owner.same_origin("PUT", "/api-keys")), 405);
         assert_is_safe(&owner.htmx_get("/nothing"), 404);
 
-        assert_is_safe(&program.info(), 200);
-        assert_is_safe(&app.program("").info(), 401);
-        assert_is_safe(&app.program("x").info(), 403);
-        assert_is_safe(&visitor.get("/v2/nothing"), 404);
-        assert_is_safe(&visitor.get("/v2/emails"), 405);
-        assert_is_safe(&program.email_from("ada@acme.test"), 422);
+        assert_is_safe_json(&program.info(), 200);
+        assert_is_safe_json(&app.program("").info(), 401);
+        assert_is_safe_json(&app.program("x").info(), 403);
+        assert_is_safe_json(&visitor.get("/v2/nothing"), 404);
+        assert_is_safe_json(&visitor.get("/v2/emails"), 405);
+        assert_is_safe_json(&program.email_from("ada@acme.test"), 422);
 
         let guess = || visitor.post("/login", &[("email", "nobody")]);
         let stopped = std::iter::repeat_with(guess).take(100).find(|a| a.status != 422);
@@ -279,7 +302,7 @@ both! {
         app.database.execute("ALTER TABLE __diesel_schema_migrations RENAME TO gone");
         assert_is_error_page(&owner.get("/api-keys"), 503);
         assert_is_safe(&owner.htmx_get("/api-keys"), 503);
-        assert_is_safe(&program.info(), 503);
+        assert_is_safe_json(&program.info(), 503);
         assert_is_safe(&visitor.get("/readyz"), 503);
         assert_is_safe(&visitor.get("/healthz"), 200);
         app.database.execute("ALTER TABLE sessions RENAME TO sessions_gone");
