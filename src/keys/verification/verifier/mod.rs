@@ -2,24 +2,23 @@
 //! very next request on: not for the key, but whether anything changed since it was looked up (`lookup.rs`,
 //! `memory.rs`).
 //!
-//! Questions are batched: while a thread waits for the database, new questions queue, and all of
-//! them are sent together next. A question never waits to be batched, and never joins a batch that
-//! was already sent, so that each answer was true at a moment after its request arrived.
+//! Questions are batched: while the thread waits for the database, new questions queue (`queue.rs`), and
+//! all of them are answered together next. A question never waits to be batched, and never joins a batch
+//! for which the database was already asked, so that each answer was true at a moment after its request
+//! arrived.
 
+mod desk;
 mod lookup;
 mod memory;
+mod queue;
 
-use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
-use self::lookup::{DbLookup, SHORTEST_PAUSE};
+use self::lookup::DbLookup;
+use self::queue::Shared;
 use super::store::LiveKey;
 use crate::db::Db;
-use crate::keys::secret::{KeyHash, PlainKey};
+use crate::keys::secret::PlainKey;
 use crate::metrics::{Metrics, Verdict};
 
 pub use lookup::{Answers, Lookup, Remembering};
@@ -27,16 +26,6 @@ pub use lookup::{Answers, Lookup, Remembering};
 /// One lookup thread, with a connection and a memory of its own: while it waits for an answer, the next
 /// batch grows.
 const ASKERS: usize = 1;
-/// The maximum number of threads, including those abandoned while they wait for a database.
-const MOST_THREADS: usize = 8;
-const BATCH: usize = 256;
-/// The maximum number of queued questions.
-const QUEUE: usize = 8192;
-/// How long a request waits for its answer.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// A lookup that takes this long, while requests time out, is abandoned.
-const STUCK: Duration = Duration::from_secs(1);
-
 /// It cannot be determined now whether a key works: neither an acceptance nor a refusal.
 #[derive(Debug, thiserror::Error)]
 #[error("keys cannot be verified right now")]
@@ -52,40 +41,13 @@ pub struct Load {
     pub threads: usize,
 }
 
-struct Shared {
-    metrics: Metrics,
-    new_lookup: Box<dyn Fn() -> Box<dyn Lookup> + Send + Sync>,
-    queue: Mutex<Queue>,
-    arrival: Condvar,
-    /// When a missing verdict was last logged.
-    told: Mutex<Option<Instant>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Question>,
-    /// For each thread that is waiting for the database, by its number: since when.
-    asking: HashMap<usize, Instant>,
-    threads: usize,
-    /// The number of the next thread.
-    next: usize,
-    sleeping: usize,
-    is_closed: bool,
-}
-
-/// When dropped without an answer, it reports that there is none.
-struct Question {
-    hash: KeyHash,
-    answer: oneshot::Sender<Option<Arc<LiveKey>>>,
-}
-
 impl Verifier {
     /// Starts the thread that asks the database. `remembered_keys`: how many keys it remembers at most.
     pub fn start(db: &Db, remembered_keys: usize, metrics: &Metrics) -> Self {
         let db = db.clone();
         let new_lookup =
             move || Box::new(DbLookup::new(db.clone(), remembered_keys)) as Box<dyn Lookup>;
-        Self::build(ASKERS, metrics.clone(), new_lookup)
+        Self(Shared::start(ASKERS, metrics.clone(), new_lookup))
     }
 
     /// Starts this many threads; each queries what `new_lookup` makes on that thread.
@@ -93,25 +55,7 @@ impl Verifier {
         askers: usize,
         new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static,
     ) -> Self {
-        Self::build(askers, Metrics::default(), new_lookup)
-    }
-
-    fn build(
-        askers: usize,
-        metrics: Metrics,
-        new_lookup: impl Fn() -> Box<dyn Lookup> + Send + Sync + 'static,
-    ) -> Self {
-        let shared = Arc::new(Shared {
-            metrics,
-            new_lookup: Box::new(new_lookup),
-            queue: Mutex::default(),
-            arrival: Condvar::new(),
-            told: Mutex::default(),
-        });
-        for _ in 0..askers {
-            shared.spawn(&mut shared.lock());
-        }
-        Self(shared)
+        Self(Shared::start(askers, Metrics::default(), new_lookup))
     }
 
     /// The presented key, if it works at this moment. A text that cannot be a key is not looked up.
@@ -137,159 +81,16 @@ impl Verifier {
     }
 
     pub fn load(&self) -> Load {
-        let queue = self.0.lock();
         Load {
-            waiting: queue.waiting.len(),
-            threads: queue.threads,
+            waiting: self.0.waiting(),
+            threads: self.0.threads(),
         }
     }
 }
 
 impl Drop for Verifier {
     fn drop(&mut self) {
-        self.0.lock().is_closed = true;
-        self.0.arrival.notify_all();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn look_up(self: &Arc<Self>, hash: KeyHash) -> Result<Option<Arc<LiveKey>>, Unavailable> {
-        let answer = self.ask(hash)?;
-        match tokio::time::timeout(DEADLINE, answer).await {
-            Ok(answer) => answer.map_err(|_| self.unavailable("the lookup failed")),
-            Err(_) => {
-                self.replace_stuck();
-                Err(self.unavailable("the lookup takes too long"))
-            }
-        }
-    }
-
-    fn ask(&self, hash: KeyHash) -> Result<oneshot::Receiver<Option<Arc<LiveKey>>>, Unavailable> {
-        let (answer, receiver) = oneshot::channel();
-        let mut queue = self.lock();
-        if queue.waiting.len() >= QUEUE {
-            drop(queue);
-            return Err(self.unavailable("too many wait"));
-        }
-        queue.waiting.push_back(Question { hash, answer });
-        let is_someone_idle = queue.sleeping > 0;
-        drop(queue);
-        // Checked first, because a wake-up costs a system call even when no thread sleeps.
-        if is_someone_idle {
-            self.arrival.notify_one();
-        }
-        Ok(receiver)
-    }
-
-    /// Logs why there is no verdict, once a second however many requests wait.
-    fn unavailable(&self, why: &str) -> Unavailable {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
-            *told = Some(Instant::now());
-            tracing::warn!(why, "keys cannot be verified");
-        }
-        Unavailable
-    }
-
-    /// Returns whether a thread was added.
-    fn spawn(self: &Arc<Self>, queue: &mut Queue) -> bool {
-        let number = queue.next;
-        let shared = Arc::clone(self);
-        let thread = std::thread::Builder::new()
-            .name(format!("verify-{number}"))
-            .spawn(move || shared.serve(number));
-        if let Err(error) = thread {
-            tracing::error!(%error, "a thread that verifies keys cannot start");
-            return false;
-        }
-        queue.next += 1;
-        queue.threads += 1;
-        true
-    }
-
-    /// Abandons a thread whose database neither answers nor fails, and replaces it by one with a
-    /// new connection.
-    fn replace_stuck(self: &Arc<Self>) {
-        let mut queue = self.lock();
-        let stuck: Vec<usize> = queue
-            .asking
-            .iter()
-            .filter(|(_, since)| since.elapsed() >= STUCK)
-            .map(|(&number, _)| number)
-            .collect();
-        for number in stuck {
-            if queue.threads < MOST_THREADS && self.spawn(&mut queue) {
-                tracing::warn!("a lookup of keys is stuck: opening another connection");
-                queue.asking.remove(&number);
-            }
-        }
-    }
-
-    fn serve(&self, number: usize) {
-        let new_lookup = || catch_unwind(AssertUnwindSafe(|| (self.new_lookup)())).ok();
-        let mut lookup = new_lookup();
-        while let Some(batch) = self.next_batch(number) {
-            let answered = catch_unwind(AssertUnwindSafe(|| match &mut lookup {
-                Some(lookup) => answer(&mut **lookup, batch, &self.metrics),
-                None => drop(batch),
-            }));
-            if answered.is_err() || lookup.is_none() {
-                // A lookup that panics each time must not use up a core.
-                std::thread::sleep(SHORTEST_PAUSE);
-                lookup = new_lookup();
-            }
-            if self.lock().asking.remove(&number).is_none() {
-                // Replaced while it was stuck.
-                break;
-            }
-        }
-        self.lock().threads -= 1;
-    }
-
-    /// Waits for questions and takes all of them, up to one batch; `None` when no more will come.
-    fn next_batch(&self, number: usize) -> Option<Vec<Question>> {
-        let mut queue = self.lock();
-        while queue.waiting.is_empty() {
-            if queue.is_closed {
-                return None;
-            }
-            queue.sleeping += 1;
-            queue = self
-                .arrival
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
-            queue.sleeping -= 1;
-        }
-        queue.asking.insert(number, Instant::now());
-        let end = queue.waiting.len().min(BATCH);
-        Some(queue.waiting.drain(..end).collect())
-    }
-}
-
-/// Looks equal hashes up only once, and skips those whose requests no longer wait.
-fn answer(lookup: &mut dyn Lookup, mut batch: Vec<Question>, metrics: &Metrics) {
-    batch.retain(|question| !question.answer.is_closed());
-    if batch.is_empty() {
-        return;
-    }
-    batch.sort_unstable_by_key(|question| question.hash);
-    let mut hashes: Vec<KeyHash> = batch.iter().map(|question| question.hash).collect();
-    hashes.dedup();
-    metrics.batch(hashes.len());
-    // Without answers, the senders are dropped, which notifies the waiting requests.
-    let Ok(answers) = lookup.look_up(&hashes) else {
-        return;
-    };
-    let mut questions = batch.into_iter().peekable();
-    for (hash, answer) in hashes.iter().zip(answers) {
-        while let Some(question) = questions.next_if(|question| question.hash == *hash) {
-            // The request may be gone.
-            let _ = question.answer.send(answer.clone());
-        }
+        self.0.close();
     }
 }
 
@@ -298,12 +99,14 @@ mod tests {
     use std::pin::Pin;
     use std::sync::mpsc;
     use std::task::{Context, Poll, Waker};
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::accounts::store::AccountId;
     use crate::db;
     use crate::keys::rule::Rule;
     use crate::keys::scope::Scope;
+    use crate::keys::secret::KeyHash;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
@@ -374,9 +177,10 @@ mod tests {
         }
 
         /// A request for a key that waits for its verdict: the name of the key, if it works.
-        fn request<'a>(&'a self, key: &'a PlainKey) -> Request<'a> {
+        async fn request<'a>(&'a self, key: &'a PlainKey) -> Request<'a> {
             let mut request = self.raw(key.expose().as_bytes());
             assert_eq!(poll(&mut request), Poll::Pending);
+            handed_over().await;
             request
         }
 
@@ -394,8 +198,19 @@ mod tests {
         }
 
         /// A lookup in progress until it is answered, and the request that waits for it.
-        fn busy<'a>(&'a self, key: &'a PlainKey) -> (Request<'a>, Call) {
-            (self.request(key), self.call())
+        async fn busy<'a>(&'a self, key: &'a PlainKey) -> (Request<'a>, Call) {
+            (self.request(key).await, self.call())
+        }
+
+        async fn requests<'a>(
+            &'a self,
+            keys: impl IntoIterator<Item = &'a PlainKey>,
+        ) -> Vec<Request<'a>> {
+            let mut requests = Vec::new();
+            for key in keys {
+                requests.push(self.request(key).await);
+            }
+            requests
         }
     }
 
@@ -406,6 +221,13 @@ mod tests {
 
         fn find(self, live: &[&PlainKey]) {
             self.answer(Reply::Live(live.iter().map(|key| key.hash()).collect()));
+        }
+    }
+
+    /// What was asked on this thread is in the queue.
+    async fn handed_over() {
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -426,8 +248,8 @@ mod tests {
     async fn a_request_is_not_answered_by_a_lookup_that_began_before_it() {
         let stage = Stage::new();
         let [key] = keys();
-        let (early, call) = stage.busy(&key);
-        let late = stage.request(&key);
+        let (early, call) = stage.busy(&key).await;
+        let late = stage.request(&key).await;
         call.find(&[&key]);
         assert_eq!(early.await, works(&key));
         // The key was deleted meanwhile.
@@ -439,13 +261,13 @@ mod tests {
     async fn whoever_waits_is_asked_for_at_once_and_equal_keys_once() {
         let stage = Stage::new();
         let [first, key, other, bad] = keys();
-        let (_first, busy) = stage.busy(&first);
-        let requests = [&key, &bad, &other, &key, &key].map(|key| stage.request(key));
+        let (_first, busy) = stage.busy(&first).await;
+        let requests = stage.requests([&key, &bad, &other, &key, &key]).await;
         busy.find(&[]);
         let call = stage.call();
         assert_eq!(call.hashes.len(), 3);
         call.find(&[&key, &other]);
-        let [one, two, three, four, five] = requests;
+        let [one, two, three, four, five] = <[_; 5]>::try_from(requests).ok().unwrap();
         assert_eq!(one.await, works(&key));
         assert_eq!(two.await, Ok(None));
         assert_eq!(three.await, works(&other));
@@ -458,8 +280,8 @@ mod tests {
         let stage = Stage::new();
         let [first] = keys();
         let many: [PlainKey; 600] = keys();
-        let (_first, busy) = stage.busy(&first);
-        let requests: Vec<_> = many.iter().map(|key| stage.request(key)).collect();
+        let (_first, busy) = stage.busy(&first).await;
+        let requests = stage.requests(&many).await;
         busy.find(&[]);
         for size in [256, 256, 88] {
             let call = stage.call();
@@ -475,9 +297,9 @@ mod tests {
     async fn nobody_is_asked_for_who_has_gone() {
         let stage = Stage::new();
         let [first, gone, key] = keys();
-        let (_first, busy) = stage.busy(&first);
-        drop(stage.request(&gone));
-        let request = stage.request(&key);
+        let (_first, busy) = stage.busy(&first).await;
+        drop(stage.request(&gone).await);
+        let request = stage.request(&key).await;
         busy.find(&[]);
         let call = stage.call();
         assert_eq!(call.hashes, [key.hash()]);
@@ -489,9 +311,10 @@ mod tests {
     async fn when_8192_wait_the_next_one_is_told_that_there_is_no_verdict() {
         let stage = Stage::new();
         let [key] = keys();
-        let (_first, busy) = stage.busy(&key);
+        let (_first, busy) = stage.busy(&key).await;
         let ask = |_| stage.verifier.0.ask(key.hash()).unwrap();
         let waiting: Vec<_> = (0..8192).map(ask).collect();
+        handed_over().await;
         let mut next = stage.raw(key.expose().as_bytes());
         assert_eq!(poll(&mut next), Poll::Ready(Err(())), "at once");
         busy.find(&[]);
@@ -514,7 +337,7 @@ mod tests {
             assert_eq!(stage.raw(presented.as_bytes()).await, Ok(None));
         }
         // The next lookup runs on another thread.
-        let (_request, call) = stage.busy(&key);
+        let (_request, call) = stage.busy(&key).await;
         assert_eq!(call.hashes, [key.hash()]);
     }
 
@@ -523,10 +346,10 @@ mod tests {
         let stage = Stage::new();
         let [key] = keys();
         for failure in [Reply::Failure, Reply::Panic] {
-            let (request, call) = stage.busy(&key);
+            let (request, call) = stage.busy(&key).await;
             call.answer(failure);
             assert_eq!(request.await, Err(()));
-            let (request, call) = stage.busy(&key);
+            let (request, call) = stage.busy(&key).await;
             call.find(&[&key]);
             assert_eq!(request.await, works(&key));
         }
@@ -536,22 +359,22 @@ mod tests {
     async fn a_lookup_that_does_not_come_back_holds_up_nobody_for_long() {
         let stage = Stage::new();
         let [key] = keys();
-        let (request, stuck) = stage.busy(&key);
+        let (request, stuck) = stage.busy(&key).await;
         let began = Instant::now();
         assert_eq!(request.await, Err(()));
         assert!(began.elapsed() < LIMIT);
-        let (request, call) = stage.busy(&key);
+        let (request, call) = stage.busy(&key).await;
         // Its late answer goes to nobody, and its thread is one too many.
         stuck.find(&[]);
         call.find(&[&key]);
         assert_eq!(request.await, works(&key));
-        let threads = || stage.verifier.0.lock().threads;
+        let threads = || stage.verifier.0.threads();
         let began = Instant::now();
         while threads() > 1 {
             assert!(began.elapsed() < LIMIT, "two threads are left");
             std::thread::yield_now();
         }
-        let (request, call) = stage.busy(&key);
+        let (request, call) = stage.busy(&key).await;
         call.find(&[&key]);
         assert_eq!(request.await, works(&key));
     }
@@ -560,9 +383,10 @@ mod tests {
     async fn a_dropped_verifier_answers_what_waits_and_ends_its_threads() {
         let stage = Stage::new();
         let [key] = keys();
-        let (request, busy) = stage.busy(&key);
+        let (request, busy) = stage.busy(&key).await;
         drop(request);
         let waiting = stage.verifier.0.ask(key.hash()).unwrap();
+        handed_over().await;
         let Stage { verifier, calls } = stage;
         drop(verifier);
         busy.find(&[]);
