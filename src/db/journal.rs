@@ -128,6 +128,14 @@ pub fn find_now(conn: &mut Connection) -> Result<Option<Belonging>> {
         .optional()?)
 }
 
+/// The same as two values of another statement, so that it holds for the same moment.
+#[diesel::dsl::auto_type]
+pub fn belonging_as_values() -> _ {
+    let id = ends_journal::table.select(ends_journal::journal_id);
+    let last = ends_journal::table.select(ends_journal::last);
+    (id.single_value(), last.single_value())
+}
+
 /// The same, and makes other transactions that write to the journal wait until this one ends.
 pub fn lock(conn: &mut Connection) -> Result<Option<Belonging>> {
     serialize(conn, Purpose::Journal)?;

@@ -12,6 +12,7 @@ use diesel::sqlite::Sqlite;
 
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
+use crate::db::journal::{self, Belonging};
 use crate::db::verdict_changes::{self, Position};
 use crate::db::{self, Connection, timezone};
 use crate::keys::rule::Rule;
@@ -92,8 +93,10 @@ pub struct Looked {
     /// By the clock that decides when keys end: PostgreSQL's, which all nodes share and which is read
     /// when the statement starts, or this machine's with SQLite, which has none of its own.
     pub now: NaiveDateTime,
-    /// The last change that is part of what was found; `None`: not known.
+    /// The last change that is part of what was found; `None`: not known, or no key was found.
     pub position: Option<Position>,
+    /// Which journal of ends belongs to the database, as of the same moment; likewise.
+    pub journal: Option<Belonging>,
 }
 
 impl Looked {
@@ -120,24 +123,22 @@ pub fn look_up_of_any_account(conn: &mut Connection, hashes: &[KeyHash]) -> db::
 
 fn look_up_on_sqlite(conn: &mut Connection, hashes: &[KeyHash]) -> db::Result<Looked> {
     let now = clock::now();
-    let find = |conn: &mut Connection| {
+    conn.transaction(|conn| {
         let found = hashes.iter().map(|hash| find_on_sqlite(conn, hash));
-        found.collect::<db::Result<Vec<_>>>()
-    };
-    // A single statement is its own transaction; BEGIN and COMMIT would double the cost.
-    let found = match hashes {
-        [_] => find(conn)?,
-        _ => conn.transaction(find)?,
-    };
-    // If the last change afterwards is one that was seen before, there was none in between.
-    let position = match found.iter().any(Option::is_some) {
-        true => verdict_changes::newest(conn)?.map(|newest| newest.position),
-        false => None,
-    };
-    Ok(Looked {
-        found,
-        now,
-        position,
+        let found = found.collect::<db::Result<Vec<_>>>()?;
+        let (position, journal) = match found.iter().any(Option::is_some) {
+            true => (
+                verdict_changes::newest(conn)?.map(|newest| newest.position),
+                journal::find_now(conn)?,
+            ),
+            false => (None, None),
+        };
+        Ok(Looked {
+            found,
+            now,
+            position,
+            journal,
+        })
     })
 }
 
@@ -154,7 +155,14 @@ fn find_on_sqlite(conn: &mut Connection, hash: &KeyHash) -> db::Result<Option<Fo
 
 fn look_up_on_postgres(conn: &mut PgConnection, hashes: &[KeyHash]) -> db::Result<Looked> {
     type Newest = (Option<i64>, Option<Vec<u8>>);
-    type Row = (Option<Vec<u8>>, (Ends, LiveRow), NaiveDateTime, Newest);
+    type OfJournal = (Option<String>, Option<i64>);
+    type Row = (
+        Option<Vec<u8>>,
+        (Ends, LiveRow),
+        NaiveDateTime,
+        Newest,
+        OfJournal,
+    );
     let newest = verdict_changes_table::table.order(verdict_changes_table::n.desc());
     let newest = newest.limit(1);
     let wanted: Vec<&[u8]> = hashes.iter().map(AsRef::as_ref).collect();
@@ -168,6 +176,7 @@ fn look_up_on_postgres(conn: &mut PgConnection, hashes: &[KeyHash]) -> db::Resul
                 newest.select(verdict_changes_table::n).single_value(),
                 newest.select(verdict_changes_table::mark).single_value(),
             ),
+            journal::belonging_as_values(),
         ))
         .load(conn)?;
     let mut looked = Looked {
@@ -175,10 +184,14 @@ fn look_up_on_postgres(conn: &mut PgConnection, hashes: &[KeyHash]) -> db::Resul
         // Without a row, nothing is compared with it.
         now: NaiveDateTime::MAX,
         position: None,
+        journal: None,
     };
     let mut by_hash: HashMap<Vec<u8>, Vec<(Ends, LiveRow)>> = HashMap::new();
-    for (hash, row, now, newest) in rows {
+    for (hash, row, now, newest, journal) in rows {
         looked.now = now;
+        if let (Some(journal_id), Some(last)) = journal {
+            looked.journal = Some(Belonging { journal_id, last });
+        }
         if let (Some(n), Some(mark)) = newest {
             looked.position = Some(Position { n, mark });
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::memory::Memory;
-use crate::db::journal::Journal;
+use crate::db::journal::{Belonging, Journal};
 use crate::db::verdict_changes::{Changes, Position, Reader};
 use crate::db::{self, Connection, Db, SqliteIdentity};
 use crate::keys::secret::KeyHash;
@@ -46,7 +46,7 @@ impl Remembering {
     }
 
     /// `changes`: read from [`position`](Self::position) on, after the last of the questions had arrived.
-    /// Returns also whether something changed between that and the answers.
+    /// Returns also which journal of ends the database had when keys were found by a lookup.
     ///
     /// # Errors
     /// If the database did not answer.
@@ -55,7 +55,7 @@ impl Remembering {
         conn: &mut Connection,
         changes: &Changes,
         hashes: &[KeyHash],
-    ) -> db::Result<(Answers, bool)> {
+    ) -> db::Result<(Answers, Option<Belonging>)> {
         self.memory.follow(changes);
         let mut unknown = Vec::new();
         let mut answers = Answers::with_capacity(hashes.len());
@@ -70,11 +70,14 @@ impl Remembering {
             });
         }
         if unknown.is_empty() {
-            return Ok((answers, false));
+            return Ok((answers, changes.journal.clone()));
         }
         let wanted: Vec<KeyHash> = unknown.iter().map(|(_, hash)| *hash).collect();
         let looked = look_up_of_any_account(conn, &wanted)?;
-        let has_moved = looked.position.as_ref() != self.memory.position();
+        let journal = match looked.found.iter().any(Option::is_some) {
+            true => looked.journal.clone(),
+            false => changes.journal.clone(),
+        };
         if let Some(position) = &looked.position {
             for (hash, found) in wanted.iter().zip(&looked.found) {
                 if let Some(found) = found {
@@ -85,7 +88,7 @@ impl Remembering {
         for ((place, _), answer) in unknown.into_iter().zip(looked.answers()) {
             answers[place] = answer;
         }
-        Ok((answers, has_moved))
+        Ok((answers, journal))
     }
 }
 
@@ -220,14 +223,12 @@ impl Known {
         if !is_recorded {
             self.check_triggers(db)?;
         }
-        let (answers, has_moved) = answered;
+        let (answers, at_lookup) = answered;
         if let Some((journal, known)) = journal
             && answers.iter().any(Option::is_some)
         {
             journal.compare(changes.journal.as_ref(), known)?;
-            if has_moved {
-                journal.expect(&mut self.conn, known)?;
-            }
+            journal.compare(at_lookup.as_ref(), known)?;
         }
         Ok(answers)
     }
@@ -238,11 +239,13 @@ impl Known {
         journal: Option<(&Journal, i64)>,
         hashes: &[KeyHash],
     ) -> db::Result<Answers> {
-        let answers = look_up_of_any_account(&mut self.conn, hashes)?.answers();
+        let looked = look_up_of_any_account(&mut self.conn, hashes)?;
+        let at_lookup = looked.journal.clone();
+        let answers = looked.answers();
         if let Some((journal, known)) = journal
             && answers.iter().any(Option::is_some)
         {
-            journal.expect(&mut self.conn, known)?;
+            journal.compare(at_lookup.as_ref(), known)?;
         }
         Ok(answers)
     }
