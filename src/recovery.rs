@@ -82,12 +82,7 @@ pub fn begin_anew(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
     let Some(path) = &config.journal else {
         return Err("there is no journal of ends: name one in TOSEND_JOURNAL".into());
     };
-    let cannot = |error| {
-        format!(
-            "the journal of ends {} cannot be made: {error}",
-            path.display()
-        )
-    };
+    let cannot = |error| unusable(path, "made", &error);
     let mut old = path.clone().into_os_string();
     old.push(format!(".before-{}", clock::micros(&clock::now())));
     match std::fs::rename(path, &old) {
@@ -100,11 +95,6 @@ pub fn begin_anew(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
     attach_restored(db, config)
 }
 
-/// Pauses all keys. Returns how many were active.
-pub fn pause_all_keys(conn: &mut Connection) -> db::Result<usize> {
-    keys_store::pause_all_of_any_account(conn)
-}
-
 fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
     let belonging = db.read_blocking(journal::find).map_err(describe)?;
     let Some(path) = &config.journal else {
@@ -115,12 +105,7 @@ fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
             ),
         };
     };
-    let cannot = |error| {
-        format!(
-            "the journal of ends {} cannot be used: {error}",
-            path.display()
-        )
-    };
+    let cannot = |error| unusable(path, "used", &error);
     let file = journal::read(path, i64::MAX).map_err(cannot)?;
     let file = match (file, &belonging) {
         (Some(file), _) => file,
@@ -157,6 +142,13 @@ fn create(path: &Path) -> std::io::Result<Contents> {
     }
     let read = journal::read(path, i64::MAX)?;
     read.ok_or_else(|| ErrorKind::NotFound.into())
+}
+
+fn unusable(path: &Path, how: &str, error: &std::io::Error) -> String {
+    format!(
+        "the journal of ends {} cannot be {how}: {error}",
+        path.display()
+    )
 }
 
 fn lost(how: &str, path: &Path) -> String {

@@ -10,7 +10,7 @@ use crate::accounts::store::{AccountId, events, sessions};
 use crate::clock;
 use crate::config::Config;
 use crate::db::clock_watch::{self, ClockChange};
-use crate::db::{self, Db, journal, space};
+use crate::db::{self, Db, space};
 use crate::domains::store as domains_store;
 use crate::keys::store;
 use crate::keys::usage::store as usage_store;
@@ -236,7 +236,7 @@ impl Upkeep<'_> {
             .db
             .read_blocking(|conn| Ok::<_, db::Error>(db::trusted_now(conn)?));
         if let (Some(journal), Ok(Some(now))) = (self.db.journal(), trusted) {
-            let since = journal::horizon(now, self.config.journal_days);
+            let since = now - TimeDelta::days(self.config.journal_days);
             if let Err(error) = journal.forget(since) {
                 tracing::warn!(%error, "the journal of ends cannot be shortened");
             }
