@@ -72,6 +72,9 @@ pub fn run(args: &CheckArgs, config: &Config) -> Outcome {
         wrong += usize::from(matches!(finding, Wrong(_)));
         tell(what, &finding)
     };
+    for danger in config.dangers() {
+        report("danger", Note(danger))?;
+    }
     for (what, finding) in look_at_database(config) {
         report(what, finding)?;
     }
