@@ -13,6 +13,7 @@ mod healthcheck;
 mod key;
 mod outcome;
 mod restore;
+mod secret;
 mod serve;
 mod server_secret;
 mod variables;
@@ -75,6 +76,9 @@ enum Command {
     Completions { shell: Shell },
     /// Bring the database's tables up to date, then exit
     Migrate,
+    /// Replace the server's secret by a new one, without losing what the old one signed or encrypted
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Use the secret in this machine's file (created if missing) for this database from now on: signs
     /// everyone out
     AdoptSecret,
@@ -87,7 +91,9 @@ fn used_by(words: &str) -> Vec<&'static str> {
         "healthcheck" => return vec!["listen", "log", "log_format"],
         "key create" | "key rotate" => &["key_limit"],
         "domain add" => &["secret_file", "domain_limit"],
-        "domain replace-key" | "adopt-secret" => &["secret_file"],
+        "domain replace-key" | "adopt-secret" | "secret rotate" | "secret forget-old" => {
+            &["secret_file"]
+        }
         "backup" => &["secret_file"],
         "restore" => &["listen"],
         "apply" => &["secret_file", "key_limit", "domain_limit"],
@@ -230,6 +236,7 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Backup(args) => backup::run(&args, &config, &with_journal()?),
         Command::Restore(args) => restore::run(&args, &config),
         Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
+        Command::Secret(command) => secret::run(&command, &config, &up_to_date()?),
         Command::AdoptSecret => server_secret::adopt(&config, &up_to_date()?),
     }
 }

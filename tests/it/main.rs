@@ -47,6 +47,7 @@ mod rotation;
 mod routes;
 mod sdk;
 mod secrecy;
+mod secret_rotation;
 mod sender_rule;
 mod settings;
 mod stderr;
