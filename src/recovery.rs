@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::account_end;
 use crate::accounts::store::{self as accounts_store, AccountLine, sessions};
 use crate::clock;
 use crate::config::Config;
@@ -46,7 +47,7 @@ impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "keys ended again: {}; keys paused or restricted again: {}; accounts paused again: {}; domains deleted again: {}; emails withheld because they may have been sent: {}",
+            "keys ended again: {}; keys paused or restricted again: {}; accounts paused or deleted again: {}; domains deleted again: {}; emails withheld because they may have been sent: {}",
             self.ended, self.narrowed, self.accounts, self.domains, self.withheld
         )
     }
@@ -276,8 +277,9 @@ fn do_again(conn: &mut Connection, changes: &BTreeMap<i64, Change>) -> db::Resul
     }
     let mut recovered = Recovered::default();
     for line in accounts.values() {
-        let is_paused = accounts_store::pause_again_of_any_account(conn, line)?;
-        recovered.accounts += usize::from(is_paused);
+        let has_ended = account_end::end_again_of_any_account(conn, line)?
+            || accounts_store::pause_again_of_any_account(conn, line)?;
+        recovered.accounts += usize::from(has_ended);
     }
     for line in keys.values() {
         match keys_store::narrow_again_of_any_account(conn, line)? {

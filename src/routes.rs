@@ -7,6 +7,7 @@ use actix_web::cookie::{Key, SameSite};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
+use crate::account_end::pages as account_end;
 use crate::accounts::pages::{self as accounts, activity, settings};
 use crate::accounts::session::{DbSessions, accept_other_secret, remember_device, session_cookie};
 use crate::domains::pages as domains;
@@ -117,6 +118,9 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/activity/emails/{id}/retry").post(mail::retry))
         .service(resource("/activity.csv").get(activity::csv))
         .service(resource("/settings").get(settings::show))
+        .service(resource("/settings/export").get(account_end::show_export))
+        .service(resource("/settings/export/{file}").get(account_end::export))
+        .service(resource("/settings/delete").get(account_end::confirm).post(account_end::delete))
         .service(resource("/settings/title").post(settings::rename))
         .service(resource("/settings/password").post(settings::change_password))
         .service(resource("/settings/sessions/end-others").post(settings::end_others))

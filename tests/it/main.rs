@@ -4,6 +4,7 @@
 #[macro_use]
 mod support;
 
+mod account_end;
 mod accounts;
 mod activity;
 mod api;

@@ -7,6 +7,7 @@ mod delete;
 mod dkim_keys;
 mod domain;
 mod records;
+mod release;
 mod row;
 
 pub use super::status::DomainStatus;
@@ -21,3 +22,4 @@ pub use dkim_keys::{
 };
 pub use domain::{Domain, find, find_by_name, is_verified_elsewhere, list};
 pub use records::{Records, find_records};
+pub use release::{release_all, remove_some};
