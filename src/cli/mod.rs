@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod clock;
 mod completions;
+mod copy_to;
 mod database;
 mod domain;
 mod email;
@@ -68,6 +69,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Go on with a backup: what ended since, by the journal of ends, ends again
     Restore(restore::RestoreArgs),
+    /// Copy everything from SQLite to an empty PostgreSQL, and compare counts and sums
+    CopyTo(copy_to::CopyToArgs),
     /// Check every setting, the database, the secret, DNS and the relay, and change nothing
     Check(check::CheckArgs),
     /// Ask the running server whether it is ready: exit code 0 if it is, 1 if not
@@ -95,6 +98,7 @@ fn used_by(words: &str) -> Vec<&'static str> {
             &["secret_file"]
         }
         "backup" => &["secret_file"],
+        "copy-to" => &["listen", "secret_file"],
         "restore" => &["listen"],
         "apply" => &["secret_file", "key_limit", "domain_limit"],
         _ => &[],
@@ -234,6 +238,7 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Completions { shell } => completions::run(shell, self::command()),
         Command::Clock(command) => clock::run(&command, &up_to_date()?),
         Command::Backup(args) => backup::run(&args, &config, &with_journal()?),
+        Command::CopyTo(args) => copy_to::run(&args, &config, &with_journal()?),
         Command::Restore(args) => restore::run(&args, &config),
         Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
         Command::Secret(command) => secret::run(&command, &config, &up_to_date()?),

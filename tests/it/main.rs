@@ -13,6 +13,7 @@ mod architecture;
 mod batch;
 mod clock;
 mod command_line;
+mod copy_to;
 mod defences;
 mod delivery;
 mod docs;
