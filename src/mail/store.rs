@@ -88,6 +88,7 @@ pub fn list_turns_of_any_account(
     let now = db::stamp(conn)?;
     // SQLite numbers the parameters by their first occurrence, so they must be bound in this order.
     let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
+    // Asked once for an account, not for each of its emails.
     let lives = "waiting.account_id NOT IN (SELECT id FROM accounts WHERE deleted_at IS NOT NULL)";
     let query = sql_query(format!(
         "WITH RECURSIVE waiting (account_id, place) AS (
@@ -98,14 +99,14 @@ pub fn list_turns_of_any_account(
              FROM waiting WHERE account_id IS NOT NULL AND place < $2
          )
          SELECT account_id,
-             (SELECT id FROM emails
+             CASE WHEN {lives} THEN (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = '{held}' AND next_attempt_at <= $3 AND {lives}
-              ORDER BY next_attempt_at LIMIT 1) AS fresh,
-             (SELECT id FROM emails
+                  AND status = '{held}' AND next_attempt_at <= $3
+              ORDER BY next_attempt_at LIMIT 1) END AS fresh,
+             CASE WHEN {lives} THEN (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = '{deferred}' AND next_attempt_at <= $3 AND {lives}
-              ORDER BY next_attempt_at LIMIT 1) AS retry
+                  AND status = '{deferred}' AND next_attempt_at <= $3
+              ORDER BY next_attempt_at LIMIT 1) END AS retry
          FROM waiting WHERE account_id IS NOT NULL",
     ));
     Ok(query
