@@ -1,6 +1,7 @@
 //! The API Keys dashboard of ToSend, an email API.
 #![forbid(unsafe_code)]
 
+pub mod account_end;
 pub mod accounts;
 pub mod background;
 pub mod cli;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::account_end;
 use crate::accounts::store::{self as accounts_store, AccountLine, sessions};
 use crate::clock;
 use crate::config::Config;
@@ -46,7 +47,7 @@ impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "keys ended again: {}; keys paused or restricted again: {}; accounts paused again: {}; domains deleted again: {}; emails withheld because they may have been sent: {}",
+            "keys ended again: {}; keys paused or restricted again: {}; accounts paused or deleted again: {}; domains deleted again: {}; emails withheld because they may have been sent: {}",
             self.ended, self.narrowed, self.accounts, self.domains, self.withheld
         )
     }
@@ -82,12 +83,7 @@ pub fn begin_anew(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
     let Some(path) = &config.journal else {
         return Err("there is no journal of ends: name one in TOSEND_JOURNAL".into());
     };
-    let cannot = |error| {
-        format!(
-            "the journal of ends {} cannot be made: {error}",
-            path.display()
-        )
-    };
+    let cannot = |error| unusable(path, "made", &error);
     let mut old = path.clone().into_os_string();
     old.push(format!(".before-{}", clock::micros(&clock::now())));
     match std::fs::rename(path, &old) {
@@ -100,11 +96,6 @@ pub fn begin_anew(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
     attach_restored(db, config)
 }
 
-/// Pauses all keys. Returns how many were active.
-pub fn pause_all_keys(conn: &mut Connection) -> db::Result<usize> {
-    keys_store::pause_all_of_any_account(conn)
-}
-
 fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
     let belonging = db.read_blocking(journal::find).map_err(describe)?;
     let Some(path) = &config.journal else {
@@ -115,12 +106,7 @@ fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
             ),
         };
     };
-    let cannot = |error| {
-        format!(
-            "the journal of ends {} cannot be used: {error}",
-            path.display()
-        )
-    };
+    let cannot = |error| unusable(path, "used", &error);
     let file = journal::read(path, i64::MAX).map_err(cannot)?;
     let file = match (file, &belonging) {
         (Some(file), _) => file,
@@ -157,6 +143,13 @@ fn create(path: &Path) -> std::io::Result<Contents> {
     }
     let read = journal::read(path, i64::MAX)?;
     read.ok_or_else(|| ErrorKind::NotFound.into())
+}
+
+fn unusable(path: &Path, how: &str, error: &std::io::Error) -> String {
+    format!(
+        "the journal of ends {} cannot be {how}: {error}",
+        path.display()
+    )
 }
 
 fn lost(how: &str, path: &Path) -> String {
@@ -284,8 +277,9 @@ fn do_again(conn: &mut Connection, changes: &BTreeMap<i64, Change>) -> db::Resul
     }
     let mut recovered = Recovered::default();
     for line in accounts.values() {
-        let is_paused = accounts_store::pause_again_of_any_account(conn, line)?;
-        recovered.accounts += usize::from(is_paused);
+        let has_ended = account_end::end_again_of_any_account(conn, line)?
+            || accounts_store::pause_again_of_any_account(conn, line)?;
+        recovered.accounts += usize::from(has_ended);
     }
     for line in keys.values() {
         match keys_store::narrow_again_of_any_account(conn, line)? {

@@ -7,8 +7,9 @@ use actix_web::cookie::{Key, SameSite};
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, PayloadConfig, ServiceConfig, resource, scope};
 
+use crate::account_end::pages as account_end;
 use crate::accounts::pages::{self as accounts, activity, settings};
-use crate::accounts::session::{DbSessions, remember_device};
+use crate::accounts::session::{DbSessions, accept_other_secret, remember_device, session_cookie};
 use crate::domains::pages as domains;
 use crate::emails::api as emails;
 use crate::http::{self, Context, api_error, assets, body, csrf, health, missing, preferences};
@@ -24,6 +25,7 @@ pub fn configure(
     context: &Context,
     secret: &ServerSecret,
 ) -> impl FnOnce(&mut ServiceConfig) + use<> {
+    // Whatever reads a cookie stands behind `accept_other_secret`.
     // Polled by pages in the background: it must not extend the session.
     let silent = session(context, secret, false);
     let session = session(context, secret, true);
@@ -47,14 +49,16 @@ pub fn configure(
                     .get(domains::changes)
                     .wrap(silent.clone())
                     .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know)),
+                    .wrap(from_fn(preferences::know))
+                    .wrap(from_fn(accept_other_secret)),
             )
             .service(
                 resource("/api-keys/first-uses")
                     .get(keys::first_uses)
                     .wrap(silent)
                     .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know)),
+                    .wrap(from_fn(preferences::know))
+                    .wrap(from_fn(accept_other_secret)),
             )
             .service(
                 scope("")
@@ -68,7 +72,8 @@ pub fn configure(
                     .wrap(from_fn(csrf::protect))
                     .wrap(from_fn(missing::answer_first))
                     .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know)),
+                    .wrap(from_fn(preferences::know))
+                    .wrap(from_fn(accept_other_secret)),
             );
     }
 }
@@ -113,6 +118,9 @@ fn pages(config: &mut ServiceConfig) {
         .service(resource("/activity/emails/{id}/retry").post(mail::retry))
         .service(resource("/activity.csv").get(activity::csv))
         .service(resource("/settings").get(settings::show))
+        .service(resource("/settings/export").get(account_end::show_export))
+        .service(resource("/settings/export/{file}").get(account_end::export))
+        .service(resource("/settings/delete").get(account_end::confirm).post(account_end::delete))
         .service(resource("/settings/title").post(settings::rename))
         .service(resource("/settings/password").post(settings::change_password))
         .service(resource("/settings/sessions/end-others").post(settings::end_others))
@@ -125,11 +133,6 @@ fn session(
     keeps_alive: bool,
 ) -> SessionMiddleware<DbSessions> {
     let is_https = context.config.is_https();
-    let name = match is_https {
-        // The prefix makes browsers insist on Secure, Path=/ and this host (RFC 6265bis, 4.1.3).
-        true => "__Host-tosend_session",
-        false => "tosend_session",
-    };
     let lifetime = PersistentSession::default()
         .session_ttl(Duration::days(7))
         .session_ttl_extension_policy(TtlExtensionPolicy::OnStateChanges);
@@ -140,7 +143,7 @@ fn session(
         },
         Key::from(secret.as_ref()),
     )
-    .cookie_name(name.to_owned())
+    .cookie_name(session_cookie(is_https).to_owned())
     .cookie_secure(is_https)
     .cookie_http_only(true)
     .cookie_same_site(SameSite::Lax)

@@ -7,6 +7,7 @@ diesel::table! {
         status -> Text,
         key_count -> Int8,
         created_at -> Timestamp,
+        deleted_at -> Nullable<Timestamp>,
     }
 }
 

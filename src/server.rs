@@ -36,7 +36,7 @@ use crate::open_files::{self, Connections};
 use crate::outbox::Arrivals;
 use crate::routes;
 use crate::scrape::{self, Figures, Scrape};
-use crate::secret::ServerSecret;
+use crate::secret::SecretRing;
 use crate::service_manager::ServiceManager;
 use crate::signals::OrdersToEnd;
 use crate::upkeep;
@@ -89,11 +89,11 @@ pub struct Components {
     pub is_listener_kept: bool,
     metrics: Metrics,
     figures: Arc<Figures>,
-    secret: ServerSecret,
+    secrets: Data<SecretRing>,
 }
 
 impl Components {
-    pub fn new(config: Config, db: Db, secret: ServerSecret) -> Self {
+    pub fn new(config: Config, db: Db, secrets: SecretRing) -> Self {
         let refusals = Data::new(Refusals::default());
         let dns = Dns::new(&config.dns_servers);
         let metrics = match config.metrics_listen {
@@ -108,11 +108,11 @@ impl Components {
             usage: Data::new(Usage::new(&metrics)),
             room: Data::default(),
             arrivals: Data::new(Arrivals::new(&metrics)),
-            guard: Data::new(SignInGuard::new(&secret, refusals.clone().into_inner())),
-            setup_code: Data::new(SetupCode::derive(secret.as_ref())),
+            guard: Data::new(SignInGuard::new(&secrets, refusals.clone().into_inner())),
+            setup_code: Data::new(SetupCode::derive(secrets.current().as_ref())),
             downloads: Data::default(),
             refusals,
-            checker: Data::new(Checker::new(&db, dns, &secret)),
+            checker: Data::new(Checker::new(&db, dns, &secrets)),
             check_limit: Data::default(),
             parts: Data::default(),
             ending: Data::default(),
@@ -121,7 +121,7 @@ impl Components {
             context: Data::new(Context { config, db }),
             metrics,
             figures: Arc::default(),
-            secret,
+            secrets: Data::new(secrets),
         }
     }
 
@@ -138,8 +138,9 @@ impl Components {
             .app_data(self.checker.clone())
             .app_data(self.check_limit.clone())
             .app_data(self.parts.clone())
-            .app_data(self.ending.clone());
-        routes::configure(&self.context, &self.secret)(app);
+            .app_data(self.ending.clone())
+            .app_data(self.secrets.clone());
+        routes::configure(&self.context, self.secrets.current())(app);
     }
 
     fn scrape(&self, connections: &Data<Connections>) -> Scrape {
@@ -421,11 +422,11 @@ fn deliver(with: &Components, stop: Receiver<()>) {
     let Context { config, db } = &**with.context;
     if let Some(url) = &config.relay {
         let Components {
-            secret,
+            secrets,
             arrivals,
             metrics,
             ..
         } = with;
-        worker::run(db, secret, url, arrivals, metrics, stop);
+        worker::run(db, secrets, url, arrivals, metrics, stop);
     }
 }

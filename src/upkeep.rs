@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use chrono::{NaiveDateTime, TimeDelta};
 
-use crate::accounts::store::{AccountId, events, sessions};
+use crate::account_end::removal;
+use crate::accounts::store::{self as accounts_store, AccountId, events, sessions};
 use crate::clock;
 use crate::config::Config;
 use crate::db::clock_watch::{self, ClockChange};
-use crate::db::{self, Db, journal, space};
+use crate::db::{self, Db, space};
 use crate::domains::store as domains_store;
 use crate::keys::store;
 use crate::keys::usage::store as usage_store;
@@ -36,7 +37,7 @@ const CONTENTS: i64 = 50;
 const EMAILS: i64 = 100;
 /// Pages of SQLite's file given back to the disk per transaction.
 const PAGES: i64 = 100;
-/// How long rows of emails are deleted, and space is given back, before other chores have their turn.
+/// How long rows of emails or of ended accounts are deleted, and space is given back, before other chores have their turn.
 const STINT: Duration = Duration::from_secs(2);
 /// The pause after such a transaction: as long as the transaction took, and at least this. Otherwise
 /// this thread could take SQLite's only writing connection again and again.
@@ -54,7 +55,7 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     let now = Instant::now();
     let mut check_at = now;
     let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
-    let mut emails_at = now;
+    let (mut emails_at, mut accounts_at) = (now, now);
     let mut outage = Outage::default();
     loop {
         let mut done = recovery::watch(db);
@@ -88,6 +89,13 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
             let has_more = upkeep.forget_emails();
             if !matches!(has_more, Ok(true)) {
                 emails_at = Instant::now() + HOUR;
+            }
+            done = has_more.map(drop);
+        }
+        if done.is_ok() && Instant::now() >= accounts_at {
+            let has_more = upkeep.remove_ended_accounts();
+            if !matches!(has_more, Ok(true)) {
+                accounts_at = Instant::now() + MINUTE;
             }
             done = has_more.map(drop);
         }
@@ -236,7 +244,7 @@ impl Upkeep<'_> {
             .db
             .read_blocking(|conn| Ok::<_, db::Error>(db::trusted_now(conn)?));
         if let (Some(journal), Ok(Some(now))) = (self.db.journal(), trusted) {
-            let since = journal::horizon(now, self.config.journal_days);
+            let since = now - TimeDelta::days(self.config.journal_days);
             if let Err(error) = journal.forget(since) {
                 tracing::warn!(%error, "the journal of ends cannot be shortened");
             }
@@ -246,10 +254,33 @@ impl Upkeep<'_> {
     /// Deletes old rows of emails, and then gives back space, for a while. Returns whether there is
     /// more to do.
     fn forget_emails(&self) -> db::Result<bool> {
+        self.for_a_while(|| Ok(self.forget_some_emails()? || self.give_back_some_space()?))
+    }
+
+    /// Removes what is left of accounts that have ended, for a while. Returns whether there is more to
+    /// do.
+    fn remove_ended_accounts(&self) -> db::Result<bool> {
+        self.for_a_while(|| {
+            // Reads first, as above.
+            let find = accounts_store::find_ended_of_any_account;
+            let Some(account) = self.db.read_blocking(find)? else {
+                return Ok(false);
+            };
+            let remove = |conn: &mut _| removal::remove_some(conn, account);
+            if self.db.write_blocking(remove)? {
+                tracing::info!(account = account.0, "nothing is left of a deleted account");
+            }
+            Ok(true)
+        })
+    }
+
+    /// Repeats a step with pauses, until it found nothing to do or others must have their turn.
+    /// Returns whether there is more to do.
+    fn for_a_while(&self, step: impl Fn() -> db::Result<bool>) -> db::Result<bool> {
         let end = Instant::now() + STINT;
         while Instant::now() < end && !self.is_told() {
             let started = Instant::now();
-            if !self.forget_some_emails()? && !self.give_back_some_space()? {
+            if !step()? {
                 return Ok(false);
             }
             let rest = started.elapsed().max(SHORTEST_REST);

@@ -34,6 +34,16 @@ pub fn lines(events: &[Event]) -> csv::Result<Vec<u8>> {
     }))
 }
 
+/// A line of any table. Text in it must be harmless.
+pub fn line<T: AsRef<[u8]>>(cells: impl IntoIterator<Item = T>) -> Vec<u8> {
+    let mut writer = csv::WriterBuilder::new()
+        .terminator(csv::Terminator::CRLF)
+        .from_writer(Vec::new());
+    let written = writer.write_record(cells);
+    written.expect("a line alone, in memory");
+    writer.into_inner().expect("it is in memory")
+}
+
 fn write<const N: usize, T: AsRef<[u8]>>(
     lines: impl IntoIterator<Item = [T; N]>,
 ) -> csv::Result<Vec<u8>> {
@@ -48,7 +58,7 @@ fn write<const N: usize, T: AsRef<[u8]>>(
 
 /// Text that no spreadsheet interprets as a formula (OWASP, CSV Injection). Where semicolons
 /// separate columns, a formula may also begin after each of them.
-fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     let parts = plain.split(';').map(|part| match begins_formula(part) {
         true => format!("'{part}"),

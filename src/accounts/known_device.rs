@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::store::Credentials;
 use super::throttle::Counter;
-use crate::secret::ServerSecret;
+use crate::secret::{SecretRing, ServerSecret};
 use crate::token;
 
 /// How many people a browser is remembered for, the most recent first.
@@ -23,13 +23,13 @@ const SEPARATOR: char = '.';
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 pub struct KnownDevices {
-    key: [u8; 32],
+    secrets: SecretRing,
 }
 
 impl KnownDevices {
-    pub fn new(secret: &ServerSecret) -> Self {
+    pub fn new(secrets: &SecretRing) -> Self {
         Self {
-            key: secret.key_for("devices on which people have signed in"),
+            secrets: secrets.clone(),
         }
     }
 
@@ -55,7 +55,8 @@ impl KnownDevices {
             Some(token) => token.to_owned(),
             None => token::random(),
         };
-        let own = format!("{token}{}", self.proof(&token, person));
+        let proof = proof(self.secrets.current(), &token, person);
+        let own = format!("{token}{proof}");
         let others = entries(cookie).filter(|entry| !entry.starts_with(&token));
         let all = std::iter::once(own.as_str()).chain(others);
         let kept: Vec<&str> = all.take(MOST_PEOPLE).collect();
@@ -63,25 +64,28 @@ impl KnownDevices {
     }
 
     fn token_in<'a>(&self, cookie: &'a str, person: &Credentials) -> Option<&'a str> {
-        let proven = entries(cookie)
+        let entries: Vec<_> = entries(cookie)
             .map(|entry| entry.split_at(TOKEN_CHARS))
-            .find(|(token, proof)| {
+            .collect();
+        self.secrets.find_map(|secret| {
+            let proven = entries.iter().find(|(token, given)| {
                 // Compares hashes, so that the time taken does not reveal how much was right.
-                token::hash(proof) == token::hash(&self.proof(token, person))
+                token::hash(given) == token::hash(&proof(secret, token, person))
             });
-        proven.map(|(token, _)| token)
+            proven.map(|(token, _)| *token)
+        })
     }
+}
 
-    /// Computed over parts of fixed length.
-    fn proof(&self, token: &str, person: &Credentials) -> String {
-        let proof = Sha256::new()
-            .chain_update(self.key)
-            .chain_update(token::hash(token))
-            .chain_update(person.user_id.to_be_bytes())
-            .chain_update(token::hash(&person.password_hash))
-            .finalize();
-        proof.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+/// Computed over parts of fixed length.
+fn proof(secret: &ServerSecret, token: &str, person: &Credentials) -> String {
+    let proof = Sha256::new()
+        .chain_update(secret.key_for("devices on which people have signed in"))
+        .chain_update(token::hash(token))
+        .chain_update(person.user_id.to_be_bytes())
+        .chain_update(token::hash(&person.password_hash))
+        .finalize();
+    proof.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn entries(cookie: &str) -> impl Iterator<Item = &str> {
@@ -96,7 +100,9 @@ mod tests {
     use super::*;
 
     fn devices() -> KnownDevices {
-        KnownDevices { key: [7; 32] }
+        let folder = tempfile::tempdir().unwrap();
+        let ring = SecretRing::read_or_make(&folder.path().join("secret"));
+        KnownDevices::new(&ring.unwrap())
     }
 
     fn person(user_id: i64, password_hash: &str) -> Credentials {
@@ -114,14 +120,34 @@ mod tests {
         assert!(devices.find(&cookie, Some(&person(2, "one"))).is_none());
         assert!(devices.find(&cookie, Some(&person(1, "two"))).is_none());
         assert!(devices.find(&cookie, None).is_none());
-        let others = KnownDevices { key: [8; 32] };
-        assert!(others.find(&cookie, Some(&ada)).is_none());
+        assert!(self::devices().find(&cookie, Some(&ada)).is_none());
         for (at, _) in cookie.char_indices() {
             let mut forged = cookie.clone();
             let other = if &cookie[at..=at] == "0" { "1" } else { "0" };
             forged.replace_range(at..=at, other);
             assert!(devices.find(&forged, Some(&ada)).is_none(), "{forged}");
         }
+    }
+
+    #[test]
+    fn a_device_stays_known_when_the_secret_is_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let ring = || SecretRing::read_or_make(&folder.path().join("secret")).unwrap();
+        let (before, ada) = (KnownDevices::new(&ring()), person(1, "one"));
+        let cookie = before.remember("", &ada);
+        ring().add_new().unwrap();
+        let after = KnownDevices::new(&ring());
+        assert!(after.find(&cookie, Some(&ada)).is_some());
+        let again = after.remember(&cookie, &ada);
+        assert_eq!(
+            after.find(&again, Some(&ada)),
+            before.find(&cookie, Some(&ada))
+        );
+        assert!(before.find(&again, Some(&ada)).is_some());
+        ring().keep_only(ring().current()).unwrap();
+        let last = KnownDevices::new(&ring());
+        assert!(last.find(&cookie, Some(&ada)).is_none());
+        assert!(last.find(&again, Some(&ada)).is_some());
     }
 
     #[test]

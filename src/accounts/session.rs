@@ -10,8 +10,9 @@ use actix_session::storage::{LoadError, SaveError, SessionKey, SessionStore, Upd
 use actix_session::{Session, SessionExt};
 use actix_web::body::MessageBody;
 use actix_web::cookie::time::Duration;
-use actix_web::cookie::{Cookie, SameSite};
+use actix_web::cookie::{Cookie, CookieJar, Key, SameSite};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{COOKIE, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
@@ -21,6 +22,7 @@ use super::store::sessions::{self, SessionId};
 use super::store::{Credentials, User};
 use crate::db::{self, Connection, Db, Share};
 use crate::http::{Context, Error, client_address, keep_user_agent, log, part, user_agent};
+use crate::secret::SecretRing;
 use crate::token;
 
 /// The session's user and row. Set only between `load` and the handler.
@@ -211,6 +213,63 @@ pub async fn remember_device<B: MessageBody>(
 pub fn devices_of(request: &HttpRequest) -> String {
     let cookie = request.cookie(device_cookie(request));
     cookie.map_or_else(String::new, |cookie| cookie.value().to_owned())
+}
+
+/// The name of the cookie with the session's key.
+pub fn session_cookie(is_https: bool) -> &'static str {
+    match is_https {
+        // The prefix makes browsers insist on Secure, Path=/ and this host (RFC 6265bis, 4.1.3).
+        true => "__Host-tosend_session",
+        false => "tosend_session",
+    }
+}
+
+/// Middleware around everything that reads cookies: a session whose cookie was signed with another of
+/// the server's secrets goes on, as if it were signed with the one in use.
+pub async fn accept_other_secret<B: MessageBody>(
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let name = session_cookie(Context::of(request.request()).config.is_https());
+    let secrets = part::<SecretRing>(request.request());
+    let cookies = signed_anew(request.headers().get_all(COOKIE), name, secrets);
+    if let Some(cookies) = cookies {
+        request.headers_mut().insert(COOKIE, cookies);
+    }
+    next.call(request).await
+}
+
+/// All cookies, with the one of this name signed with the current secret. `None`: there is none that
+/// needs it.
+fn signed_anew<'a>(
+    headers: impl Iterator<Item = &'a HeaderValue>,
+    name: &str,
+    secrets: &SecretRing,
+) -> Option<HeaderValue> {
+    let texts = headers.filter_map(|header| header.to_str().ok());
+    let mut all: Vec<String> = texts
+        .flat_map(|text| text.split(';'))
+        .map(|cookie| cookie.trim().to_owned())
+        .collect();
+    let session = all.iter_mut().find(|cookie| {
+        let value = cookie.strip_prefix(name);
+        value.is_some_and(|value| value.starts_with('='))
+    })?;
+    let cookie = Cookie::parse_encoded(session.clone()).ok()?;
+    let current = Key::from(secrets.current().as_ref());
+    let signed_by = |key: &Key| {
+        let mut jar = CookieJar::new();
+        jar.add_original(cookie.clone());
+        jar.signed(key).get(name)
+    };
+    if signed_by(&current).is_some() {
+        return None;
+    }
+    let genuine = secrets.find_map(|secret| signed_by(&Key::from(secret.as_ref())))?;
+    let mut jar = CookieJar::new();
+    jar.signed_mut(&current).add(genuine);
+    *session = jar.get(name)?.encoded().stripped().to_string();
+    HeaderValue::from_str(&all.join("; ")).ok()
 }
 
 fn device_cookie(request: &HttpRequest) -> &'static str {

@@ -16,7 +16,7 @@ use super::throttle::{Counter, PerAddress, PerDevice};
 use crate::db::{Db, Share};
 use crate::http::Error;
 use crate::http::refusals::{RefusalKind, Refusals};
-use crate::secret::ServerSecret;
+use crate::secret::SecretRing;
 
 /// Where a person signs in from.
 pub struct Place<'a> {
@@ -37,10 +37,10 @@ pub struct SignInGuard {
 }
 
 impl SignInGuard {
-    pub fn new(secret: &ServerSecret, refusals: Arc<Refusals>) -> Self {
+    pub fn new(secrets: &SecretRing, refusals: Arc<Refusals>) -> Self {
         Self {
             hasher: Hasher::new(),
-            known_devices: KnownDevices::new(secret),
+            known_devices: KnownDevices::new(secrets),
             failures: Failures::default(),
             refusals,
             per_address: PerAddress::new(),

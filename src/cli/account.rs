@@ -1,12 +1,14 @@
 //! `tosend-dashboard account …`
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::database::find_account;
 use super::outcome::{Failure, Outcome, failure, print};
+use crate::account_end::export::{Export, Format, Table};
+use crate::account_end::{self, MOST_COUNTED};
 use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
 use crate::accounts::password::{Password, hash_blocking};
@@ -34,6 +36,26 @@ pub enum Command {
         account: Email,
         #[command(flatten)]
         password: PasswordSource,
+    },
+    /// Print everything that is stored about an account, except keys, passwords and contents of emails
+    Export {
+        /// Email address of a person in the account
+        #[arg(long, value_parser = Email::parse)]
+        account: Email,
+        /// Print this table as CSV instead of everything as JSON: account, people, sessions, domains,
+        /// keys, emails or activity
+        #[arg(long, value_name = "TABLE", value_parser = Table::parse)]
+        csv: Option<Table>,
+    },
+    /// Delete an account for good: its keys, sessions and unsent emails end at once, and what is left
+    /// of it is removed while a server runs
+    Delete {
+        /// Email address of a person in the account
+        #[arg(long, value_parser = Email::parse)]
+        account: Email,
+        /// Name of the account, to confirm; without it, what would end is printed
+        #[arg(long)]
+        title: Option<String>,
     },
     /// Refuse the account's keys; its people can still sign in and delete keys
     Pause {
@@ -64,6 +86,8 @@ pub fn run(command: Command, db: &Db) -> Outcome {
             password,
         } => create(db, email, title, &password),
         Command::Password { account, password } => set_password(db, &account, &password),
+        Command::Export { account, csv } => export(db, &account, csv),
+        Command::Delete { account, title } => delete(db, &account, title.as_deref()),
         Command::Pause { account } => set_status(db, &account, AccountStatus::Paused),
         Command::Resume { account } => set_status(db, &account, AccountStatus::Active),
     }
@@ -111,6 +135,46 @@ fn set_status(db: &Db, email: &Email, status: AccountStatus) -> Outcome {
     print(format_args!(
         "The account of {email} is {}.",
         status.as_str()
+    ))
+}
+
+fn export(db: &Db, email: &Email, table: Option<Table>) -> Outcome {
+    let account = db.read_blocking(|conn| find_account(conn, email))?;
+    let mut rest = Export::new(account, table.map_or(Format::Json, Format::Csv));
+    let mut out = std::io::stdout().lock();
+    let mut next = || db.read_blocking(|conn| rest.next(conn).map_err(Failure::from));
+    while let Some(part) = next()? {
+        out.write_all(&part)
+            .map_err(|e| format!("the export cannot be written: {e}"))?;
+    }
+    out.flush()
+        .map_err(|e| format!("the export cannot be written: {e}"))
+}
+
+fn delete(db: &Db, email: &Email, title: Option<&str>) -> Outcome {
+    let ended = db.write_urgently_blocking(Share::All, |conn| {
+        let account = find_account(conn, email)?;
+        let found = store::find(conn, account)?;
+        if title != Some(&found.title) {
+            let ends = account_end::consequences(conn, account)?;
+            return Err(failure(format!(
+                "nothing is deleted yet. At once and for good, this would end: all keys and sessions of the account, {} domains, and {}{} emails that wait to be sent. To delete it, repeat the command with --title and the name of the account: {}",
+                ends.domains,
+                ends.waiting,
+                if ends.waiting == MOST_COUNTED { " or more" } else { "" },
+                found.title
+            )));
+        }
+        account_end::end(conn, account)?;
+        Ok((account, found.title))
+    });
+    let (account, title) = ended?;
+    tracing::info!(
+        account = account.0,
+        "an account was deleted by the operator"
+    );
+    print(format_args!(
+        "The account “{title}” of {email} is deleted: its keys are refused. What is left of it is removed while a server runs."
     ))
 }
 

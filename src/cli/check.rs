@@ -72,6 +72,9 @@ pub fn run(args: &CheckArgs, config: &Config) -> Outcome {
         wrong += usize::from(matches!(finding, Wrong(_)));
         tell(what, &finding)
     };
+    for danger in config.dangers() {
+        report("danger", Note(danger))?;
+    }
     for (what, finding) in look_at_database(config) {
         report(what, finding)?;
     }
@@ -142,11 +145,15 @@ fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
     found.push((
         "secret",
         match server_secret::check(config, &db) {
-            Ok(true) => Fine(format!(
+            Ok(Some(secrets)) if secrets.all().len() > 1 => Note(format!(
+                "{} belongs to this database, and also holds another one: “secret rotate” finishes a rotation, “secret forget-old” ends the time for which both are accepted",
+                config.secret_file.display()
+            )),
+            Ok(Some(_)) => Fine(format!(
                 "{} belongs to this database",
                 config.secret_file.display()
             )),
-            Ok(false) => Note(format!(
+            Ok(None) => Note(format!(
                 "{} is not there: the server makes it at its start",
                 config.secret_file.display()
             )),

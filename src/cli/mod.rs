@@ -6,6 +6,7 @@ mod backup;
 mod check;
 mod clock;
 mod completions;
+mod copy_to;
 mod database;
 mod domain;
 mod email;
@@ -13,6 +14,7 @@ mod healthcheck;
 mod key;
 mod outcome;
 mod restore;
+mod secret;
 mod serve;
 mod server_secret;
 mod variables;
@@ -67,6 +69,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Go on with a backup: what ended since, by the journal of ends, ends again
     Restore(restore::RestoreArgs),
+    /// Copy everything from SQLite to an empty PostgreSQL, and compare counts and sums
+    CopyTo(copy_to::CopyToArgs),
     /// Check every setting, the database, the secret, DNS and the relay, and change nothing
     Check(check::CheckArgs),
     /// Ask the running server whether it is ready: exit code 0 if it is, 1 if not
@@ -75,6 +79,9 @@ enum Command {
     Completions { shell: Shell },
     /// Bring the database's tables up to date, then exit
     Migrate,
+    /// Replace the server's secret by a new one, without losing what the old one signed or encrypted
+    #[command(subcommand)]
+    Secret(secret::Command),
     /// Use the secret in this machine's file (created if missing) for this database from now on: signs
     /// everyone out
     AdoptSecret,
@@ -87,8 +94,11 @@ fn used_by(words: &str) -> Vec<&'static str> {
         "healthcheck" => return vec!["listen", "log", "log_format"],
         "key create" | "key rotate" => &["key_limit"],
         "domain add" => &["secret_file", "domain_limit"],
-        "domain replace-key" | "adopt-secret" => &["secret_file"],
+        "domain replace-key" | "adopt-secret" | "secret rotate" | "secret forget-old" => {
+            &["secret_file"]
+        }
         "backup" => &["secret_file"],
+        "copy-to" => &["listen", "secret_file"],
         "restore" => &["listen"],
         "apply" => &["secret_file", "key_limit", "domain_limit"],
         _ => &[],
@@ -228,8 +238,10 @@ fn execute(command: Command, config: Config) -> Outcome {
         Command::Completions { shell } => completions::run(shell, self::command()),
         Command::Clock(command) => clock::run(&command, &up_to_date()?),
         Command::Backup(args) => backup::run(&args, &config, &with_journal()?),
+        Command::CopyTo(args) => copy_to::run(&args, &config, &with_journal()?),
         Command::Restore(args) => restore::run(&args, &config),
         Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
+        Command::Secret(command) => secret::run(&command, &config, &up_to_date()?),
         Command::AdoptSecret => server_secret::adopt(&config, &up_to_date()?),
     }
 }

@@ -34,6 +34,12 @@ impl From<db::Error> for Failure {
     }
 }
 
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self(why)
+    }
+}
+
 impl From<Failure> for String {
     fn from(failure: Failure) -> Self {
         failure.0

@@ -7,8 +7,9 @@ use clap::Args;
 use super::database::{make_folder, migrate, open};
 use super::outcome::{Outcome, one_line, print};
 use crate::config::Config;
+use crate::db::DatabaseUrl;
 use crate::db::backup::replace;
-use crate::db::{self, DatabaseUrl};
+use crate::keys::store as keys_store;
 use crate::listener::ReservedAddress;
 use crate::recovery;
 
@@ -56,9 +57,8 @@ pub fn run(args: &RestoreArgs, config: &Config) -> Outcome {
     };
     let mut paused = 0;
     if args.pause_keys {
-        let pause = |conn: &mut db::Connection| recovery::pause_all_keys(conn);
         paused = db
-            .write_blocking(pause)
+            .write_blocking(keys_store::pause_all_of_any_account)
             .map_err(|e| one_line(&e.to_string()))?;
     }
     recovery::mark(&db).map_err(|e| one_line(&e.to_string()))?;

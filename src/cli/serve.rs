@@ -30,9 +30,9 @@ pub fn run(mut config: Config) -> Outcome {
     let metrics = metrics.map(|address| reserve(address, "--metrics-listen"));
     let metrics = metrics.transpose()?;
     let db = open(&config)?;
-    let secret = server_secret::read(&config, &db)?;
+    let secrets = server_secret::read(&config, &db)?;
     migrate(&db)?;
-    server_secret::record(&config, &db, &secret)?;
+    server_secret::record(&config, &db, &secrets)?;
     let db = recovery::attach(db, &config)?;
     recovery::mark(&db).map_err(|e| e.to_string())?;
     // On a full disk, verification and revocations must start nevertheless: `/readyz` says what fails.
@@ -47,7 +47,7 @@ pub fn run(mut config: Config) -> Outcome {
         .public_url
         .as_ref()
         .map_or_else(|| format!("http://{address}"), |url| url.origin());
-    let mut components = Components::new(config, db, secret);
+    let mut components = Components::new(config, db, secrets);
     components.manager = ServiceManager::from_environment();
     components.is_listener_kept = is_listener_kept;
     let greeting = greeting(&components, &url, is_empty);

@@ -7,7 +7,7 @@ use crate::db::{Db, Share, nodes};
 use crate::domains::dkim::DkimKey;
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
-use crate::secret::ServerSecret;
+use crate::secret::{SecretRing, ServerSecret};
 
 /// Why a secret does not belong to the database.
 enum Wrong {
@@ -17,33 +17,41 @@ enum Wrong {
     DoesNotOpen(DomainName),
 }
 
-/// The secret that belongs to the database, even before its tables are up to date. A secret is
-/// created only if the database needs none yet: a new one in place of a lost one would hide the
-/// loss.
-pub fn read(config: &Config, db: &Db) -> Result<ServerSecret, String> {
-    let secret = ServerSecret::find(&config.secret_file)?;
-    match find_fault(db, secret.as_ref())? {
-        Some(wrong) => Err(explain(&wrong, config, db)),
-        None => secret.map_or_else(|| read_or_make(config), Ok),
+/// The secrets in the file, with the one that belongs to the database in use, even before its tables
+/// are up to date. A secret is created only if the database needs none yet: a new one in place of a
+/// lost one would hide the loss.
+pub fn read(config: &Config, db: &Db) -> Result<SecretRing, String> {
+    match check(config, db)? {
+        Some(secrets) => Ok(secrets),
+        None => read_or_make(config),
     }
 }
 
-/// Whether the secret is there; if not, the server may make it. Changes nothing.
+/// The same, and changes nothing. `None`: there is no file, and the server may make it.
 ///
 /// # Errors
 /// Why the server would not start.
-pub fn check(config: &Config, db: &Db) -> Result<bool, String> {
-    let secret = ServerSecret::find(&config.secret_file)?;
-    match find_fault(db, secret.as_ref())? {
+pub fn check(config: &Config, db: &Db) -> Result<Option<SecretRing>, String> {
+    let secrets = SecretRing::find(&config.secret_file)?;
+    let shared = find_shared(db)?;
+    let fault = match (&shared, &secrets) {
+        (Some(_), None) => Some(Wrong::Missing),
+        (Some(shared), Some(secrets)) => match secrets.using(shared) {
+            Some(secrets) => return Ok(Some(secrets)),
+            None => Some(Wrong::Other),
+        },
+        (None, secrets) => find_unopened(db, secrets.as_ref())?,
+    };
+    match fault {
         Some(wrong) => Err(explain(&wrong, config, db)),
-        None => Ok(secret.is_some()),
+        None => Ok(secrets),
     }
 }
 
 /// Records that the secret belongs to the database, unless another one does. The tables must be up
 /// to date.
-pub fn record(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
-    let hash = secret.hash();
+pub fn record(config: &Config, db: &Db, secrets: &SecretRing) -> Outcome {
+    let hash = secrets.current().hash();
     let is_shared = db
         .write_urgently_blocking(Share::Half, |conn| nodes::share_secret(conn, &hash))
         .map_err(|e| one_line(&e.to_string()))?;
@@ -57,23 +65,20 @@ pub fn record(config: &Config, db: &Db, secret: &ServerSecret) -> Outcome {
 /// of the PostgreSQL database: the server makes the keys later.
 pub fn find_for_sealing(config: &Config, db: &Db) -> Result<Option<ServerSecret>, String> {
     if !db.is_postgres() {
-        let secret = read(config, db)?;
-        record(config, db, &secret)?;
-        return Ok(Some(secret));
+        let secrets = read(config, db)?;
+        record(config, db, &secrets)?;
+        return Ok(Some(secrets.current().clone()));
     }
-    let Some(secret) = ServerSecret::find(&config.secret_file)? else {
-        return Ok(None);
-    };
-    let shared = find_shared(db)?;
-    Ok(shared
-        .is_some_and(|shared| shared == secret.hash())
-        .then_some(secret))
+    let secrets = SecretRing::find(&config.secret_file)?;
+    let found = secrets.zip(find_shared(db)?);
+    Ok(found.and_then(|(secrets, shared)| secrets.find_by_hash(&shared)))
 }
 
-/// Makes the secret in the file, or a new one, the one of this database.
+/// Makes the newest secret in the file, or a new one, the one of this database.
 pub fn adopt(config: &Config, db: &Db) -> Outcome {
-    let secret = read_or_make(config)?;
-    db.write_blocking(|conn| nodes::adopt_secret(conn, &secret.hash()))
+    let secrets = read_or_make(config)?;
+    let hash = secrets.current().hash();
+    db.write_blocking(|conn| nodes::adopt_secret(conn, &hash))
         .map_err(|e| one_line(&e.to_string()))?;
     let file = config.secret_file.display();
     match db.is_postgres() {
@@ -86,9 +91,9 @@ pub fn adopt(config: &Config, db: &Db) -> Outcome {
     }
 }
 
-fn read_or_make(config: &Config) -> Result<ServerSecret, String> {
+fn read_or_make(config: &Config) -> Result<SecretRing, String> {
     make_folder(config.secret_file.parent().unwrap_or("".as_ref()))?;
-    ServerSecret::read_or_make(&config.secret_file)
+    SecretRing::read_or_make(&config.secret_file)
 }
 
 fn find_shared(db: &Db) -> Result<Option<Vec<u8>>, String> {
@@ -96,24 +101,17 @@ fn find_shared(db: &Db) -> Result<Option<Vec<u8>>, String> {
         .map_err(|e| one_line(&e.to_string()))
 }
 
-fn find_fault(db: &Db, secret: Option<&ServerSecret>) -> Result<Option<Wrong>, String> {
-    if let Some(shared) = find_shared(db)? {
-        return Ok(match secret {
-            Some(secret) if shared == secret.hash() => None,
-            Some(_) => Some(Wrong::Other),
-            None => Some(Wrong::Missing),
-        });
-    }
-    // Databases created before secrets were recorded: only domain keys show which secret was used.
+/// Databases created before secrets were recorded: only domain keys show which secret was used.
+fn find_unopened(db: &Db, secrets: Option<&SecretRing>) -> Result<Option<Wrong>, String> {
     let sealed = db
         .read_blocking(domains_store::list_sealed_of_any_account)
         .map_err(|e| one_line(&e.to_string()))?;
-    let Some(secret) = secret else {
+    let Some(secrets) = secrets else {
         return Ok((!sealed.is_empty()).then_some(Wrong::Missing));
     };
     let unopened = sealed
         .into_iter()
-        .find(|(name, key)| DkimKey::open(key, secret, name).is_err());
+        .find(|(name, key)| DkimKey::open_with_any(key, secrets, name).is_err());
     Ok(unopened.map(|(name, _)| Wrong::DoesNotOpen(name)))
 }
 

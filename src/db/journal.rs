@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::{NaiveDateTime, TimeDelta};
+use chrono::NaiveDateTime;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -475,11 +475,6 @@ fn sync_folder(path: &Path) -> IoResult<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// The instant before which changes are forgotten.
-pub fn horizon(now: NaiveDateTime, days: i64) -> NaiveDateTime {
-    now - TimeDelta::days(days)
 }
 
 #[cfg(test)]

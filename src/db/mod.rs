@@ -4,6 +4,7 @@
 pub mod backup;
 pub mod clock_watch;
 mod connection;
+pub mod copy;
 mod error;
 mod full_disk;
 pub mod journal;

@@ -21,10 +21,15 @@ pub fn find_secret(conn: &mut Connection) -> Result<Option<Vec<u8>>> {
     Ok(hash)
 }
 
+/// The same, and makes other transactions that lock or change it wait until this one ends.
+pub fn lock_secret(conn: &mut Connection) -> Result<Option<Vec<u8>>> {
+    serialize(conn, Purpose::NodesSecret)?;
+    find_secret(conn)
+}
+
 /// Whether the secret with this hash belongs to this database. The first node to ask decides.
 pub fn share_secret(conn: &mut Connection, hash: &[u8; 32]) -> Result<bool> {
-    serialize(conn, Purpose::NodesSecret)?;
-    match find_secret(conn)? {
+    match lock_secret(conn)? {
         Some(shared) => Ok(shared == hash),
         None => adopt_secret(conn, hash).map(|()| true),
     }

@@ -24,9 +24,9 @@ use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::accounts::throttle::Limit;
 use crate::background::Runtime;
-use crate::db::{self, Db};
+use crate::db::{self, Db, nodes};
 use crate::logging::Outage;
-use crate::secret::ServerSecret;
+use crate::secret::{SecretRing, ServerSecret};
 
 const TICK: Duration = Duration::from_secs(1);
 /// Domains checked at once. If DNS does not answer, a check takes eight seconds.
@@ -46,6 +46,10 @@ pub enum Error {
     Db(#[from] db::Error),
     #[error("no key could be made: {0}")]
     Key(#[from] dkim::Error),
+    #[error(
+        "no key could be made: this database has got another secret; copy the file with it here"
+    )]
+    OtherSecret,
     // Without the panic's message, which may quote the data being processed.
     #[error("no key could be made: the thread panicked")]
     Thread(#[from] JoinError),
@@ -64,7 +68,7 @@ pub struct Checked {
 pub struct Checker {
     db: Db,
     dns: Dns,
-    secret: ServerSecret,
+    secrets: SecretRing,
     turns: KeyTurns,
     keys_made: Arc<AtomicUsize>,
 }
@@ -125,11 +129,11 @@ impl UnderWay {
 type Check = BoxFuture<'static, ((AccountId, i64), Result<(), Error>)>;
 
 impl Checker {
-    pub fn new(db: &Db, dns: Dns, secret: &ServerSecret) -> Self {
+    pub fn new(db: &Db, dns: Dns, secrets: &SecretRing) -> Self {
         Self {
             db: db.clone(),
             dns,
-            secret: secret.clone(),
+            secrets: secrets.clone(),
             turns: KeyTurns::default(),
             keys_made: Arc::default(),
         }
@@ -157,9 +161,9 @@ impl Checker {
         Ok(Ok(Made { key, _turn: turn }))
     }
 
-    /// Whether a domain's key was sealed with this server's secret.
+    /// Whether a domain's key was sealed with a secret of this server.
     pub fn can_open(&self, domain: &str, sealed: &[u8]) -> bool {
-        DkimKey::open(sealed, &self.secret, &DomainName::known(domain)).is_ok()
+        DkimKey::open_with_any(sealed, &self.secrets, &DomainName::known(domain)).is_ok()
     }
 
     /// Whether a domain has a key that cannot be opened.
@@ -279,7 +283,7 @@ impl Checker {
     /// Runs outside the async threads, because it takes long.
     async fn make_key(&self, turn: &KeyTurn, name: DomainName) -> Result<SealedKey, Error> {
         let core = turn.core().await;
-        let (secret, made) = (self.secret.clone(), self.keys_made.clone());
+        let (secret, made) = (self.sealing_secret().await?, self.keys_made.clone());
         let make = move || {
             let key = SealedKey::make(&secret, &name);
             made.fetch_add(1, Ordering::SeqCst);
@@ -288,6 +292,14 @@ impl Checker {
             key
         };
         Ok(spawn_blocking(make).await??)
+    }
+
+    /// The secret that belongs to the database now: it may have been rotated since the start.
+    async fn sealing_secret(&self) -> Result<ServerSecret, Error> {
+        let Some(hash) = self.db.read(nodes::find_secret).await? else {
+            return Ok(self.secrets.current().clone());
+        };
+        self.secrets.find_by_hash(&hash).ok_or(Error::OtherSecret)
     }
 
     /// Runs until `stop` is dropped.

@@ -14,7 +14,7 @@ use rand::rngs::SysRng;
 use secrecy::SecretString;
 
 use super::name::DomainName;
-use crate::secret::ServerSecret;
+use crate::secret::{SecretRing, ServerSecret};
 
 /// The selector under which the record is published: `tosend._domainkey.<domain>`.
 pub const SELECTOR: &str = "tosend";
@@ -96,6 +96,19 @@ impl DkimKey {
         Ok(Self(Rsa::private_key_from_der(&der)?))
     }
 
+    /// The same with whichever of the server's secrets it was sealed.
+    ///
+    /// # Errors
+    /// As above, for none of them.
+    pub fn open_with_any(
+        sealed: &[u8],
+        secrets: &SecretRing,
+        domain: &DomainName,
+    ) -> Result<Self, Error> {
+        let open = |secret: &ServerSecret| Self::open(sealed, secret, domain).ok();
+        secrets.find_map(open).ok_or(Error::Sealed)
+    }
+
     /// The public key in the form of the record's `p=`: base64 of its SubjectPublicKeyInfo.
     ///
     /// # Errors
@@ -157,7 +170,10 @@ mod tests {
     #[test]
     fn a_key_is_opened_with_its_secret_and_for_its_domain_only() {
         let folder = tempfile::tempdir().unwrap();
-        let secret = |name: &str| ServerSecret::read_or_make(&folder.path().join(name)).unwrap();
+        let secret = |name: &str| {
+            let ring = SecretRing::read_or_make(&folder.path().join(name)).unwrap();
+            ring.current().clone()
+        };
         let (ours, theirs) = (secret("a"), secret("b"));
         let domain = |name| DomainName::parse(name).unwrap();
         let key = DkimKey::generate().unwrap();
@@ -183,10 +199,11 @@ mod tests {
     #[test]
     fn a_sealed_key_tells_nothing_twice() {
         let folder = tempfile::tempdir().unwrap();
-        let secret = ServerSecret::read_or_make(&folder.path().join("secret")).unwrap();
+        let ring = SecretRing::read_or_make(&folder.path().join("secret")).unwrap();
+        let secret = ring.current();
         let domain = DomainName::parse("acme.test").unwrap();
         let key = DkimKey::generate().unwrap();
-        let [one, other] = [(); 2].map(|()| key.seal(&secret, &domain).unwrap());
+        let [one, other] = [(); 2].map(|()| key.seal(secret, &domain).unwrap());
         assert_ne!(one[1..13], other[1..13]);
         assert_ne!(one[29..], other[29..]);
     }

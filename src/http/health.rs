@@ -1,8 +1,8 @@
 //! For monitoring: whether the server is alive, and whether it can work.
 
-use std::io::{Read, Result, Write};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
@@ -12,8 +12,10 @@ use crate::background::Parts;
 use crate::db::{Db, WriteFault, clock_watch, migrations};
 use crate::ending::Ending;
 
-/// How long the server's own request waits: to connect, to send, and for the answer.
+/// How long the server's own request takes at most.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How much of an answer is read.
+const MOST_BYTES: usize = 64 * 1024;
 
 const UNRECORDED: &str = "triggers of the database are missing or disabled: every key is looked up; restart the server to put them back";
 
@@ -27,24 +29,49 @@ pub async fn alive() -> HttpResponse {
 /// Whether the server at this address answers a request to `/healthz` in time.
 pub fn is_answered(address: SocketAddr) -> bool {
     // The first word is the version.
-    ask(address).is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+    ask(reachable(address), "/healthz", PATIENCE)
+        .is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
-fn ask(address: SocketAddr) -> Result<String> {
-    let ip = match address.ip() {
+/// Where a server that listens on this address can be reached from its own machine.
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let address = SocketAddr::new(ip, address.port());
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    SocketAddr::new(ip, listen.port())
+}
+
+/// The answer to a GET, with its head, as far as it fits into 64 KiB.
+///
+/// # Errors
+/// If nobody answers, or the whole takes longer than `patience`.
+pub fn ask(address: SocketAddr, path: &str, patience: Duration) -> Result<String> {
+    let end = Instant::now() + patience;
+    let left = || {
+        let left = end.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(Error::new(ErrorKind::TimedOut, "it took too long")),
+            false => Ok(left),
+        }
+    };
+    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
+    stream.set_write_timeout(Some(left()?))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut head = [0; 12];
-    stream.read_exact(&mut head)?;
-    Ok(String::from_utf8_lossy(&head).into_owned())
+    let mut answer = Vec::new();
+    let mut part = [0; 4096];
+    while answer.len() < MOST_BYTES {
+        stream.set_read_timeout(Some(left()?))?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&part[..count]),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => drop(left()?),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// `GET /readyz`: the database answers, takes writes and has all migrations, and every part of the
@@ -111,4 +138,21 @@ fn write_fault(db: &Db) -> Option<String> {
         WriteFault::Other => "the database takes no writes",
     };
     Some(sentence.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_all_addresses_is_asked_by_loopback() {
+        for (listen, asked) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "[::1]:8080"),
+            ("192.0.2.1:80", "192.0.2.1:80"),
+            ("[2001:db8::1]:80", "[2001:db8::1]:80"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
+        }
+    }
 }

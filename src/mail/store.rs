@@ -11,7 +11,7 @@ use super::queue::{State, Task};
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
 use crate::outbox::{Status, store as outbox_store};
-use crate::schema::{api_keys, emails};
+use crate::schema::{accounts, api_keys, emails};
 
 /// An email to be sent.
 #[derive(Debug)]
@@ -88,6 +88,8 @@ pub fn list_turns_of_any_account(
     let now = db::stamp(conn)?;
     // SQLite numbers the parameters by their first occurrence, so they must be bound in this order.
     let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
+    // Asked once for an account, not for each of its emails.
+    let lives = "waiting.account_id NOT IN (SELECT id FROM accounts WHERE deleted_at IS NOT NULL)";
     let query = sql_query(format!(
         "WITH RECURSIVE waiting (account_id, place) AS (
              SELECT min(account_id), 1 FROM emails WHERE ended_at IS NULL AND account_id > $1
@@ -97,14 +99,14 @@ pub fn list_turns_of_any_account(
              FROM waiting WHERE account_id IS NOT NULL AND place < $2
          )
          SELECT account_id,
-             (SELECT id FROM emails
+             CASE WHEN {lives} THEN (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
                   AND status = '{held}' AND next_attempt_at <= $3
-              ORDER BY next_attempt_at LIMIT 1) AS fresh,
-             (SELECT id FROM emails
+              ORDER BY next_attempt_at LIMIT 1) END AS fresh,
+             CASE WHEN {lives} THEN (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
                   AND status = '{deferred}' AND next_attempt_at <= $3
-              ORDER BY next_attempt_at LIMIT 1) AS retry
+              ORDER BY next_attempt_at LIMIT 1) END AS retry
          FROM waiting WHERE account_id IS NOT NULL",
     ));
     Ok(query
@@ -142,13 +144,17 @@ pub fn claim_of_any_account(
     Ok(claimed)
 }
 
-/// A claimed email. `None`: the claim is lost.
+/// A claimed email. `None`: the claim is lost, or the account was deleted.
 pub fn find_claimed_of_any_account(
     conn: &mut Connection,
     id: i64,
     claim: &str,
 ) -> db::Result<Option<Outgoing>> {
+    let deleted = accounts::table
+        .filter(accounts::deleted_at.is_not_null())
+        .select(accounts::id);
     let row: Option<OutgoingRow> = claimed(id, claim)
+        .filter(emails::account_id.ne_all(deleted))
         .select((
             emails::domain_id,
             emails::message,
@@ -371,13 +377,7 @@ pub fn list(
         query = query.filter(emails::status.eq(status.as_str()));
     }
     if let Some(id) = before {
-        let at: Option<NaiveDateTime> = emails::table
-            .filter(emails::account_id.eq(account.0))
-            .filter(emails::id.eq(id))
-            .select(emails::created_at)
-            .first(conn)
-            .optional()?;
-        let Some(at) = at else {
+        let Some(at) = find_time(conn, account, id)? else {
             return Ok(Vec::new());
         };
         query = query
@@ -386,6 +386,86 @@ pub fn list(
     }
     let rows: Vec<SentRow> = query.load(conn)?;
     Ok(rows.into_iter().map(Sent::from).collect())
+}
+
+/// What is kept of an email besides its content.
+#[derive(Debug, Queryable)]
+pub struct Kept {
+    pub id: i64,
+    pub message_id: String,
+    pub api_key_id: i64,
+    pub domain_id: Option<i64>,
+    pub status: String,
+    pub created_at: NaiveDateTime,
+    pub ended_at: Option<NaiveDateTime>,
+    pub attempts: i64,
+    pub sender: Option<String>,
+    pub recipient: Option<String>,
+    pub recipients: Option<i64>,
+    pub reply: Option<String>,
+}
+
+/// The emails of an account, newest first; only those after the email `before`, if given.
+pub fn list_kept(
+    conn: &mut Connection,
+    account: AccountId,
+    before: Option<i64>,
+    limit: i64,
+) -> db::Result<Vec<Kept>> {
+    let mut query = emails::table
+        .filter(emails::account_id.eq(account.0))
+        .order((emails::created_at.desc(), emails::id.desc()))
+        .limit(limit)
+        .select((
+            emails::id,
+            emails::message_id,
+            emails::api_key_id,
+            emails::domain_id,
+            emails::status,
+            emails::created_at,
+            emails::ended_at,
+            emails::attempts,
+            emails::sender,
+            emails::recipient,
+            emails::recipients,
+            emails::reply,
+        ))
+        .into_boxed();
+    if let Some(id) = before {
+        let Some(at) = find_time(conn, account, id)? else {
+            return Ok(Vec::new());
+        };
+        query = query
+            .filter(emails::created_at.le(at))
+            .filter(emails::created_at.lt(at).or(emails::id.lt(id)));
+    }
+    Ok(query.load(conn)?)
+}
+
+/// When an email of an account was accepted.
+fn find_time(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+) -> db::Result<Option<NaiveDateTime>> {
+    Ok(emails::table
+        .filter(emails::account_id.eq(account.0))
+        .filter(emails::id.eq(id))
+        .select(emails::created_at)
+        .first(conn)
+        .optional()?)
+}
+
+/// Deletes some of an account's emails. Returns how many.
+pub fn remove_some(conn: &mut Connection, account: AccountId, most: i64) -> db::Result<usize> {
+    let mut some: Vec<i64> = emails::table
+        .filter(emails::account_id.eq(account.0))
+        .order(emails::created_at)
+        .limit(most)
+        .select(emails::id)
+        .load(conn)?;
+    some.sort_unstable();
+    Ok(diesel::delete(emails::table.filter(emails::id.eq_any(some))).execute(conn)?)
 }
 
 #[derive(Queryable)]

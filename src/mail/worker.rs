@@ -33,7 +33,7 @@ use crate::logging::Outage;
 use crate::metrics::Metrics;
 use crate::outbox::{Arrivals, Status};
 use crate::relay_url::RelayUrl;
-use crate::secret::ServerSecret;
+use crate::secret::SecretRing;
 use crate::token;
 
 /// Messages built at a time: building one takes several times the memory of the email, which may
@@ -85,7 +85,7 @@ pub const OUTCOMES: [&str; 6] = [
 /// Delivers until `stop` is dropped. `arrivals` signals that there are emails to deliver.
 pub fn run(
     db: &Db,
-    secret: &ServerSecret,
+    secrets: &SecretRing,
     url: &RelayUrl,
     arrivals: &Arrivals,
     metrics: &Metrics,
@@ -100,7 +100,7 @@ pub fn run(
     };
     let worker = Arc::new(Worker {
         db: db.clone(),
-        secret: secret.clone(),
+        secrets: secrets.clone(),
         relay: Relay::new(url.clone()),
         metrics: metrics.clone(),
         health: Mutex::default(),
@@ -120,7 +120,7 @@ pub fn pull_back(conn: &mut Connection) -> db::Result<usize> {
 
 struct Worker {
     db: Db,
-    secret: ServerSecret,
+    secrets: SecretRing,
     relay: Relay,
     metrics: Metrics,
     health: Mutex<Health>,
@@ -397,7 +397,7 @@ impl Worker {
             Signing::Awaited => return Ok(Err(AWAITS_RECORD)),
             Signing::None => return Ok(Ok(None)),
         };
-        let signature = DkimKey::open(&sealed, &self.secret, &domain)
+        let signature = DkimKey::open_with_any(&sealed, &self.secrets, &domain)
             .map_err(|e| e.to_string())
             .and_then(|key| mime::signature(&key, &domain));
         Ok(match signature {

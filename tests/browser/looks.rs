@@ -447,6 +447,13 @@ fn activity_and_settings() {
     browser.press("Change password");
     browser.see("#new-password-error:not(:empty)");
     look(&browser, "settings-error");
+    visit(&browser, "/settings/export", "export");
+    visit(&browser, "/settings/delete", "delete-account");
+    browser.fill("#account-name", "x");
+    browser.fill("#account-password", PASSWORD);
+    browser.press("Delete account");
+    browser.see("#account-name-error:not(:empty)");
+    look(&browser, "delete-account-error");
 }
 
 #[test]

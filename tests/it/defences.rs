@@ -160,7 +160,7 @@ both! {
         let delete = format!("/api-keys/{id}/delete");
         app.visitor().sign_in(EMAIL);
         let end = format!("/settings/sessions/{}/end", owner.get("/settings").session_ids()[1]);
-        let forms: [(&str, &[(&str, &str)]); 9] = [
+        let forms: [(&str, &[(&str, &str)]); 10] = [
             ("/api-keys", &[("nonce", &nonce), ("name", "x"), ("scope", "all"), ("expiry", "none")]),
             ("/login", &[("email", EMAIL), ("password", PASSWORD)]),
             ("/domains", &[("name", "acme.test")]),
@@ -169,6 +169,7 @@ both! {
             ("/settings/title", &[("title", "x")]),
             ("/settings/password", &[("current", PASSWORD), ("new", "five unrelated blue chairs")]),
             ("/settings/sessions/end-others", &[]),
+            ("/settings/delete", &[("name", TITLE), ("password", PASSWORD)]),
             (&end, &[]),
         ];
         let (own, before) = (app.url(""), everything(&app.database));
@@ -269,6 +270,7 @@ both! {
         let program = app.program(&key);
 
         for path in ["/api-keys", "/api-keys/new", "/domains", "/activity", "/activity.csv", "/settings",
+            "/settings/delete", "/settings/export", "/settings/export/account.json",
             "/healthz", "/readyz"]
         {
             assert_is_safe(&owner.get(path), 200);

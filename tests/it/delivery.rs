@@ -278,7 +278,7 @@ both! {
         let relay = Relay::start();
         let url = relay.url();
         let other = app.database.folder.path().join("other-secret").display().to_string();
-        // As after the secret was lost, and another one adopted.
+        cli(&app.database, &["--secret-file", &other, "adopt-secret"], "").unwrap();
         let node = App::on(app.database.again(), |settings| {
             settings.smtp_url = Some(url);
             settings.secret_file = Some(other);

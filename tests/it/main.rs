@@ -4,6 +4,7 @@
 #[macro_use]
 mod support;
 
+mod account_end;
 mod accounts;
 mod activity;
 mod api;
@@ -12,6 +13,7 @@ mod architecture;
 mod batch;
 mod clock;
 mod command_line;
+mod copy_to;
 mod defences;
 mod delivery;
 mod docs;
@@ -47,6 +49,7 @@ mod rotation;
 mod routes;
 mod sdk;
 mod secrecy;
+mod secret_rotation;
 mod sender_rule;
 mod settings;
 mod stderr;

@@ -67,7 +67,19 @@ both! {
         }
         let settings = out.lines().filter(|line| line.starts_with("ok    TOSEND_"));
         assert!(settings.count() > 15, "{out}");
-        assert!(!out.contains("wrong"), "{out}");
+        assert!(!out.contains("wrong") && !out.contains("danger"), "{out}");
+    }
+
+    fn what_is_valid_and_dangerous_is_noted(app: App) {
+        let dangerous = ["--trusted-proxies", "0.0.0.0/0", "--metrics-listen", "0.0.0.0:9464"];
+        let (code, out, err) = check(&app.database, &dangerous);
+        assert_eq!((code, &*err), (Some(0), ""), "{out}");
+        for line in [
+            "note  danger: TOSEND_TRUSTED_PROXIES: 0.0.0.0/0 trusts everyone",
+            "note  danger: TOSEND_METRICS_LISTEN: the metrics are served on 0.0.0.0:9464 without a password",
+        ] {
+            assert_eq!(out.matches(line).count(), 1, "{line} {out}");
+        }
     }
 
     fn what_is_wrong_is_told_with_what_to_do(app: App) {

@@ -186,6 +186,28 @@ fn the_composition_fits_the_container() {
     }
 }
 
+/// Environment variables can be seen by others: the password of the database is in files alone.
+#[test]
+fn the_composition_has_its_passwords_in_files() {
+    let compose = lines("compose.yaml");
+    for (variable, secret) in [
+        ("TOSEND_DATABASE_URL_FILE", "database_url"),
+        ("POSTGRES_PASSWORD_FILE", "database_password"),
+    ] {
+        for line in [
+            format!("{variable}: /run/secrets/{secret}"),
+            format!("secrets: [{secret}]"),
+            format!("file: secrets/{secret}"),
+        ] {
+            assert!(compose.contains(&line), "{line}");
+        }
+        assert!(text("docs/operating.md").contains(&format!("> secrets/{secret}")));
+    }
+    let is_open = |line: &&String| line.contains("PASSWORD:") || line.contains("DATABASE_URL:");
+    let open: Vec<_> = compose.iter().filter(is_open).collect();
+    assert!(open.is_empty(), "{open:?}");
+}
+
 /// The values of the variables in a composition are ones that the program takes.
 #[test]
 fn the_composition_s_settings_are_valid() {
@@ -195,7 +217,7 @@ fn the_composition_s_settings_are_valid() {
         let Some((name, value)) = line.split_once(": ") else {
             continue;
         };
-        if name.starts_with("TOSEND_") && name != "TOSEND_DATABASE_URL" {
+        if name.starts_with("TOSEND_") && name != "TOSEND_DATABASE_URL_FILE" {
             let value = match value.split_once(":-") {
                 Some((_, default)) => default.trim_end_matches('}'),
                 None => value,

@@ -96,6 +96,11 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
         200
     );
     let gone = owner.add_domain("gone.test");
+    let eve = "eve@evil.test";
+    create_account(&database, eve, "Evil Corp");
+    let args = ["key", "create", "--account", eve, "--name", "Eve"];
+    let of_deleted = cli(&database, &args, "").unwrap();
+    assert_eq!(dashboard.program(of_deleted.trim()).verdict(), 200);
     let copy = Copy::take(&database);
 
     assert_eq!(owner.delete_key(deleted.0).status, 303);
@@ -112,6 +117,16 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
         owner.post(&format!("/domains/{gone}/delete"), &[]).status,
         303
     );
+
+    let args = [
+        "account",
+        "delete",
+        "--account",
+        eve,
+        "--title",
+        "Evil Corp",
+    ];
+    cli(&database, &args, "").unwrap();
 
     match way {
         Way::UnderTheServer => {
@@ -137,7 +152,7 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
             };
             let told = cli(&database, &args, "").unwrap();
             assert!(
-                told.contains("keys ended again: 2; keys paused or restricted again: 2;"),
+                told.contains("keys ended again: 2; keys paused or restricted again: 2; accounts paused or deleted again: 1;"),
                 "{told}"
             );
             dashboard = Dashboard::start(&database, &[]);
@@ -154,6 +169,9 @@ fn an_older_copy_is_brought_up_to_date(backend: Backend, way: Way) {
     for ended in [&deleted, &paused, &rotated] {
         assert_eq!(dashboard.program(&ended.1).verdict(), 403);
     }
+    assert_eq!(dashboard.program(of_deleted.trim()).verdict(), 403);
+    let sign_in = [("email", eve), ("password", PASSWORD)];
+    assert_eq!(dashboard.visitor().post("/login", &sign_in).status, 422);
     assert_eq!(dashboard.program(&resumed.1).verdict(), 200);
     let narrowed = dashboard.program(&narrowed.1);
     let outside = narrowed.email_from("ada@b.test").body;

@@ -186,6 +186,8 @@ struct LoginPage {
     next: String,
     /// Whether the person was signed out while sending a form, which is lost.
     is_unsent: bool,
+    /// Whether they have just deleted their account.
+    is_deleted: bool,
     error: Option<String>,
     offers_signup: bool,
 }
@@ -194,6 +196,7 @@ struct LoginPage {
 pub struct LoginQuery {
     next: Option<String>,
     unsent: Option<String>,
+    deleted: Option<String>,
 }
 
 /// `GET /login`
@@ -215,6 +218,7 @@ pub async fn login_form(
     page::html(&LoginPage {
         next: next.to_owned(),
         is_unsent: query.unsent.is_some(),
+        is_deleted: query.deleted.is_some(),
         offers_signup: context.config.signup == Signup::Open,
         ..LoginPage::default()
     })
@@ -262,6 +266,7 @@ pub async fn login(
             email: form.email,
             next,
             is_unsent: false,
+            is_deleted: false,
             error: Some("The email address or the password is wrong.".into()),
             offers_signup: context.config.signup == Signup::Open,
         }),

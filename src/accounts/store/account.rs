@@ -18,6 +18,7 @@ use crate::schema::{accounts, users};
 pub struct Account {
     pub title: String,
     pub status: AccountStatus,
+    pub created_at: NaiveDateTime,
 }
 
 /// A new account and its first user, validated, with the password hashed.
@@ -118,13 +119,14 @@ pub fn find_id_by_email(conn: &mut Connection, email: &Email) -> db::Result<Opti
 }
 
 pub fn find(conn: &mut Connection, account: AccountId) -> db::Result<Account> {
-    let (title, status): (String, String) = accounts::table
+    let (title, status, created_at): (String, String, NaiveDateTime) = accounts::table
         .find(account.0)
-        .select((accounts::title, accounts::status))
+        .select((accounts::title, accounts::status, accounts::created_at))
         .first(conn)?;
     Ok(Account {
         title,
         status: AccountStatus::from_column(&status),
+        created_at,
     })
 }
 
@@ -170,6 +172,7 @@ pub fn set_status(
 ) -> db::Result<()> {
     let changed: Option<(String, NaiveDateTime)> = diesel::update(accounts::table.find(account.0))
         .filter(accounts::status.ne(status.as_str()))
+        .filter(accounts::deleted_at.is_null())
         .set(accounts::status.eq(status.as_str()))
         .returning((accounts::title, accounts::created_at))
         .get_result(conn)
@@ -181,6 +184,7 @@ pub fn set_status(
         id: account.0,
         created: clock::micros(&created_at),
         is_paused: status == AccountStatus::Paused,
+        is_deleted: false,
     };
     db::journal::note(AccountLine::KIND, &line);
     let event = NewEvent {
@@ -202,6 +206,9 @@ pub struct AccountLine {
     /// In microseconds since 1970: another account may get the same id in another database.
     pub created: i64,
     pub is_paused: bool,
+    /// Which is final.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_deleted: bool,
 }
 
 impl AccountLine {

@@ -2,6 +2,7 @@
 
 mod account;
 mod attempts;
+mod end;
 pub mod events;
 mod id;
 mod passwords;
@@ -14,9 +15,12 @@ pub use account::{
     uncount_key,
 };
 pub use attempts::{begin_attempt, bound_attempts, forget_attempts};
+pub use end::{
+    end, find_ended_of_any_account, find_to_end_again_of_any_account, remove, remove_some_events,
+};
 pub use id::{AccountId, AccountStatus};
 pub use passwords::{PasswordError, change_password, set_password};
 pub use users::{
-    Credentials, Person, User, find_credentials, find_credentials_of_user, find_people, find_user,
-    rehash_password,
+    Credentials, Member, Person, User, find_credentials, find_credentials_of_user, find_people,
+    find_user, list_members, rehash_password,
 };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use chrono::NaiveDateTime;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +124,23 @@ pub fn find_people(
         }));
     }
     Ok(people)
+}
+
+/// A person of an account.
+#[derive(Debug, Queryable)]
+pub struct Member {
+    pub id: i64,
+    pub email: String,
+    pub role: String,
+    pub created_at: NaiveDateTime,
+}
+
+pub fn list_members(conn: &mut Connection, account: AccountId) -> db::Result<Vec<Member>> {
+    Ok(users::table
+        .filter(users::account_id.eq(account.0))
+        .order(users::id)
+        .select((users::id, users::email, users::role, users::created_at))
+        .load(conn)?)
 }
 
 /// Replaces a hash made with weaker parameters, unless the password was changed meanwhile.

@@ -160,6 +160,42 @@ pub fn find_signing_of_any_account(conn: &mut Connection, id: i64) -> db::Result
     })
 }
 
+/// Some of the domains that have a key, in the order of their ids after this one: ids, names and
+/// sealed keys.
+pub fn list_sealed_after_of_any_account(
+    conn: &mut Connection,
+    after: i64,
+    most: i64,
+) -> db::Result<Vec<(i64, DomainName, Vec<u8>)>> {
+    let rows: Vec<(i64, String, Vec<u8>)> = sending_domains::table
+        .filter(sending_domains::id.gt(after))
+        .filter(sending_domains::dkim_private.is_not_null())
+        .order(sending_domains::id)
+        .limit(most)
+        .select((
+            sending_domains::id,
+            sending_domains::name,
+            sending_domains::dkim_private.assume_not_null(),
+        ))
+        .load(conn)?;
+    let named = |(id, name, sealed): (_, String, _)| (id, DomainName::known(&name), sealed);
+    Ok(rows.into_iter().map(named).collect())
+}
+
+/// Replaces the seal of a key, unless the key was replaced meanwhile.
+pub fn reseal_of_any_account(
+    conn: &mut Connection,
+    id: i64,
+    old: &[u8],
+    new: &[u8],
+) -> db::Result<()> {
+    diesel::update(sending_domains::table.find(id))
+        .filter(sending_domains::dkim_private.eq(old))
+        .set(sending_domains::dkim_private.eq(new))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// The names of all domains that have a key, and their sealed keys; works even before the tables
 /// are up to date.
 pub fn list_sealed_of_any_account(conn: &mut Connection) -> db::Result<Vec<(DomainName, Vec<u8>)>> {

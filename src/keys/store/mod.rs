@@ -12,6 +12,7 @@ mod nonces;
 mod rotation;
 mod row;
 mod rule_row;
+mod whole;
 
 use std::collections::HashMap;
 
@@ -45,6 +46,7 @@ pub use list::{count_ended, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, cancel_stop, rotate, stop};
 pub(in crate::keys) use rule_row::RuleColumns;
+pub use whole::{list_after, remove_some};
 
 /// The maximum number of keys found by the truncated forms in one text.
 const MOST_ALIKE: usize = 200;

@@ -256,15 +256,10 @@ pub fn try_of_any_account(
     id: i64,
     selection: &Selection,
 ) -> db::Result<Option<Verdict>> {
-    let (now, counted) = (db::stamp(conn)?, counted_before(conn)?);
-    let row: Option<(i64, StateRow)> = emails::table
-        .find(id)
-        .select((emails::account_id, state_columns()))
-        .first(conn)
-        .optional()?;
-    let state = row.map(|(_, row)| row.read(now, counted));
-    let state = state.filter(|state| selection.allows(state.status));
-    Ok(state.map(|state| task.verdict(&state)))
+    let now = db::stamp(conn)?;
+    let found = find_state(conn, id, now)?;
+    let found = found.filter(|(_, state)| selection.allows(state.status));
+    Ok(found.map(|(_, state)| task.verdict(&state)))
 }
 
 /// Does a task with an email. Returns its account and the verdict; `None`: it is gone, or no longer
@@ -276,19 +271,11 @@ pub fn do_of_any_account(
     selection: &Selection,
 ) -> db::Result<Option<(AccountId, Verdict)>> {
     lock(conn, id)?;
-    let (now, counted) = (db::stamp(conn)?, counted_before(conn)?);
-    let row: Option<(i64, StateRow)> = emails::table
-        .find(id)
-        .select((emails::account_id, state_columns()))
-        .first(conn)
-        .optional()?;
-    let Some((account, row)) = row else {
+    let now = db::stamp(conn)?;
+    let found = find_state(conn, id, now)?;
+    let Some((account, state)) = found.filter(|(_, state)| selection.allows(state.status)) else {
         return Ok(None);
     };
-    let state = row.read(now, counted);
-    if !selection.allows(state.status) {
-        return Ok(None);
-    }
     let verdict = task.verdict(&state);
     if verdict.is_done() {
         match task {
@@ -299,7 +286,22 @@ pub fn do_of_any_account(
             }
         }
     }
-    Ok(Some((AccountId(account), verdict)))
+    Ok(Some((account, verdict)))
+}
+
+/// An email's account and its state at this time; `None`: it is gone.
+fn find_state(
+    conn: &mut Connection,
+    id: i64,
+    now: NaiveDateTime,
+) -> db::Result<Option<(AccountId, State)>> {
+    let counted = counted_before(conn)?;
+    let row: Option<(i64, StateRow)> = emails::table
+        .find(id)
+        .select((emails::account_id, state_columns()))
+        .first(conn)
+        .optional()?;
+    Ok(row.map(|(account, row)| (AccountId(account), row.read(now, counted))))
 }
 
 /// Sends a failed or deferred email of an account again. `None`: the account has no such email.

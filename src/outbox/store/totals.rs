@@ -246,6 +246,27 @@ pub fn counted_for_good_of_any_account(conn: &mut Connection) -> db::Result<Opti
     Ok(frontier(conn)?.map(|frontier| frontier.min(now - NEEDED)))
 }
 
+/// Deletes some of an account's counts. Returns how many.
+pub fn remove_some_counts(
+    conn: &mut Connection,
+    account: AccountId,
+    most: i64,
+) -> db::Result<usize> {
+    let hours: Vec<NaiveDateTime> = email_counts::table
+        .filter(email_counts::account_id.eq(account.0))
+        .order(email_counts::hour)
+        .limit(most)
+        .select(email_counts::hour)
+        .load(conn)?;
+    let Some(last) = hours.last() else {
+        return Ok(0);
+    };
+    let some = email_counts::table
+        .filter(email_counts::account_id.eq(account.0))
+        .filter(email_counts::hour.le(last));
+    Ok(diesel::delete(some).execute(conn)?)
+}
+
 /// The emails of one hour, about to be stored; empty if only the frontier has to move.
 #[derive(Debug)]
 pub struct HourOfEmails {

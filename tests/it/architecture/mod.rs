@@ -23,6 +23,7 @@ const FLOORS: &[&[&str]] = &[
     &["server.rs"],
     &["routes.rs", "scrape/", "upkeep.rs"],
     &["recovery.rs"],
+    &["account_end/"],
     &["reference/", "mail/"],
     &["emails/"],
     &["keys/pages/"],
@@ -104,8 +105,8 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "mail/store.rs",
-        &["api_keys", "emails"],
-        "delivery writes what comes of an email; its page names the key",
+        &["accounts", "api_keys", "emails"],
+        "delivery writes what comes of an email, unless its account was deleted; its page names the key",
     ),
     (
         "mail/queue/store.rs",

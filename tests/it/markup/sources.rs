@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::support::files::{files, root};
 
 /// What no page is answered with: redirects, files and what programs ask.
-const NO_PAGES: [&str; 9] = [
+const NO_PAGES: [&str; 10] = [
     "/",
     "/activity.csv",
     "/api-keys/first-uses",
@@ -13,6 +13,7 @@ const NO_PAGES: [&str; 9] = [
     "/info",
     "/openapi.json",
     "/readyz",
+    "/settings/export/{file}",
     "/static/{version}/{name:.*}",
     "/verify",
 ];

@@ -9,7 +9,7 @@ use tosend_dashboard::config::{Config, Settings};
 use tosend_dashboard::db::{Db, migrations};
 use tosend_dashboard::domains::check::Checker;
 use tosend_dashboard::recovery;
-use tosend_dashboard::secret::ServerSecret;
+use tosend_dashboard::secret::SecretRing;
 use tosend_dashboard::server::{Components, Server};
 
 use super::{Database, Dns, Program, Visitor, logs};
@@ -94,10 +94,10 @@ impl App {
         let db = Db::open(&config.database).expect("the database opens");
         migrations::run(&db).expect("the migrations run");
         let db = recovery::attach(db, &config).expect("the journal is the right one");
-        let secret = ServerSecret::read_or_make(&config.secret_file).unwrap();
+        let secrets = SecretRing::read_or_make(&config.secret_file).unwrap();
         let listener = TcpListener::bind(config.listen).unwrap();
         let address = listener.local_addr().unwrap();
-        let mut components = Components::new(config, db, secret);
+        let mut components = Components::new(config, db, secrets);
         alter(&mut components);
         let hasher = components.guard.hasher.clone();
         let checker = Checker::clone(&components.checker);

@@ -194,6 +194,30 @@ pub fn history(conn: &mut Connection, account: AccountId, key_id: i64) -> db::Re
     Ok(History::of(rows.into_iter().filter_map(known), now))
 }
 
+/// Deletes some of the counts of an account's keys. Returns how many.
+pub fn remove_some_calls(
+    conn: &mut Connection,
+    account: AccountId,
+    most: i64,
+) -> db::Result<usize> {
+    let mut some: Vec<(i64, NaiveDateTime)> = api_key_calls::table
+        .inner_join(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .limit(most)
+        .select((api_key_calls::api_key_id, api_key_calls::hour))
+        .load(conn)?;
+    some.sort_unstable();
+    let mut removed = 0;
+    for of_key in some.chunk_by(|a, b| a.0 == b.0) {
+        let hours = of_key.iter().map(|(_, hour)| *hour);
+        removed += diesel::delete(api_key_calls::table)
+            .filter(api_key_calls::api_key_id.eq(of_key[0].0))
+            .filter(api_key_calls::hour.eq_any(hours))
+            .execute(conn)?;
+    }
+    Ok(removed)
+}
+
 /// Deletes calls older than 90 days, for a limited number of keys and hours. Returns how many rows
 /// were deleted.
 pub fn forget_calls_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
