@@ -112,7 +112,9 @@ struct Candidate {
 impl Candidate {
     fn status(&self, account: AccountStatus, can_send: bool, now: NaiveDateTime) -> Status {
         let end = End::by(now, self.end.clone().into(), self.expires_at, self.stops_at);
-        Standing::of(end, self.paused.clone().into(), account, can_send).status()
+        Standing::of(end, self.paused.clone().into(), account, can_send)
+            .until(now, self.expires_at, self.stops_at)
+            .status()
     }
 }
 

@@ -139,8 +139,12 @@ impl Key {
             Scope::AllDomains => true,
             Scope::Domains(domains) => domains.iter().any(|domain| domain.is_verified),
         };
-        let end = self.end_by(clock::now());
-        Standing::of(end, self.paused.clone(), *account, can_send)
+        let now = clock::now();
+        Standing::of(self.end_by(now), self.paused.clone(), *account, can_send).until(
+            now,
+            self.expires_at,
+            self.stops_at,
+        )
     }
 
     /// How the key has ended by then; an expired key has ended even if that is not recorded yet.
