@@ -13,7 +13,7 @@ pub const ACTIVE: &str = "active";
 pub const PAUSED: &str = "paused";
 
 /// How long before its expiry a key is called expiring.
-const SOON: TimeDelta = TimeDelta::days(14);
+pub const SOON: TimeDelta = TimeDelta::days(14);
 
 /// Whether a key works, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -329,7 +329,7 @@ fn a_chart_is_read_by_keyboard_and_switched() {
         told().contains("use the arrow keys")
     });
     assert!(!browser.shows(".chart.of-30d"));
-    browser.click("#calls-30d");
+    browser.click("label:has(#calls-30d)");
     browser.see(".chart.of-30d");
     assert!(
         browser

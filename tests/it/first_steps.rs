@@ -91,6 +91,74 @@ both! {
         assert_eq!(poll(&owner.htmx_get(&last).body), None);
     }
 
+    fn both_keys_of_a_rotation_have_a_lane_and_it_says_when_the_old_one_can_go(app: App) {
+        let owner = app.owner();
+        let (old, _) = owner.create_key("Shop", "");
+        let rotated = owner.post(&format!("/api-keys/{old}/rotate"), &[("overlap", "7d"), ("expiry", "keep")]);
+        let new = old + 1;
+        let at = |minutes: i64| {
+            let at = chrono::Utc::now() - chrono::TimeDelta::minutes(minutes);
+            at.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
+        };
+        let use_at = |id: i64, minutes: i64| {
+            app.database.execute(&format!("DELETE FROM api_key_uses WHERE api_key_id = {id}"));
+            app.database.execute(&format!("INSERT INTO api_key_uses VALUES ({id}, '{}', '::1', '')", at(minutes)));
+        };
+        let both_say = |said: &str| {
+            for id in [old, new] {
+                let page = owner.get(&format!("/api-keys/{id}")).body;
+                assert_eq!(page.matches("class=\"lane\"").count(), 2);
+                assert!(page.contains(said), "{id}: {said} in {page}");
+            }
+        };
+        both_say("The new key has not been used yet");
+        use_at(new, 1);
+        both_say("The old key has never been used: it is safe to stop it.");
+        use_at(old, 10);
+        both_say("Both keys are in use");
+        use_at(old, 180);
+        both_say("The old key has been quiet for 3 hours, and the new one is in use: it is safe to stop");
+        let hour = &at(0)[..13];
+        app.database.execute(&format!("INSERT INTO api_key_calls VALUES ({old}, '{hour}:00:00', 'accepted', 1204)"));
+        both_say("1,204 calls in 24 hours");
+        owner.post(&format!("/api-keys/{old}/stop"), &[]);
+        assert!(!owner.get(&format!("/api-keys/{new}")).body.contains("class=\"lane\""));
+        assert_eq!(app.program(&rotated.key()).verdict(), 200);
+    }
+
+    fn the_list_warns_of_keys_that_expire_and_of_domains_that_cannot_send(app: App) {
+        let owner = app.owner();
+        let hidden = format!("{}; tosend_start=off", owner.cookie().unwrap());
+        owner.set_cookie(Some(hidden));
+        let (id, _) = owner.create_key("Brief", "");
+        let list = || owner.get("/api-keys").body;
+        assert!(!list().contains("expires in") && !list().contains("is not verified"));
+        for (days, said) in [(15, None), (10, Some("quiet\">A key expires in 10 days.")), (2, Some("warning\">A key expires in 2 days."))] {
+            let at = chrono::Utc::now() + chrono::TimeDelta::days(days);
+            let at = at.format("%Y-%m-%d %H:%M:%S%.6f");
+            app.database.execute(&format!("UPDATE api_keys SET expires_at = '{at}' WHERE id = {id}"));
+            match said {
+                Some(said) => assert!(list().contains(said), "{said}"),
+                None => assert!(!list().contains("A key expires")),
+            }
+        }
+        assert_eq!(owner.get("/api-keys?status=expiring").key_ids(), [id]);
+        let domain = owner.add_domain("acme.test");
+        assert!(list().contains(&format!("<a href=\"/domains/{domain}\">Show its DNS record</a>")));
+        attest(&app.database, "acme.test");
+        assert!(!list().contains("Show its DNS record"));
+    }
+
+    fn examples_in_the_docs_send_from_a_domain_of_the_reader(app: App) {
+        let owner = app.owner();
+        owner.add_domain("acme.test");
+        assert!(owner.get("/docs/api").body.contains("hello@example.com"));
+        attest(&app.database, "acme.test");
+        let docs = owner.get("/docs/api").body;
+        assert!(docs.contains("hello@acme.test") && !docs.contains("hello@example.com"));
+        assert!(app.visitor().get("/docs/api").body.contains("hello@example.com"));
+    }
+
     fn a_status_says_how_a_key_ends_wherever_it_stands(app: App) {
         let owner = app.owner();
         let (id, _) = owner.create_key("Old", "");

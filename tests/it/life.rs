@@ -513,7 +513,7 @@ both! {
             (alone, "Active", &["Expires Never"][..], &["Rotation", "It stops", "replace"][..]),
             (paused, "Paused by ada@acme.test", &["Resume", "Expires Never"], &["It stops"]),
             (going, "Stopping in 24 hours", &["This key is replaced by", "New key last used: 4 hours ago.",
-                "This key last used: never.", "It stops in 24 hours", "or once it has not been used for an hour",
+                "Old key last used: never.", "It stops in 24 hours", "or once it has not been used for an hour",
                 "Last used Never"], &["It keeps working"]),
             (successor, "Active", &["This key replaces", "Old key last used: never",
                 "It stops in 24 hours", "Last used 4 hours ago"], &["It keeps working"]),

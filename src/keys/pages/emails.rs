@@ -27,13 +27,22 @@ pub async fn emails_of(context: &Context, user: &User, ids: Vec<i64>) -> Result<
         .await?)
 }
 
+/// The calls of these keys in the last 24 hours, for the keys that had any.
+pub fn sparklines(
+    conn: &mut Connection,
+    account: AccountId,
+    ids: &[i64],
+) -> db::Result<HashMap<i64, Sparkline>> {
+    let days = usage_store::days_of_keys(conn, account, ids)?;
+    let days = days.iter();
+    let lines = days.filter_map(|(key_id, day)| Some((*key_id, Sparkline::of(day)?)));
+    Ok(lines.collect())
+}
+
 impl Emails {
     pub fn read(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Result<Self> {
-        let days = usage_store::days_of_keys(conn, account, ids)?;
-        let days = days.iter();
-        let lines = days.filter_map(|(key_id, day)| Some((*key_id, Sparkline::of(day)?)));
         Ok(Self {
-            calls_of_keys: lines.collect(),
+            calls_of_keys: sparklines(conn, account, ids)?,
             of_keys: outbox_store::count_emails_of_keys(conn, account, ids)?,
             of_account: outbox_store::volume_of_account(conn, account)?,
         })

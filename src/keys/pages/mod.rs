@@ -22,6 +22,7 @@ use askama::Template;
 use chrono::{NaiveDateTime, TimeDelta};
 use serde::Deserialize;
 
+use super::standing::SOON;
 use super::store::{self, Found, Key};
 use super::view::{Column, DomainFilter, Sort, StatusFilter, View, Which};
 use crate::accounts::session::SignedIn;
@@ -230,11 +231,38 @@ struct IndexPage {
     waiting: usize,
     /// The relay's message, if it refuses this server.
     refusal: Option<String>,
+    /// When the keys that expire soon do, the first one first.
+    expiries: Vec<NaiveDateTime>,
     /// When an older copy of the database was restored, if that was lately.
     restored_at: Option<NaiveDateTime>,
 }
 
+/// A key that expires within this time is warned of more visibly.
+const VERY_SOON: TimeDelta = TimeDelta::days(3);
+
 impl IndexPage {
+    /// The sentence about keys that expire soon, if there are any.
+    fn expiring(&self) -> Option<String> {
+        let first = clock::left(self.expiries.first()?);
+        Some(match self.expiries.len() {
+            1 => format!("A key expires in {first}."),
+            keys => format!("{keys} keys expire within two weeks, the first one in {first}."),
+        })
+    }
+
+    fn is_urgent(&self) -> bool {
+        let first = self.expiries.first();
+        first.is_some_and(|first| *first <= clock::now() + VERY_SOON)
+    }
+
+    /// A domain that keys are restricted to or that the account has added, and that cannot send.
+    fn unverified(&self) -> Option<&Domain> {
+        let mut domains = self.list.domains.iter();
+        let found = domains.find(|domain| !domain.status.is_verified());
+        // The steps say it already.
+        found.filter(|_| self.start.is_none())
+    }
+
     /// The number of waiting emails for people, if there are any.
     fn waiting(&self) -> Option<String> {
         let verb = if self.has_relay { "waiting" } else { "held" };
@@ -273,7 +301,7 @@ pub async fn index(
     }
     let start = shown_start(&context, &request, &user, &list, query.start.is_some()).await?;
     let account = user.account;
-    let (waiting, refusal, restored_at) = context
+    let (waiting, refusal, expiries, restored_at) = context
         .db
         .read(move |conn| {
             let waiting = outbox_store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
@@ -283,7 +311,8 @@ pub async fn index(
             };
             let restored_at =
                 journal::find_recovery(conn)?.filter(|at| clock::now() - *at < SHOWN_AFTER_RESTORE);
-            Ok::<_, db::Error>((waiting, refusal, restored_at))
+            let expiries = store::expiries_before(conn, account, clock::now() + SOON)?;
+            Ok::<_, db::Error>((waiting, refusal, expiries, restored_at))
         })
         .await?;
     page::html(&IndexPage {
@@ -295,6 +324,7 @@ pub async fn index(
         has_relay: context.config.relay.is_some(),
         waiting,
         refusal,
+        expiries,
         restored_at,
     })
 }

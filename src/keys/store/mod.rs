@@ -41,7 +41,7 @@ pub use end::{
 };
 pub use journal::KeyLine;
 pub use life::{Edit, EditError, describe_changes, edit, pause, resume};
-pub use list::{count_ended, in_order, list, search};
+pub use list::{count_ended, expiries_before, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, cancel_stop, rotate, stop};
 pub(in crate::keys) use rule_row::RuleColumns;
