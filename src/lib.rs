@@ -17,6 +17,7 @@ pub mod listener;
 pub mod logging;
 pub mod mail;
 pub mod metrics;
+pub mod number;
 pub mod open_files;
 pub mod outbox;
 pub mod recovery;

@@ -55,6 +55,20 @@ pub fn configure(
             .service(
                 resource("/api-keys/first-uses")
                     .get(keys::first_uses)
+                    .wrap(silent.clone())
+                    .wrap(from_fn(http::render_errors))
+                    .wrap(from_fn(preferences::know)),
+            )
+            .service(
+                resource("/api-keys/start")
+                    .get(keys::start)
+                    .wrap(silent.clone())
+                    .wrap(from_fn(http::render_errors))
+                    .wrap(from_fn(preferences::know)),
+            )
+            .service(
+                resource("/api-keys/{id}/first-request")
+                    .get(keys::first_request)
                     .wrap(silent)
                     .wrap(from_fn(http::render_errors))
                     .wrap(from_fn(preferences::know))

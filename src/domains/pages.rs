@@ -2,9 +2,7 @@
 
 use std::collections::HashSet;
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
 use chrono::TimeDelta;
 use serde::Deserialize;
@@ -351,10 +349,10 @@ pub async fn changes(
     query: web::Query<ChangesQuery>,
 ) -> Result<HttpResponse, Error> {
     let Some(SignedIn(user)) = user else {
-        return Ok(stop_asking());
+        return Ok(page::stop_polling());
     };
     let mut page = match show_page(&context, &checker, user, *id).await {
-        Err(Error::NotFound) => return Ok(stop_asking()),
+        Err(Error::NotFound) => return Ok(page::stop_polling()),
         page => page?,
     };
     if page.shown() == query.shown {
@@ -368,21 +366,8 @@ pub async fn changes(
     ));
     let content = page.as_content();
     let mut answer = page::html(&content)?;
-    for (name, value) in [("hx-retarget", "#domain"), ("hx-reswap", "outerHTML")] {
-        let name = HeaderName::from_static(name);
-        answer
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
+    page::retarget(&mut answer, "#domain");
     Ok(answer)
-}
-
-/// htmx stops polling at this status.
-fn stop_asking() -> HttpResponse {
-    let stop = StatusCode::from_u16(286).expect("a status");
-    HttpResponseBuilder::new(stop)
-        .insert_header(("HX-Reswap", "none"))
-        .finish()
 }
 
 /// `POST /domains/{id}/replace-key`: makes another key pair, if the domain's own cannot be opened.

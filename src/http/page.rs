@@ -1,5 +1,6 @@
 //! Answers for browsers: whole pages, fragments for htmx, redirects.
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, HOST, HeaderName, HeaderValue, LOCATION, REFERER};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use askama::Template;
@@ -50,11 +51,29 @@ pub(super) fn redirect_for(is_htmx: bool, to: &str) -> HttpResponse {
     response.insert_header((CACHE_CONTROL, "no-store")).finish()
 }
 
+/// Makes htmx stop polling, and leaves the page as it is.
+pub fn stop_polling() -> HttpResponse {
+    let stop = StatusCode::from_u16(286).expect("a status");
+    HttpResponseBuilder::new(stop)
+        .insert_header(("HX-Reswap", "none"))
+        .finish()
+}
+
 /// Makes htmx display another address than the requested one.
 pub fn replace_url(answer: &mut HttpResponse, path: &str) {
     if let Ok(path) = HeaderValue::from_str(path) {
         let name = HeaderName::from_static("hx-replace-url");
         answer.headers_mut().insert(name, path);
+    }
+}
+
+/// Makes htmx replace this element with the answer, instead of the one that asked.
+pub fn retarget(answer: &mut HttpResponse, selector: &'static str) {
+    for (name, value) in [("hx-retarget", selector), ("hx-reswap", "outerHTML")] {
+        let name = HeaderName::from_static(name);
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -12,6 +12,7 @@ use super::{Context, Error, page};
 
 const THEME: &str = "tosend_theme";
 const TIPS: &str = "tosend_tips";
+const START: &str = "tosend_start";
 const SHORTCUTS: &str = "tosend_shortcuts";
 const OFF: &str = "off";
 /// Browsers keep a cookie for at most 400 days (RFC 6265bis, 5.5).
@@ -21,6 +22,8 @@ const KEPT: Duration = Duration::days(400);
 pub struct Preferences {
     pub theme: Theme,
     pub hides_tips: bool,
+    /// Hides the steps to the first email.
+    pub hides_start: bool,
     /// Turns single-key shortcuts off (WCAG 2.2, 2.1.4).
     pub has_no_shortcuts: bool,
 }
@@ -76,6 +79,7 @@ impl Preferences {
                 .and_then(|text| Theme::parse(&text))
                 .unwrap_or_default(),
             hides_tips: is_off(TIPS),
+            hides_start: is_off(START),
             has_no_shortcuts: is_off(SHORTCUTS),
         }
     }
@@ -103,6 +107,7 @@ pub fn current() -> Preferences {
 pub struct PreferencesForm {
     theme: Option<String>,
     tips: Option<String>,
+    start: Option<String>,
     shortcuts: Option<String>,
 }
 
@@ -120,6 +125,7 @@ pub async fn save(
     let wanted = [
         (THEME, theme.map(Theme::as_str)),
         (TIPS, form.tips.as_deref()),
+        (START, form.start.as_deref()),
         (SHORTCUTS, form.shortcuts.as_deref()),
     ];
     for (name, value) in wanted {

@@ -61,9 +61,12 @@ impl Advice {
         }
     }
 
-    /// Whether the link opens a dialog rather than a page.
-    pub fn asks_in_dialog(self) -> bool {
-        self == Self::Unused
+    /// The dialog in which the link opens.
+    pub fn dialog(self) -> &'static str {
+        match self {
+            Self::Unused => "#alert-dialog",
+            Self::Old => "#dialog",
+        }
     }
 }
 

@@ -21,7 +21,11 @@ pub struct Change {
 impl Change {
     /// The word in front of the sentence.
     pub fn label(&self) -> &'static str {
-        if self.widens { "More:" } else { "Less:" }
+        if self.widens {
+            "More access:"
+        } else {
+            "Less access:"
+        }
     }
 
     fn wider(text: String) -> Self {
@@ -126,7 +130,7 @@ fn between(before: &[&str], after: &[&str], verb: &str) -> Vec<Change> {
 fn of_expiry(before: Option<NaiveDateTime>, after: Option<NaiveDateTime>) -> Option<Change> {
     match (before, after) {
         (before, after) if before == after => None,
-        (_, None) => Some(Change::wider("It does not expire any more.".to_owned())),
+        (_, None) => Some(Change::wider("It no longer expires.".to_owned())),
         (before, Some(at)) => {
             let text = format!(
                 "It stops working in {}, on {}.",

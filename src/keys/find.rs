@@ -158,7 +158,7 @@ impl FoundKeys {
     pub fn sort(&mut self, account: AccountStatus) {
         self.keys.sort_by_key(|found| {
             let standing = found.key.standing(&account);
-            (!standing.is_active(), found.key.has_ended())
+            (!standing.works(), found.key.has_ended())
         });
     }
 
@@ -201,7 +201,9 @@ fn describe(key: &Key, account: AccountStatus) -> String {
         who.unwrap_or_default()
     };
     let standing = match key.standing(&account) {
-        Standing::Active => "which works".to_owned(),
+        Standing::Active | Standing::Stopping(_) | Standing::Expiring(_) => {
+            "which works".to_owned()
+        }
         Standing::Paused(paused) => {
             let since = paused.at.as_ref().map(clock::for_people);
             let since = since.map(|at| format!(" since {at}")).unwrap_or_default();

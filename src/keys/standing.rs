@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::NaiveDateTime;
+use chrono::{NaiveDateTime, TimeDelta};
 
 use crate::accounts::event::actor_label;
 use crate::accounts::store::AccountStatus;
@@ -12,10 +12,17 @@ use crate::clock;
 pub const ACTIVE: &str = "active";
 pub const PAUSED: &str = "paused";
 
+/// How long before its expiry a key is called expiring.
+pub const SOON: TimeDelta = TimeDelta::days(14);
+
 /// Whether a key works, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     Active,
+    /// It works, and stops at this time because it was replaced.
+    Stopping(NaiveDateTime),
+    /// It works, and expires at this time, within the next two weeks.
+    Expiring(NaiveDateTime),
     Paused(Paused),
     /// The key can be verified, but none of its domains can be sent from.
     DomainNotVerified,
@@ -45,9 +52,27 @@ impl Standing {
         }
     }
 
+    /// For a key that works: whether it stops or expires soon.
+    pub fn until(
+        self,
+        now: NaiveDateTime,
+        expires_at: Option<NaiveDateTime>,
+        stops_at: Option<NaiveDateTime>,
+    ) -> Self {
+        match (self, stops_at, expires_at) {
+            (Self::Active, Some(stops), expiry) if expiry.is_none_or(|expiry| stops < expiry) => {
+                Self::Stopping(stops)
+            }
+            (Self::Active, _, Some(expiry)) if expiry <= now + SOON => Self::Expiring(expiry),
+            (standing, ..) => standing,
+        }
+    }
+
     pub fn status(&self) -> Status {
         match self {
             Self::Active => Status::Active,
+            Self::Stopping(_) => Status::Stopping,
+            Self::Expiring(_) => Status::Expiring,
             Self::Paused(_) => Status::Paused,
             Self::DomainNotVerified => Status::DomainNotVerified,
             Self::AccountPaused => Status::AccountPaused,
@@ -59,9 +84,11 @@ impl Standing {
         }
     }
 
-    /// Since when and by whom, for people, shown after the status.
-    pub fn since(&self) -> Option<String> {
+    /// Since when and by whom, or until when, for people; shown after the status.
+    pub fn detail(&self) -> Option<String> {
         let (at, by) = match self {
+            Self::Stopping(at) => return Some(format!("in {}", clock::left(at))),
+            Self::Expiring(at) => return Some(format!("in {}", clock::left(at))),
             Self::Paused(paused) => (paused.at.as_ref(), paused.by.as_deref()),
             // An expiry has no actor: time ran out.
             Self::Ended(end) if end.how == EndedHow::Expired => (Some(&end.at), None),
@@ -75,11 +102,17 @@ impl Standing {
 
     /// The style of the badge on a page.
     pub fn badge(&self) -> &'static str {
-        if self.is_active() { "active" } else { "paused" }
+        match self {
+            Self::Active => "active",
+            Self::Stopping(_) | Self::Expiring(_) => "pending",
+            Self::DomainNotVerified | Self::AccountPaused => "failed",
+            Self::Paused(_) | Self::Ended(_) => "paused",
+        }
     }
 
-    pub fn is_active(&self) -> bool {
-        *self == Self::Active
+    /// Whether requests with the key are accepted.
+    pub fn works(&self) -> bool {
+        matches!(self, Self::Active | Self::Stopping(_) | Self::Expiring(_))
     }
 }
 
@@ -87,6 +120,10 @@ impl Standing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
     Active,
+    /// It works until a set time, because it was replaced.
+    Stopping,
+    /// It works, and expires within two weeks.
+    Expiring,
     Paused,
     DomainNotVerified,
     AccountPaused,
@@ -97,8 +134,10 @@ pub enum Status {
 }
 
 impl Status {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Active,
+        Self::Stopping,
+        Self::Expiring,
         Self::Paused,
         Self::DomainNotVerified,
         Self::AccountPaused,
@@ -111,6 +150,8 @@ impl Status {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Stopping => "stopping",
+            Self::Expiring => "expiring",
             Self::Paused => "paused",
             Self::DomainNotVerified => "domain not verified",
             Self::AccountPaused => "account paused",

@@ -173,8 +173,10 @@ impl View {
 }
 
 impl StatusFilter {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Of(Status::Active),
+        Self::Of(Status::Stopping),
+        Self::Of(Status::Expiring),
         Self::Of(Status::Paused),
         Self::Of(Status::DomainNotVerified),
         Self::Of(Status::AccountPaused),

@@ -46,10 +46,10 @@ impl IndexPage {
     fn lead(&self) -> &'static str {
         match self.has_relay {
             true => {
-                "What happened to this account’s emails. An email is delivered when the relay has accepted it."
+                "The emails that your programs sent, and where each of them is now. “Delivered” means that the mail relay has accepted it."
             }
             false => {
-                "Emails are accepted and held: no mail relay is configured, so nothing is delivered. They are sent once the operator configures one."
+                "Emails are accepted and held, because no mail relay is configured (TOSEND_SMTP_URL). They are sent as soon as the operator configures one."
             }
         }
     }
@@ -102,9 +102,9 @@ const LEFT_ALONE: &str = "not-needed";
 
 fn notice(retry: &str) -> Option<&'static str> {
     match retry {
-        RETRIED => Some("The email is sent again now, to those recipients who did not get it."),
+        RETRIED => Some("The email is being sent again, to the recipients who did not get it."),
         LEFT_ALONE => Some(
-            "Nothing was changed: the email is being sent, has been delivered, or its content is deleted.",
+            "Nothing was changed: the email is being sent, was delivered, or its content was deleted.",
         ),
         _ => None,
     }

@@ -1,5 +1,7 @@
 //! How many emails were accepted, as numbers and as text for people.
 
+use crate::number::{counted, grouped};
+
 /// For a key or an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Volume {
@@ -25,21 +27,7 @@ pub fn daily_label(last_24_hours: i64) -> String {
 }
 
 fn emails(number: i64) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} email{plural}", grouped(number))
-}
-
-/// With commas as thousands separators.
-fn grouped(number: i64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    counted(number, "email")
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub struct Example {
     pub source: String,
 }
 
+/// The domain of the sender in all examples.
+pub const DOMAIN: &str = "example.com";
 const SENDER: &str = "hello@example.com";
 const RECIPIENT: &str = "bob@example.org";
 

@@ -7,6 +7,7 @@ use super::document;
 use super::view::{Means, Reference};
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
+use crate::domains::store as domains_store;
 use crate::http::{Context, Error, page};
 
 #[derive(Template)]
@@ -22,16 +23,28 @@ struct PageForVisitor {
     reference: Reference,
 }
 
-/// The description of the API, for people; public.
+/// The description of the API, for people; public. Its examples send from a verified domain of the
+/// account, so that they work as they stand.
 pub async fn show(
     context: web::Data<Context>,
     request: HttpRequest,
     signed_in: Option<SignedIn>,
 ) -> Result<HttpResponse, Error> {
     let document = document::of(&page::origin(&request, &context.config));
-    let reference = Reference::from(&document);
+    let mut reference = Reference::from(&document);
     match signed_in {
-        Some(SignedIn(user)) => page::html(&PageForUser { user, reference }),
+        Some(SignedIn(user)) => {
+            let account = user.account;
+            let domains = context
+                .db
+                .read(move |conn| domains_store::list(conn, account))
+                .await?;
+            let own = domains.iter().find(|domain| domain.status.is_verified());
+            if let Some(own) = own {
+                reference.write_examples_for(&own.name);
+            }
+            page::html(&PageForUser { user, reference })
+        }
         None => page::html(&PageForVisitor { reference }),
     }
 }

@@ -8,6 +8,7 @@ use utoipa::openapi::schema::{AdditionalProperties, Array, ArrayItems, SchemaTyp
 use utoipa::openapi::{Components, Object, OpenApi, RefOr, Required, Response, Schema, Type};
 
 use super::document::EXAMPLES;
+use super::examples::DOMAIN;
 use super::parts::JSON;
 
 pub struct Reference {
@@ -15,6 +16,16 @@ pub struct Reference {
     pub endpoints: Vec<Endpoint>,
     pub statuses: Vec<Status>,
     pub codes: Vec<Code>,
+}
+
+impl Reference {
+    /// Replaces the domain of the examples with one that can send. Names of domains need no quoting.
+    pub fn write_examples_for(&mut self, domain: &str) {
+        let endpoints = self.endpoints.iter_mut();
+        for example in endpoints.flat_map(|endpoint| &mut endpoint.examples) {
+            example.source = example.source.replace(DOMAIN, domain);
+        }
+    }
 }
 
 pub struct Section {

@@ -1,5 +1,6 @@
 // Every page loads this module, and with it all others.
 
+import { makeCharts } from "./charts.js";
 import "./dialogs.js";
 import { guardKey } from "./reveal.js";
 import "./messages.js";
@@ -11,6 +12,7 @@ import "./forms.js";
 // Prepares the content of the page, and later the content that htmx inserts.
 function prepare() {
   makeTabs();
+  makeCharts();
   tellTimes();
   guardKey();
   awaitUses();

@@ -2,11 +2,12 @@
 
 export const dialogs = [document.getElementById("dialog"), document.getElementById("alert-dialog")].filter(Boolean);
 
-// The id of the element that opened the dialog: the element may have been replaced since.
-let opener;
+// By dialog, the id of the element that opened it: the element may have been replaced since.
+const openers = new Map();
 
+// The open dialog, or the one on top of another.
 export function openDialog() {
-  return dialogs.find((dialog) => dialog.open);
+  return dialogs.findLast((dialog) => dialog.open);
 }
 
 // A dialog opens when htmx puts a fragment into it, and closes when the fragment is empty.
@@ -14,11 +15,12 @@ document.addEventListener("htmx:afterSettle", (event) => {
   const dialog = dialogs.find((d) => d === event.detail.target);
   if (!dialog) return;
   if (dialog.children.length === 0) {
+    noteInFound(openers.get(dialog));
     dialog.close();
     return;
   }
   if (!dialog.open) {
-    opener = document.activeElement?.id;
+    openers.set(dialog, document.activeElement?.id);
     dialog.showModal();
   }
   dialog.scrollTop = 0;
@@ -28,7 +30,7 @@ document.addEventListener("htmx:afterSettle", (event) => {
 for (const dialog of dialogs) {
   dialog.addEventListener("close", () => {
     dialog.replaceChildren();
-    restoreFocus();
+    restoreFocus(openers.get(dialog));
   });
 }
 
@@ -52,15 +54,29 @@ document.addEventListener(
 
 // htmx restores the focus by id, if it can. Polling must not move it.
 document.addEventListener("htmx:afterSettle", (event) => {
-  if (!openDialog() && !event.detail.elt.hasAttribute("data-poll")) restoreFocus();
+  if (!openDialog() && !event.detail.elt.hasAttribute("data-poll")) restoreFocus(openers.get(event.detail.target));
 });
 
+// A key was paused or deleted from the list of found keys, which stays open: what was done takes the
+// place of its buttons.
+function noteInFound(opener) {
+  const buttons = document.getElementById(opener)?.closest(".found")?.querySelector(".buttons");
+  if (!buttons) return;
+  const note = document.createElement("p");
+  note.className = "note";
+  note.tabIndex = -1;
+  note.textContent = document.getElementById("toast").textContent;
+  buttons.replaceWith(note);
+  note.focus();
+}
+
 // If the focused element is gone, the focus goes to the opener, or else to the heading.
-function restoreFocus() {
+function restoreFocus(opener) {
   const active = document.activeElement;
   if (!active || active === document.body || !active.isConnected) {
     const again = opener && document.getElementById(opener);
-    (again || document.querySelector("h1[tabindex]"))?.focus();
+    const heading = openDialog()?.querySelector("h2") ?? document.querySelector("h1[tabindex]");
+    (again || heading)?.focus();
   }
 }
 

@@ -2,13 +2,18 @@
 
 import { dialogs, openDialog } from "./dialogs.js";
 
+// A page that asks in the background asks again soon.
+const isPoll = (event) => event.detail.elt?.hasAttribute("data-poll");
+
 document.addEventListener("htmx:responseError", (event) => {
+  if (isPoll(event)) return;
   const { xhr } = event.detail;
   const isText = (xhr.getResponseHeader("content-type") ?? "").startsWith("text/plain");
   warn(isText ? xhr.responseText : "The server could not do this. Try again in a few seconds.");
 });
 
 document.addEventListener("htmx:sendError", (event) => {
+  if (isPoll(event)) return;
   const { elt, requestConfig } = event.detail;
   const lost =
     elt.dataset.lost ??
@@ -21,6 +26,7 @@ document.addEventListener("htmx:sendError", (event) => {
 });
 
 document.addEventListener("htmx:beforeRequest", (event) => {
+  if (isPoll(event)) return;
   warn("");
   // A change makes the message about the previous one outdated.
   if (event.detail.requestConfig.verb !== "get") toast("");

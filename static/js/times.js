@@ -5,6 +5,8 @@ const locale = [...navigator.languages];
 const formats = {
   day: new Intl.DateTimeFormat(locale, { dateStyle: "medium" }),
   minute: new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }),
+  hour: new Intl.DateTimeFormat(locale, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" }),
+  clock: new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit" }),
 };
 
 export function tellTimes() {
@@ -13,11 +15,15 @@ export function tellTimes() {
     const how = time.dataset.time;
     const text = how === "ago" ? ago(at) : formats[how].format(at);
     if (time.textContent !== text) time.textContent = text;
-    if (how !== "minute") time.title = formats.minute.format(at);
+    if (how === "ago" || how === "day") time.title = formats.minute.format(at);
   }
   for (const zone of document.querySelectorAll("[data-zone]")) {
     zone.textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
   }
+}
+
+export function hour(at) {
+  return formats.hour.format(at);
 }
 
 // The same words as in src/clock.rs.

@@ -70,19 +70,20 @@ fn a_key_is_paused_edited_rotated_and_found_by_keyboard() {
     );
     assert_eq!(from(&app, &key, "shop.test"), 200);
     // A stray Enter confirms nothing, and whoever goes back finds what was entered.
-    browser.wait_for_focus("h1");
+    browser.wait_for_focus("h2#dialog-title");
     browser.press_enter();
     browser.tab_to("button[name=back]");
     browser.press_enter();
     browser.see("#key-name");
     assert_eq!(browser.script::<String>(scope), "domains");
-    browser.tab_to("main form button.primary");
+    browser.tab_to("dialog[open] form button.primary");
     browser.press_enter();
     browser.see(".changes");
-    browser.tab_to("main form button.primary");
+    browser.tab_to("dialog[open] form button.primary");
     browser.press_enter();
-    browser.see("h1#title");
-    assert!(browser.text(".note").contains("The changes are saved."));
+    browser.wait("it says that the changes are saved", || {
+        browser.shows(".note") && browser.text(".note").contains("The changes are saved.")
+    });
     assert_eq!(from(&app, &key, "acme.test"), 200);
     assert_eq!(from(&app, &key, "shop.test"), 422);
 
@@ -94,7 +95,7 @@ fn a_key_is_paused_edited_rotated_and_found_by_keyboard() {
     browser.press_key(Key::Down);
     let overlap = "return document.querySelector('[name=overlap]:checked').value";
     assert_eq!(browser.script::<String>(overlap), "7d");
-    browser.tab_to("main form button.primary");
+    browser.tab_to("dialog[open] form button.primary");
     browser.press_enter();
     let shown = Reveal::see(&browser);
     browser.wait_for_focus("input#new-key");
@@ -108,7 +109,7 @@ fn a_key_is_paused_edited_rotated_and_found_by_keyboard() {
     browser.press_enter();
     browser.wait_for_focus("textarea#pasted");
     browser.type_keys(&format!("TOSEND_API_KEY={new}"));
-    browser.tab_to("main form button.primary");
+    browser.tab_to("dialog[open] form button.primary");
     browser.press_enter();
     browser.see("#found");
     assert!(!browser.html().contains(&new));

@@ -121,7 +121,7 @@ fn the_list_says_what_was_done_last() {
     };
     keys.pause("Production");
     wait_for_toast("The key “Production” is paused.");
-    browser.press("Hide best practices");
+    browser.press("Hide these steps");
     wait_for_toast("");
     keys.resume("Production");
     wait_for_toast("The key “Production” is resumed.");
@@ -235,6 +235,9 @@ fn best_practices_can_be_put_away() {
     let app = App::start(Backend::Sqlite, |_| {});
     let browser = Browser::new(&app);
     sign_up(&browser);
+    browser.press("Hide these steps");
+    browser.miss("#start");
+    browser.reload();
     browser.press("Hide best practices");
     browser.miss("#tips");
     browser.wait("the server knows", || {
@@ -265,4 +268,73 @@ fn times_are_told_in_the_language_and_zone_of_the_visitor() {
     plain.goto("/api-keys/1");
     let created = plain.text(".facts time[datetime='2026-01-15T20:30:00Z']");
     assert_eq!(created, "15 Jan 2026, 20:30 UTC");
+}
+
+#[test]
+fn a_leaked_key_is_found_and_ended_without_leaving_the_list() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    let key = sign_up(&browser).create_and_store("Shop");
+    let other = Keys::see(&browser).create_and_store("Other");
+    browser.script::<()>("window.isSamePage = true");
+    browser.press("Find a key");
+    browser.fill("#pasted", &format!("{key} {other}"));
+    browser.press("Find");
+    browser.see("dialog[open] #found");
+    assert!(!browser.html().contains(&key));
+    browser.click("#found-1-delete");
+    browser.see("#alert-dialog[open]");
+    browser.press("Delete key");
+    browser.miss("#alert-dialog[open]");
+    // What was done takes the place of the buttons, and the other key is still there to be ended.
+    browser.wait("it says that the key is gone", || {
+        browser
+            .text("#found")
+            .contains("The key “Shop” was deleted.")
+    });
+    assert!(browser.shows("#found-2-delete") && !browser.shows("#found-1-delete"));
+    assert_eq!(app.program(&key).verdict(), 403);
+    assert_eq!(app.program(&other).verdict(), 200);
+    browser.press("Close");
+    browser.miss("dialog[open]");
+    assert_eq!(Keys::see(&browser).names(), ["Other"]);
+    assert!(browser.script::<bool>("return window.isSamePage === true"));
+}
+
+#[test]
+fn a_chart_is_read_by_keyboard_and_switched() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser).create_and_store("Shop");
+    app.database.execute(
+        "INSERT INTO api_key_calls VALUES
+           (1, strftime('%F %H:00:00', 'now'), 'accepted', 1234),
+           (1, strftime('%F %H:00:00', 'now'), 'paused', 5),
+           (1, strftime('%F %H:00:00', 'now', '-500 hours'), 'accepted', 9)",
+    );
+    browser.goto("/api-keys/1");
+    browser.tab_to(".chart.of-24h .plot");
+    browser.press_key(thirtyfour::Key::Left);
+    let told = || browser.text(".chart.of-24h [data-readout]");
+    browser.wait("the last hour is told", || {
+        told().contains("1,234 accepted, 5 refused")
+    });
+    assert!(!told().contains("UTC"), "in local time: {}", told());
+    browser.press_key(thirtyfour::Key::Left);
+    browser.wait("the hour before it is told", || {
+        told().contains(": 0 accepted, 0 refused")
+    });
+    browser.press_escape();
+    browser.wait("nothing is pointed at", || {
+        told().contains("use the arrow keys")
+    });
+    assert!(!browser.shows(".chart.of-30d"));
+    browser.click("label:has(#calls-30d)");
+    browser.see(".chart.of-30d");
+    assert!(
+        browser
+            .text(".chart.of-30d figcaption")
+            .contains("1,243 accepted")
+    );
+    assert!(!browser.shows(".chart.of-24h"));
 }

@@ -239,18 +239,24 @@ fn signing_up_and_domains() {
     look(&browser, "sign-up-error");
     sign_up(&browser);
     visit(&browser, "/api-keys", "keys-empty");
+    browser.press("Hide these steps");
+    browser.miss("#start");
+    visit(&browser, "/api-keys", "keys-empty-tips");
     visit(&browser, "/api-keys?show=ended", "keys-ended-empty");
     visit(&browser, "/domains", "domains-empty");
     Domains::open(&browser).add("acme.test");
     visit(&browser, "/domains/1", "domain-pending");
+    visit(&browser, "/api-keys?start=1", "start-domain");
     Domains::open(&browser).add(LONG_DOMAIN);
     attest(&app.database, "acme.test");
     Domains::open(&browser).add_wrong("http://acme.test/");
     look(&browser, "domains-error");
     visit(&browser, "/domains/1", "domain-verified");
     visit(&browser, "/domains/1/delete", "delete-domain");
+    visit(&browser, "/api-keys?start=1", "start-key");
     let keys = Keys::open(&browser);
     keys.create().name("Shop").domain("acme.test").submit();
+    visit(&browser, "/api-keys?start=1", "start-email");
     visit(&browser, "/domains/1/delete", "domain-in-use");
     let sign_in = Keys::open(&browser).sign_out();
     visit(&browser, "/login", "sign-in");
@@ -291,6 +297,11 @@ fn the_list_and_its_dialogs() {
     browser.press("More for Laptop");
     browser.see(".menu:popover-open");
     look(&browser, "keys-menu");
+    for (what, screen) in [("Edit", "edit-key-dialog"), ("Rotate", "rotate-key-dialog")] {
+        Keys::open(&browser).more("Laptop", what);
+        browser.see("dialog[open] form");
+        look(&browser, screen);
+    }
     Keys::open(&browser).more("Newsletter", "Pause");
     look(&browser, "pause-key");
     browser.press("Cancel");

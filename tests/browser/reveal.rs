@@ -171,6 +171,29 @@ fn the_row_of_a_new_key_tells_its_first_use_by_itself() {
     assert_eq!(browser.attribute("#key-1-use", "data-awaits-use"), None);
 }
 
+#[test]
+fn a_new_key_tells_of_its_first_request_while_it_is_shown() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let browser = Browser::new(&app);
+    sign_up(&browser);
+    Domains::open(&browser).add("acme.test");
+    attest(&app.database, "acme.test");
+    let shown = Keys::open(&browser).create().name("Shop").submit();
+    let program = app.program(&shown.key());
+    let said = || browser.text("#first-request");
+    assert!(said().contains("Waiting for the first request"));
+    assert_eq!(program.post(&serde_json::json!({})).status, 422);
+    browser.wait("it says why it was refused", || said().contains("Refused."));
+    assert!(said().contains("“from”"), "{}", said());
+    browser.assert_accessible("a refused first request");
+    assert_eq!(program.email_from("hello@acme.test").status, 200);
+    browser.wait("it says that it was accepted", || said().contains("✓ 200."));
+    // The key is still there, and the dialog still asks before it closes.
+    assert!(!shown.key().is_empty());
+    browser.press_escape();
+    browser.see("#leave-dialog[open]");
+}
+
 /// 25 rows that wait ask one question together, less and less often.
 #[test]
 fn a_list_of_new_keys_asks_one_question_with_growing_pauses() {

@@ -285,7 +285,7 @@ both! {
         assert_is_error_page(&visitor.get("/signup"), 403);
         assert_is_error_page(&visitor.get("/nothing"), 404);
         assert_is_error_page(&owner.get("/api-keys/999/delete"), 404);
-        assert_is_error_page(&visitor.get("/static/0/app.css"), 404);
+        assert_is_error_page(&visitor.get("/static/0/style/app.css"), 404);
         assert_is_error_page(&owner.send(owner.same_origin("PUT", "/api-keys")), 405);
         assert_is_safe(&owner.htmx_get("/nothing"), 404);
 
@@ -324,13 +324,13 @@ both! {
         assert_eq!(file.header("server"), None);
         let hash = url.split('/').nth(2).unwrap();
         for wrong in [
-            "/static/000000000000/app.css".to_owned(),
+            "/static/000000000000/style/app.css".to_owned(),
             format!("/static/{hash}/js/app.js"),
             format!("/static/{hash}/nothing.css"),
             format!("/static/{hash}/..%2f..%2fCargo.toml"),
             format!("/static/{hash}/README.md"),
             format!("/static/{hash}/"),
-            format!("/static/{}/app.css", hash.to_uppercase()),
+            format!("/static/{}/style/app.css", hash.to_uppercase()),
         ] {
             assert_is_error_page(&visitor.get(&wrong), 404);
         }

@@ -582,7 +582,7 @@ both! {
         assert_eq!(got[1].to, ["later@example.org"]);
         assert_eq!(got[0].header("Message-ID"), got[1].header("Message-ID"));
         let page = owner.get("/activity/emails").body;
-        let told = "Not to <bdi>nobody@example.org</bdi>: <bdi>550 5.1.1 No such user</bdi>";
+        let told = "Not delivered to <bdi>nobody@example.org</bdi>: <bdi>550 5.1.1 No such user</bdi>";
         assert!(page.contains(told), "{page}");
 
         relay.order(&json!({"rcpt": {"nobody@example.org": "550 5.1.1 No such user"}}));

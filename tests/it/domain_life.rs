@@ -296,7 +296,7 @@ both! {
         assert_eq!(asked, format!("{path}?notice=checked"));
         let page = owner.get(&asked).body;
         assert!(page.contains("acme.test was checked just now: it is verified."));
-        assert!(page.contains("Last answered by DNS"));
+        assert!(page.contains("Last checked"));
         assert_eq!(events(&app, "domain.verified", EMAIL), 1);
 
         let wait = format!("{path}?notice=wait");
@@ -372,7 +372,7 @@ both! {
         check(&app, id);
         assert_eq!(status(&app, id), "verified");
         for page in [owner.get(&path), owner.get("/domains")] {
-            assert!(page.body.contains("Attested by the operator"));
+            assert!(page.body.contains("Confirmed by the operator"));
             assert!(!page.body.contains("stops sending"));
         }
         assert_eq!(state(&owner.get(&path).body, "dkim"), "Missing");
@@ -384,7 +384,7 @@ both! {
         dns.verify(&app, "acme.test");
         // A domain whose record is there needs nobody's word.
         attest(&app.database, "acme.test");
-        assert!(owner.get(&path).body.contains("Attested by the operator"));
+        assert!(owner.get(&path).body.contains("Confirmed by the operator"));
         for _ in 0..2 {
             assert_eq!(cli(&app.database, &unattest, "").unwrap(), "acme.test is verified.\n");
         }

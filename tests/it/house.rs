@@ -211,10 +211,12 @@ fn the_rust_that_is_asked_for_is_what_the_locked_packages_need() {
 fn vendored_assets_are_what_their_list_says() {
     use sha2::Digest;
     let list = std::fs::read_to_string(root().join("static/README.md")).unwrap();
-    let script = std::fs::read(root().join("static/htmx.min.js")).unwrap();
-    let sum: String = sha2::Sha256::digest(script)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert!(list.contains(&sum), "htmx.min.js is {sum}");
+    for name in ["htmx.min.js", "style/inter.woff2"] {
+        let content = std::fs::read(root().join("static").join(name)).unwrap();
+        let sum: String = sha2::Sha256::digest(content)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert!(list.contains(&sum), "{name} is {sum}");
+    }
 }

@@ -148,7 +148,7 @@ both! {
         };
         let hints = [1, 2, 3, 4, 5].map(hint);
         assert_eq!(hints, [Some("Older than 90 days."), None, None, Some("Unused for 30 days."), None]);
-        assert!(page.contains("href=\"/api-keys/1/rotate\" id=\"key-1-advice\""));
+        assert!(page.contains("href=\"/api-keys/1/rotate\" hx-get=\"/api-keys/1/rotate\" hx-target=\"#dialog\" id=\"key-1-advice\""));
         assert!(page.contains("id=\"key-4-advice\">Delete it?"));
     }
 
@@ -249,9 +249,11 @@ both! {
 
     fn best_practices_are_shown_until_they_are_hidden(app: App) {
         let owner = app.owner();
+        let cookie = format!("{}; tosend_start=off", owner.cookie().unwrap());
+        owner.set_cookie(Some(cookie.clone()));
         let page = owner.get("/api-keys").body;
         assert!(page.contains("Best practices") && page.contains("environment variable"));
-        let cookie = format!("{}; tosend_tips=off", owner.cookie().unwrap());
+        let cookie = format!("{cookie}; tosend_tips=off");
         owner.set_cookie(Some(cookie));
         assert!(!owner.get("/api-keys").body.contains("Best practices"));
         assert!(owner.get("/settings").body.contains("name=\"tips\" value=\"off\" checked"));

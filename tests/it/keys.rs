@@ -168,7 +168,7 @@ both! {
         let owner = app.owner();
         let domain = owner.add_domain("acme.test");
         let nonce = owner.nonce();
-        let choose = "Choose “All domains”, or at least one of your domains.";
+        let choose = "Choose “All domains”, or select at least one domain.";
         let both = "You chose “All domains” and selected domains too.";
         let expiry = "Choose when the key expires.";
         let date = "Choose “At the end of a day”, or clear the date.";

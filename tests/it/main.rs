@@ -22,6 +22,7 @@ mod domains;
 mod durability;
 mod failover;
 mod faults;
+mod first_steps;
 mod full_disk;
 mod gateway;
 mod guessing;

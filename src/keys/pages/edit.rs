@@ -1,11 +1,12 @@
 //! Edits a key without changing its secret. The page shows what changes for the programs that use
 //! it before the change is made.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 
 use super::super::changes::{Change, changes};
 use super::super::store::{self, EditError, Key};
+use super::end::changed;
 use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, expires, value};
 use super::new::list_domains;
 use super::{find_live, path_of, to_ended};
@@ -18,9 +19,10 @@ use crate::http::{Context, Error, client_address, page};
 const CHANGED: &str = "Someone has changed this key since you opened the form. What you entered is kept below: compare it with the key, then save again.";
 
 #[derive(Template)]
-#[template(path = "keys/edit.html")]
+#[template(path = "keys/edit.html", blocks = ["form"])]
 struct EditPage {
     user: User,
+    is_fragment: bool,
     key: Key,
     /// The version of the key when the form was opened.
     version: String,
@@ -31,8 +33,16 @@ struct EditPage {
 }
 
 impl EditPage {
-    fn new(user: User, key: Key, version: String, form: KeyForm, domains: Vec<Domain>) -> Self {
+    fn new(
+        request: &HttpRequest,
+        user: User,
+        key: Key,
+        version: String,
+        form: KeyForm,
+        domains: Vec<Domain>,
+    ) -> Self {
         Self {
+            is_fragment: page::is_htmx(request),
             expires: expires(&key),
             user,
             key,
@@ -41,13 +51,21 @@ impl EditPage {
             domains,
         }
     }
+
+    fn answer(&self, answer: HttpResponseBuilder) -> Result<HttpResponse, Error> {
+        match self.is_fragment {
+            true => page::answer(answer, &self.as_form()),
+            false => page::answer(answer, self),
+        }
+    }
 }
 
 /// The effects of a change, to be confirmed; the form is carried along in hidden fields.
 #[derive(Template)]
-#[template(path = "keys/edit_confirm.html")]
+#[template(path = "keys/edit_confirm.html", blocks = ["confirm"])]
 struct ConfirmPage {
     user: User,
+    is_fragment: bool,
     key: Key,
     changes: Vec<Change>,
     fields: Pairs,
@@ -66,7 +84,7 @@ pub async fn edit(
     let domains = list_domains(&context, &user).await?;
     let form = KeyForm::of(&key).with_addresses(client_address(&request), key.last_use.as_ref());
     let version = key.version();
-    page::html(&EditPage::new(user, key, version, form, domains))
+    EditPage::new(&request, user, key, version, form, domains).answer(HttpResponse::Ok())
 }
 
 /// `POST /api-keys/{id}/edit`: shows what would change for programs, unless that has been
@@ -89,19 +107,26 @@ pub async fn save(
         KeyForm::read(&pairs).with_addresses(client_address(&request), key.last_use.as_ref());
     let version = value(&pairs, "version").to_owned();
     let Some(edit) = form.parse(&domains) else {
-        return page::unprocessable(&EditPage::new(user, key, version, form, domains));
+        return EditPage::new(&request, user, key, version, form, domains)
+            .answer(HttpResponse::UnprocessableEntity());
     };
     if value(&pairs, "back") == "yes" {
-        return page::html(&EditPage::new(user, key, version, form, domains));
+        return EditPage::new(&request, user, key, version, form, domains)
+            .answer(HttpResponse::Ok());
     }
     let changes = changes(&key, &edit, &domains);
     if !changes.is_empty() && version == key.version() && value(&pairs, "confirmed") != "yes" {
-        return page::html(&ConfirmPage {
+        let page = ConfirmPage {
             user,
+            is_fragment: page::is_htmx(&request),
             key,
             changes,
             fields: pairs,
-        });
+        };
+        return match page.is_fragment {
+            true => page::html(&page.as_confirm()),
+            false => page::html(&page),
+        };
     }
     let wanted = version.clone();
     let saved = session
@@ -113,22 +138,30 @@ pub async fn save(
         Ok(now) => {
             let is_same = now.version() == version;
             let notice = if is_same { "same" } else { "saved" };
+            let said = match is_same {
+                true => "Nothing was changed.".to_owned(),
+                false => format!("The changes of “{}” are saved.", now.name),
+            };
             let to = format!("{}?notice={notice}", path_of(id));
-            Ok(page::redirect(&request, &to))
+            changed(&context, &request, &user, said, &to).await
         }
         Err(EditError::NoSuchKey) => Err(Error::NotFound),
         Err(EditError::Ended(_)) => Ok(to_ended(&request, id)),
         Err(EditError::Db(error)) => Err(error.into()),
         Err(EditError::UnknownDomain) => {
             form.errors.scope = Some(CHOOSE_DOMAINS.to_owned());
-            let page = EditPage::new(user, key, version, form, domains);
-            page::unprocessable(&page)
+            EditPage::new(&request, user, key, version, form, domains)
+                .answer(HttpResponse::UnprocessableEntity())
         }
         Err(EditError::Changed) => {
             form.errors.form = Some(CHANGED.to_owned());
             let version = key.version();
-            let page = EditPage::new(user, key, version, form, domains);
-            page::answer(HttpResponse::Conflict(), &page)
+            let page = EditPage::new(&request, user, key, version, form, domains);
+            // htmx shows no other error than 422 in the dialog.
+            page.answer(match page.is_fragment {
+                true => HttpResponse::UnprocessableEntity(),
+                false => HttpResponse::Conflict(),
+            })
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::accounts::store::{AccountId, AccountStatus, User};
 use crate::db::{self, Connection, Share};
 use crate::http::{Context, Error, page};
 use crate::keys::usage::store as usage_store;
+use crate::number::counted;
 use crate::outbox::store as outbox_store;
 
 /// An action that must be confirmed first.
@@ -131,18 +132,14 @@ impl ConfirmPage {
 
 /// `3 calls and 12 emails`: one call may carry many emails, and a verification carries none.
 fn calls_and_emails(calls: i64, emails: i64) -> Option<String> {
-    let count = |number: i64, noun: &str| {
-        let plural = if number == 1 { "" } else { "s" };
-        format!("{number} {noun}{plural}")
-    };
     match (calls, emails) {
         (0, 0) => None,
-        (calls, 0) => Some(count(calls, "call")),
-        (0, emails) => Some(count(emails, "email")),
+        (calls, 0) => Some(counted(calls, "call")),
+        (0, emails) => Some(counted(emails, "email")),
         (calls, emails) => Some(format!(
             "{} and {}",
-            count(calls, "call"),
-            count(emails, "email")
+            counted(calls, "call"),
+            counted(emails, "email")
         )),
     }
 }
@@ -298,7 +295,7 @@ async fn change(
 }
 
 /// On the list: returns the current list, which replaces the one shown. Elsewhere: redirects.
-async fn changed(
+pub(super) async fn changed(
     context: &Context,
     request: &HttpRequest,
     user: &User,

@@ -1,6 +1,6 @@
 //! Leads from keys that a person pastes, possibly leaked ones, to their rows.
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -12,24 +12,39 @@ use crate::accounts::store::User;
 use crate::http::{Context, Error, page};
 
 #[derive(Template)]
-#[template(path = "keys/find.html")]
+#[template(path = "keys/find.html", blocks = ["find"])]
 struct FindPage {
     user: User,
+    is_fragment: bool,
     /// The findings, if a text was submitted. Never the pasted text.
     found: Option<FoundKeys>,
 }
 
 /// `GET /api-keys/find`
-pub async fn find_form(SignedIn(user): SignedIn) -> Result<HttpResponse, Error> {
-    page::html(&FindPage::new(user, None))
+pub async fn find_form(
+    request: HttpRequest,
+    SignedIn(user): SignedIn,
+) -> Result<HttpResponse, Error> {
+    FindPage::new(&request, user, None).answer(HttpResponse::Ok())
 }
 
 impl FindPage {
-    fn new(user: User, mut found: Option<FoundKeys>) -> Self {
+    fn new(request: &HttpRequest, user: User, mut found: Option<FoundKeys>) -> Self {
         if let Some(found) = &mut found {
             found.sort(user.account_status);
         }
-        Self { user, found }
+        Self {
+            user,
+            is_fragment: page::is_htmx(request),
+            found,
+        }
+    }
+
+    fn answer(&self, answer: HttpResponseBuilder) -> Result<HttpResponse, Error> {
+        match self.is_fragment {
+            true => page::answer(answer, &self.as_find()),
+            false => page::answer(answer, self),
+        }
     }
 
     /// Whether nothing was found, so that the field should be filled in again.
@@ -61,7 +76,7 @@ impl FindPage {
     fn found_title(&self) -> String {
         match self.found().len() {
             1 => "This is your key".to_owned(),
-            number => format!("{number} of your keys, those that work first"),
+            number => format!("{number} of your keys, working ones first"),
         }
     }
 
@@ -93,6 +108,7 @@ pub struct FindForm {
 /// `POST /api-keys/find`: answers in place, so that a key never appears in an address.
 pub async fn find_pasted(
     context: web::Data<Context>,
+    request: HttpRequest,
     SignedIn(user): SignedIn,
     web::Form(form): web::Form<FindForm>,
 ) -> Result<HttpResponse, Error> {
@@ -101,9 +117,9 @@ pub async fn find_pasted(
         .db
         .read(move |conn| identify(conn, account, form.pasted.expose_secret()))
         .await?;
-    let page = FindPage::new(user, Some(found));
-    match page.is_in_vain() {
-        true => page::unprocessable(&page),
-        false => page::html(&page),
-    }
+    let page = FindPage::new(&request, user, Some(found));
+    page.answer(match page.is_in_vain() {
+        true => HttpResponse::UnprocessableEntity(),
+        false => HttpResponse::Ok(),
+    })
 }

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::domains::store::Domain;
 use crate::http::choice::Choice;
 
-pub const CHOOSE_DOMAINS: &str = "Choose “All domains”, or at least one of your domains.";
+pub const CHOOSE_DOMAINS: &str = "Choose “All domains”, or select at least one domain.";
 const CHOOSE_ONE_WAY: &str =
     "You chose “All domains” and selected domains too. Choose one or the other.";
 const ON_A_DAY: &str = "At the end of a day (UTC):";
@@ -87,6 +87,15 @@ impl KeyForm {
             expiry: "none".to_owned(),
             rule: RuleField::all(|_| String::new()),
             ..Self::default()
+        }
+    }
+
+    /// An empty form with one domain selected.
+    pub fn for_domain(id: i64) -> Self {
+        Self {
+            scope: "domains".to_owned(),
+            domain_ids: vec![id],
+            ..Self::new()
         }
     }
 
@@ -234,7 +243,7 @@ impl KeyForm {
 
     /// `expires`: the current expiry, if the key exists already.
     pub fn expiry_field(&self, expires: Option<&str>) -> ExpiryField<'_> {
-        let keep = expires.map(|expires| format!("As it is: {expires}"));
+        let keep = expires.map(|expires| format!("No change ({expires})"));
         ExpiryField {
             label: "Expires",
             date_label: "The last day on which the key works",

@@ -4,6 +4,7 @@ mod edit;
 mod emails;
 mod end;
 mod find;
+mod first_request;
 mod form;
 mod new;
 mod rotate;
@@ -11,6 +12,7 @@ mod rotation_note;
 mod show;
 mod shown_key;
 mod snippets;
+mod start;
 mod waiting;
 
 use std::iter::once;
@@ -20,6 +22,7 @@ use askama::Template;
 use chrono::{NaiveDateTime, TimeDelta};
 use serde::Deserialize;
 
+use super::standing::SOON;
 use super::store::{self, Found, Key};
 use super::view::{Column, DomainFilter, Sort, StatusFilter, View, Which};
 use crate::accounts::session::SignedIn;
@@ -29,19 +32,23 @@ use crate::db::{self, journal};
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::choice::Choice;
 use crate::http::{Context, Error, page, preferences};
+use crate::number::{counted, grouped};
 use crate::outbox::store as outbox_store;
 
 use emails::Emails;
 use shown_key::ListedKey;
+use start::Start;
 
 pub use edit::{edit, save};
 pub use end::{
     cancel_stop, confirm_delete, confirm_pause, confirm_stop, delete, pause, resume, stop,
 };
 pub use find::{find_form, find_pasted};
+pub use first_request::first_request;
 pub use new::{create, new};
 pub use rotate::{rotate, rotate_form};
 pub use show::show;
+pub use start::start;
 pub use waiting::first_uses;
 
 const PER_PAGE: i64 = 25;
@@ -129,6 +136,7 @@ impl KeyList {
             },
             sorted("Created", "created", Column::Created),
             sorted("Last used", "used", Column::LastUsed),
+            plain("Calls, 24 hours"),
         ]
     }
 
@@ -171,10 +179,10 @@ impl KeyList {
 
     /// The number of keys, for people.
     fn count(&self) -> String {
-        let keys = if self.total == 1 { "key" } else { "keys" };
+        let keys = counted(self.total, "key");
         match self.view.is_filtered() {
-            true => format!("{} {keys} found", self.total),
-            false => format!("{} {keys}", self.total),
+            true => format!("{keys} found"),
+            false => keys,
         }
     }
 }
@@ -214,6 +222,8 @@ struct IndexPage {
     user: User,
     list: KeyList,
     notice: Option<&'static str>,
+    /// The steps to the first email, until they are done.
+    start: Option<Start>,
     shows_tips: bool,
     /// Whether emails are delivered.
     has_relay: bool,
@@ -221,18 +231,48 @@ struct IndexPage {
     waiting: usize,
     /// The relay's message, if it refuses this server.
     refusal: Option<String>,
+    /// When the keys that expire soon do, the first one first.
+    expiries: Vec<NaiveDateTime>,
     /// When an older copy of the database was restored, if that was lately.
     restored_at: Option<NaiveDateTime>,
 }
 
+/// A key that expires within this time is warned of more visibly.
+const VERY_SOON: TimeDelta = TimeDelta::days(3);
+
 impl IndexPage {
+    /// The sentence about keys that expire soon, if there are any.
+    fn expiring(&self) -> Option<String> {
+        let first = clock::left(self.expiries.first()?);
+        Some(match self.expiries.len() {
+            1 => format!("A key expires in {first}."),
+            keys => format!("{keys} keys expire within two weeks, the first one in {first}."),
+        })
+    }
+
+    fn is_urgent(&self) -> bool {
+        let first = self.expiries.first();
+        first.is_some_and(|first| *first <= clock::now() + VERY_SOON)
+    }
+
+    /// A domain that keys are restricted to or that the account has added, and that cannot send.
+    fn unverified(&self) -> Option<&Domain> {
+        let mut domains = self.list.domains.iter();
+        let found = domains.find(|domain| !domain.status.is_verified());
+        // The steps say it already.
+        found.filter(|_| self.start.is_none())
+    }
+
     /// The number of waiting emails for people, if there are any.
     fn waiting(&self) -> Option<String> {
         let verb = if self.has_relay { "waiting" } else { "held" };
         match self.waiting {
             0 => None,
             1 => Some(format!("1 email is {verb}.")),
-            MOST_WAITING.. => Some(format!("{MOST_WAITING} emails or more are {verb}.")),
+            MOST_WAITING.. => Some(format!(
+                "{} emails or more are {verb}.",
+                grouped(MOST_WAITING as i64)
+            )),
             count => Some(format!("{count} emails are {verb}.")),
         }
     }
@@ -259,8 +299,9 @@ pub async fn index(
         page::replace_url(&mut answer, &path);
         return Ok(answer);
     }
+    let start = shown_start(&context, &request, &user, &list, query.start.is_some()).await?;
     let account = user.account;
-    let (waiting, refusal, restored_at) = context
+    let (waiting, refusal, expiries, restored_at) = context
         .db
         .read(move |conn| {
             let waiting = outbox_store::count_waiting_emails(conn, account, MOST_WAITING as i64)?;
@@ -270,17 +311,20 @@ pub async fn index(
             };
             let restored_at =
                 journal::find_recovery(conn)?.filter(|at| clock::now() - *at < SHOWN_AFTER_RESTORE);
-            Ok::<_, db::Error>((waiting, refusal, restored_at))
+            let expiries = store::expiries_before(conn, account, clock::now() + SOON)?;
+            Ok::<_, db::Error>((waiting, refusal, expiries, restored_at))
         })
         .await?;
     page::html(&IndexPage {
         user,
         list,
         notice,
-        shows_tips: !preferences::current().hides_tips,
+        shows_tips: start.is_none() && !preferences::current().hides_tips,
+        start,
         has_relay: context.config.relay.is_some(),
         waiting,
         refusal,
+        expiries,
         restored_at,
     })
 }
@@ -288,6 +332,24 @@ pub async fn index(
 #[derive(Deserialize)]
 pub struct Notice {
     notice: Option<String>,
+    /// Asks for the steps to the first email, also when they are done or hidden.
+    start: Option<String>,
+}
+
+/// The steps to the first email: while there is one to do, or because somebody asked for them.
+async fn shown_start(
+    context: &Context,
+    request: &HttpRequest,
+    user: &User,
+    list: &KeyList,
+    is_wanted: bool,
+) -> Result<Option<Start>, Error> {
+    let is_new = list.view.is_usual() && list.keys.iter().all(|key| key.last_use.is_none());
+    if !is_wanted && (!is_new || preferences::current().hides_start) {
+        return Ok(None);
+    }
+    let start = Start::find(context, request, user, &list.domains).await?;
+    Ok((is_wanted || !start.is_done()).then_some(start))
 }
 
 /// Reads one page of keys; beyond the last page, returns the last. `domains`: the account's, if they
@@ -328,10 +390,7 @@ async fn key_list(
             };
             let ids: Vec<i64> = keys.iter().map(|key| key.id).collect();
             Ok::<_, Error>(KeyList {
-                emails: Emails {
-                    of_keys: outbox_store::count_emails_of_keys(conn, account, &ids)?,
-                    of_account: outbox_store::volume_of_account(conn, account)?,
-                },
+                emails: Emails::read(conn, account, &ids)?,
                 keys,
                 account_status: status,
                 view,

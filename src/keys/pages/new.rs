@@ -3,13 +3,15 @@
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
+use serde::Deserialize;
 
 use super::super::expiry::Expiry;
 use super::super::secret::PlainKey;
 use super::super::store::{self, CreateError, Edit, Key, NewKey};
+use super::first_request::{FirstRequest, Watch};
 use super::form::{CHOOSE_DOMAINS, KeyForm, Pairs, value};
 use super::snippets::{Sample, Snippet};
-use super::{Empty, KeyList, Shown, fresh_list};
+use super::{Empty, KeyList, Shown, fresh_list, shown_list};
 use crate::accounts::session::{Acting, ThisSession};
 use crate::accounts::store::User;
 use crate::db::{self, Connection};
@@ -28,11 +30,18 @@ struct NewPage {
     domains: Vec<Domain>,
 }
 
+#[derive(Deserialize)]
+pub struct Wanted {
+    /// The id of the domain that the key is for.
+    domain: Option<i64>,
+}
+
 /// `GET /api-keys/new`
 pub async fn new(
     context: web::Data<Context>,
     request: HttpRequest,
     Acting { user, session, .. }: Acting,
+    wanted: web::Query<Wanted>,
 ) -> Result<HttpResponse, Error> {
     let (account, user_id) = (user.account, user.id);
     let (nonce, domains) = session
@@ -41,11 +50,16 @@ pub async fn new(
             Ok::<_, db::Error>((nonce, domains_store::list(conn, account)?))
         })
         .await??;
+    let is_known = |id: &i64| domains.iter().any(|domain| domain.id == *id);
+    let form = match wanted.domain.filter(is_known) {
+        Some(id) => KeyForm::for_domain(id),
+        None => KeyForm::new(),
+    };
     let page = NewPage {
         user,
         is_fragment: page::is_htmx(&request),
         nonce,
-        form: KeyForm::new().with_addresses(client_address(&request), None),
+        form: form.with_addresses(client_address(&request), None),
         domains,
     };
     show_form(&page, HttpResponse::Ok())
@@ -137,6 +151,15 @@ pub(super) fn limit_reached(limit: i64) -> String {
     format!("You have {limit} keys, which is the limit. Delete one that you no longer use.")
 }
 
+impl CreatedPage<'_> {
+    fn heading(&self) -> &'static str {
+        match self.key.replaces {
+            Some(_) => "Key rotated: this is the new one",
+            None => "API Key created",
+        }
+    }
+}
+
 impl From<Edit> for NewKey {
     fn from(entered: Edit) -> Self {
         Self {
@@ -194,9 +217,11 @@ struct CreatedPage<'a> {
     key: &'a Key,
     secret: &'a str,
     snippets: Vec<Snippet>,
+    first: FirstRequest,
+    watch: Watch,
     /// Whether the command works now: at least one domain in the key's scope is verified.
     can_send: bool,
-    /// For the page behind the dialog; omitted if it could not be read.
+    /// For the list behind the dialog; omitted if another page is there, or it could not be read.
     list: Option<KeyList>,
     is_fragment: bool,
 }
@@ -213,7 +238,7 @@ pub(super) async fn show_created(
     let is_fragment = page::is_htmx(request);
     // From here on nothing may fail: the key exists, and this is the only time it is shown.
     let domain = sender_domain(domains.as_deref().unwrap_or_default(), key).cloned();
-    let list = match is_fragment {
+    let list = match is_fragment && shown_list(request).is_some() {
         true => {
             let shown = Shown::newest();
             fresh_list(context, &user, shown, domains).await.ok()
@@ -230,6 +255,8 @@ pub(super) async fn show_created(
         key,
         secret: secret.expose(),
         snippets: sample.snippets(secret),
+        first: FirstRequest::None,
+        watch: Watch::new(key),
         can_send: domain.is_some_and(|domain| domain.status.is_verified()),
         list,
         is_fragment,

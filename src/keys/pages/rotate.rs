@@ -1,7 +1,7 @@
 //! Replaces a key: creates a successor with another secret, while the old key keeps working for a
 //! while.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use askama::Template;
 use chrono::TimeDelta;
 use serde::Deserialize;
@@ -18,9 +18,10 @@ use crate::http::choice::Choice;
 use crate::http::{Context, Error, page};
 
 #[derive(Template)]
-#[template(path = "keys/rotate.html")]
+#[template(path = "keys/rotate.html", blocks = ["form"])]
 struct RotatePage {
     user: User,
+    is_fragment: bool,
     key: Key,
     form: RotateForm,
     overlap_error: Option<String>,
@@ -42,15 +43,23 @@ pub struct RotateForm {
 }
 
 impl RotatePage {
-    fn new(user: User, key: Key, form: RotateForm) -> Self {
+    fn new(request: &HttpRequest, user: User, key: Key, form: RotateForm) -> Self {
         Self {
             user,
+            is_fragment: page::is_htmx(request),
             key,
             form,
             overlap_error: None,
             quiet_error: None,
             expiry_error: None,
             form_error: None,
+        }
+    }
+
+    fn answer(&self, answer: HttpResponseBuilder) -> Result<HttpResponse, Error> {
+        match self.is_fragment {
+            true => page::answer(answer, &self.as_form()),
+            false => page::answer(answer, self),
         }
     }
 
@@ -173,15 +182,14 @@ pub async fn rotate_form(
         expiry: "keep".to_owned(),
         expires_on: String::new(),
     };
-    page::html(&RotatePage::new(user, key, form))
+    RotatePage::new(&request, user, key, form).answer(HttpResponse::Ok())
 }
 
 /// The answer for a key that cannot be rotated: it already was, possibly by the same form, or it
 /// has ended.
 fn refuse(request: &HttpRequest, user: &User, key: &Key) -> Option<Result<HttpResponse, Error>> {
     if key.successor.is_some() {
-        let (user, key) = (user.clone(), key.clone());
-        return Some(page::html(&AlreadyRotatedPage { user, key }));
+        return Some(already_rotated(request, user.clone(), key.clone()));
     }
     let has_ended = key.end_by(clock::now()).is_some();
     has_ended.then(|| Ok(to_ended(request, key.id)))
@@ -189,10 +197,23 @@ fn refuse(request: &HttpRequest, user: &User, key: &Key) -> Option<Result<HttpRe
 
 /// A key that was already rotated: its successor was shown then, and cannot be shown again.
 #[derive(Template)]
-#[template(path = "keys/already_rotated.html")]
+#[template(path = "keys/already_rotated.html", blocks = ["already"])]
 struct AlreadyRotatedPage {
     user: User,
+    is_fragment: bool,
     key: Key,
+}
+
+fn already_rotated(request: &HttpRequest, user: User, key: Key) -> Result<HttpResponse, Error> {
+    let page = AlreadyRotatedPage {
+        user,
+        is_fragment: page::is_htmx(request),
+        key,
+    };
+    match page.is_fragment {
+        true => page::html(&page.as_already()),
+        false => page::html(&page),
+    }
 }
 
 /// `POST /api-keys/{id}/rotate`: creates the new key and shows it in this answer and nowhere else.
@@ -213,9 +234,9 @@ pub async fn rotate(
     if let Some(answer) = refuse(&request, &user, &key) {
         return answer;
     }
-    let mut page = RotatePage::new(user, key, form);
+    let mut page = RotatePage::new(&request, user, key, form);
     let Some(rotation) = page.parse() else {
-        return page::unprocessable(&page);
+        return page.answer(HttpResponse::UnprocessableEntity());
     };
     let secret = PlainKey::generate();
     let (limit, plain) = (context.config.key_limit, secret.clone());
@@ -234,10 +255,7 @@ pub async fn rotate(
         Err(RotateError::Ended(_)) => Ok(to_ended(&request, id)),
         Err(RotateError::AlreadyRotated(_)) => {
             let key = find_key(&context, &page.user, id).await?;
-            page::html(&AlreadyRotatedPage {
-                user: page.user,
-                key,
-            })
+            already_rotated(&request, page.user, key)
         }
         Err(RotateError::Create(CreateError::AccountPaused)) => Err(account_paused()),
         Err(RotateError::Create(CreateError::Db(error))) => Err(error.into()),
@@ -246,7 +264,7 @@ pub async fn rotate(
                 CreateError::LimitReached(limit) => limit_reached(limit),
                 _ => "A domain of this key has been deleted in the meantime. Try again.".to_owned(),
             });
-            page::unprocessable(&page)
+            page.answer(HttpResponse::UnprocessableEntity())
         }
     }
 }

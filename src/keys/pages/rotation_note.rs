@@ -1,10 +1,17 @@
 //! The notes on the page of a key that replaces another or was replaced: which key is the other
 //! one, and how the old key ends by itself.
 
-use chrono::NaiveDateTime;
+use std::collections::HashMap;
 
+use chrono::{NaiveDateTime, TimeDelta};
+
+use super::super::secret::Truncated;
 use super::super::store::{Key, NextEnd, Peer};
 use crate::clock;
+use crate::keys::usage::sparkline::Sparkline;
+
+/// A replaced key that was not used for this long, while the new one was, has probably no user left.
+const QUIET: TimeDelta = TimeDelta::hours(1);
 
 /// A sentence that contains an instant, which pages show in the visitor's time zone.
 pub struct Sentence {
@@ -64,6 +71,45 @@ pub struct RotationNote<'a> {
     pub next_end: Vec<Sentence>,
     pub keep: Option<Button>,
     pub stop: Option<Button>,
+    /// The old key and the new one, while both work.
+    pub lanes: Option<[Lane; 2]>,
+}
+
+/// The traffic of one of the two keys.
+pub struct Lane {
+    pub label: &'static str,
+    pub id: i64,
+    pub truncated: Truncated,
+    pub last_used_at: Option<NaiveDateTime>,
+    /// Whether it is the key of the page.
+    pub is_here: bool,
+}
+
+impl Lane {
+    fn of_peer(label: &'static str, peer: &Peer) -> Self {
+        Self {
+            label,
+            id: peer.id,
+            truncated: peer.truncated.clone(),
+            last_used_at: peer.last_used_at,
+            is_here: false,
+        }
+    }
+
+    fn of_key(label: &'static str, key: &Key) -> Self {
+        Self {
+            label,
+            id: key.id,
+            truncated: key.truncated.clone(),
+            last_used_at: key.last_used_at(),
+            is_here: true,
+        }
+    }
+
+    /// Its calls in the last 24 hours.
+    pub fn line<'a>(&self, lines: &'a HashMap<i64, Sparkline>) -> Option<&'a Sparkline> {
+        lines.get(&self.id)
+    }
 }
 
 /// When a key was last used, if ever.
@@ -79,6 +125,23 @@ pub struct Button {
 }
 
 impl<'a> RotationNote<'a> {
+    /// Whether the old key can be stopped without harm, as far as its use tells.
+    pub fn verdict(&self) -> Option<String> {
+        let [old, new] = self.lanes.as_ref()?;
+        let now = clock::now();
+        let Some(new_used) = new.last_used_at else {
+            return Some("The new key has not been used yet: no program has it.".to_owned());
+        };
+        match old.last_used_at {
+            None => Some("The old key has never been used: it is safe to stop it.".to_owned()),
+            Some(old_used) if old_used < new_used && old_used + QUIET <= now => Some(format!(
+                "The old key has been quiet for {}, and the new one is in use: it is safe to stop the old key.",
+                clock::left(&(now + (now - old_used)))
+            )),
+            Some(_) => Some("Both keys are in use: some program still has the old one.".to_owned()),
+        }
+    }
+
     /// The notes of a key that replaces another, was replaced, or both.
     pub fn of(key: &'a Key) -> Vec<Self> {
         let replaces = key.predecessor.as_ref().map(|old| Self::replaces(key, old));
@@ -113,6 +176,7 @@ impl<'a> RotationNote<'a> {
             end: ".",
             last_uses,
             next_end: next.sentences("stop"),
+            lanes: Some([Lane::of_peer("Old key", old), Lane::of_key("New key", key)]),
             keep: stops.then(|| Button {
                 id: "keep-old",
                 path: path("keep"),
@@ -153,6 +217,7 @@ impl<'a> RotationNote<'a> {
             end: ".",
             last_uses,
             next_end: key.next_end().sentences("stop"),
+            lanes: Some([Lane::of_key("Old key", key), Lane::of_peer("New key", new)]),
             keep: stops(key).then(|| keep(key)),
             stop: Some(Button {
                 id: "stop",

@@ -1,5 +1,7 @@
 //! The page of a key: what it is, how it is used, and what happened to it.
 
+use std::collections::HashMap;
+
 use actix_web::{HttpResponse, web};
 use askama::Template;
 use chrono::NaiveDateTime;
@@ -8,6 +10,7 @@ use serde::Deserialize;
 use super::super::rule::{RulePart, SENDERS};
 use super::super::store::{self, Found, Key};
 use super::super::usage::chart::UsageChart;
+use super::emails::sparklines;
 use super::path_of;
 use super::rotation_note::RotationNote;
 use super::shown_key::ShownKey;
@@ -18,6 +21,7 @@ use crate::accounts::store::{User, find_user};
 use crate::clock;
 use crate::db;
 use crate::http::{Context, Error, page};
+use crate::keys::usage::sparkline::Sparkline;
 use crate::keys::usage::store as usage_store;
 use crate::outbox::{Volume, store as outbox_store};
 
@@ -30,6 +34,8 @@ struct ShowPage {
     /// The person who created it.
     creator: String,
     usage: UsageChart,
+    /// The calls of both keys of a rotation in the last 24 hours.
+    lines: HashMap<i64, Sparkline>,
     volume: Volume,
     events: Vec<Event>,
     user: User,
@@ -93,19 +99,24 @@ pub async fn show(
             };
             let usage = UsageChart::from(&usage_store::history(conn, account, id)?);
             let volume = outbox_store::volume_of_key(conn, account, id)?;
+            let peers = [&key.predecessor, &key.successor].map(Option::as_ref);
+            let peers = peers.into_iter().flatten().map(|peer| peer.id);
+            let pair: Vec<i64> = peers.chain([id]).collect();
+            let lines = sparklines(conn, account, &pair)?;
             let of_key = Filter {
                 key_id: Some(id),
                 ..Filter::default()
             };
             let events = events::list(conn, account, &of_key, None, EVENTS)?;
-            Ok::<_, db::Error>(Some((key, creator, usage, volume, events)))
+            Ok::<_, db::Error>(Some((key, creator, usage, lines, volume, events)))
         })
         .await?;
-    let (key, creator, usage, volume, events) = found.ok_or(Error::NotFound)?;
+    let (key, creator, usage, lines, volume, events) = found.ok_or(Error::NotFound)?;
     page::html(&ShowPage {
         ended_at: key.end_by(clock::now()).map(|end| end.at),
         creator: creator.unwrap_or_else(|| "the operator".to_owned()),
         usage,
+        lines,
         volume,
         events,
         notice: match query.notice.as_deref() {

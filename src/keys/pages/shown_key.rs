@@ -8,6 +8,7 @@ use super::super::store::{Key, Peer, Standing};
 use super::emails::Emails;
 use crate::accounts::store::AccountStatus;
 use crate::clock;
+use crate::keys::usage::sparkline::Sparkline;
 use crate::outbox::daily_label;
 
 pub struct ShownKey<'a> {
@@ -36,6 +37,8 @@ pub struct UseCell {
 pub struct ListedKey<'a> {
     pub shown: ShownKey<'a>,
     pub use_cell: UseCell,
+    /// Its calls in the last 24 hours, if there were any.
+    pub line: Option<&'a Sparkline>,
 }
 
 /// The key that this one replaces or replaced.
@@ -83,19 +86,11 @@ impl<'a> ShownKey<'a> {
         Some(Replaced { verb, old })
     }
 
-    /// How long a replaced key still works; none if it expires before that.
-    pub fn stops_in(&self) -> Option<String> {
-        let is_next = !self.has_ended && !self.key.next_end().is_expiry;
-        self.key
-            .stops_at
-            .as_ref()
-            .filter(|_| is_next)
-            .map(clock::left)
-    }
-
+    /// How long the key still works, unless its status says so already.
     pub fn expires_in(&self) -> Option<String> {
+        let is_told = self.has_ended || matches!(self.standing, Standing::Expiring(_));
         let at = self.key.expires_at.as_ref();
-        at.filter(|_| !self.has_ended).map(clock::left)
+        at.filter(|_| !is_told).map(clock::left)
     }
 
     pub fn can_be_rotated(&self) -> bool {
@@ -108,8 +103,9 @@ impl<'a> ShownKey<'a> {
 }
 
 impl<'a> ListedKey<'a> {
-    pub fn new(key: &'a Key, account: &AccountStatus, emails: &Emails) -> Self {
+    pub fn new(key: &'a Key, account: &AccountStatus, emails: &'a Emails) -> Self {
         Self {
+            line: emails.calls_of_keys.get(&key.id),
             shown: ShownKey::new(key, account),
             use_cell: UseCell::new(key, emails),
         }

@@ -63,7 +63,17 @@ impl Sample<'_> {
         ]
     }
 
+    /// The command with a key from the environment.
+    pub fn curl_from_environment(&self) -> String {
+        self.curl_with("\"Authorization: Bearer $TOSEND_API_KEY\"")
+    }
+
     fn curl(&self, key: &str) -> String {
+        self.curl_with(&shell_quote(&format!("Authorization: Bearer {key}")))
+    }
+
+    /// `authorization`: the header as a word of the shell.
+    fn curl_with(&self, authorization: &str) -> String {
         let body = format!(
             r#"{{"from": {}, "to": [{}], "subject": "{SUBJECT}", "text": "{TEXT}"}}"#,
             json!({"email": self.sender}),
@@ -72,7 +82,7 @@ impl Sample<'_> {
         format!(
             "curl {} \\\n  -H {} \\\n  -H {} \\\n  -d {}",
             shell_quote(&format!("{}/v2/emails", self.origin)),
-            shell_quote(&format!("Authorization: Bearer {key}")),
+            authorization,
             shell_quote("Content-Type: application/json"),
             shell_quote(&body),
         )

@@ -55,6 +55,22 @@ pub fn count_ended(conn: &mut Connection, account: AccountId) -> db::Result<i64>
         .get_result(conn)?)
 }
 
+/// When the live keys of the account that expire before this time do, the first one first.
+pub fn expiries_before(
+    conn: &mut Connection,
+    account: AccountId,
+    before: NaiveDateTime,
+) -> db::Result<Vec<NaiveDateTime>> {
+    let expiries: Vec<Option<NaiveDateTime>> = api_keys::table
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_keys::ended_at.is_null())
+        .filter(api_keys::expires_at.le(before))
+        .order(api_keys::expires_at)
+        .select(api_keys::expires_at)
+        .load(conn)?;
+    Ok(expiries.into_iter().flatten().collect())
+}
+
 /// The keys with these ids, in the same order.
 pub fn in_order(conn: &mut Connection, account: AccountId, ids: &[i64]) -> db::Result<Vec<Key>> {
     let mut keys = find_all(conn, account, ids)?;
@@ -112,7 +128,9 @@ struct Candidate {
 impl Candidate {
     fn status(&self, account: AccountStatus, can_send: bool, now: NaiveDateTime) -> Status {
         let end = End::by(now, self.end.clone().into(), self.expires_at, self.stops_at);
-        Standing::of(end, self.paused.clone().into(), account, can_send).status()
+        Standing::of(end, self.paused.clone().into(), account, can_send)
+            .until(now, self.expires_at, self.stops_at)
+            .status()
     }
 }
 

@@ -42,7 +42,7 @@ pub use end::{
 };
 pub use journal::KeyLine;
 pub use life::{Edit, EditError, describe_changes, edit, pause, resume};
-pub use list::{count_ended, in_order, list, search};
+pub use list::{count_ended, expiries_before, in_order, list, search};
 pub use nonces::{issue_nonce, knows_nonce};
 pub use rotation::{RotateError, Rotation, cancel_stop, rotate, stop};
 pub(in crate::keys) use rule_row::RuleColumns;
@@ -141,8 +141,12 @@ impl Key {
             Scope::AllDomains => true,
             Scope::Domains(domains) => domains.iter().any(|domain| domain.is_verified),
         };
-        let end = self.end_by(clock::now());
-        Standing::of(end, self.paused.clone(), *account, can_send)
+        let now = clock::now();
+        Standing::of(self.end_by(now), self.paused.clone(), *account, can_send).until(
+            now,
+            self.expires_at,
+            self.stops_at,
+        )
     }
 
     /// How the key has ended by then; an expired key has ended even if that is not recorded yet.

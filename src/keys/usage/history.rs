@@ -1,12 +1,12 @@
 //! The calls of one key, summed by hour and by day.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DurationRound, NaiveDateTime, TimeDelta};
 
 use super::outcome::Outcome;
 
-const HOURS: i32 = 24;
+pub const HOURS: i32 = 24;
 const DAYS: i32 = 30;
 
 /// Hours and days are in UTC and include the current ones.
@@ -71,6 +71,27 @@ impl History {
             refusals,
         }
     }
+}
+
+/// The last 24 hours of several keys.
+pub fn days_of_keys(
+    calls: impl Iterator<Item = (i64, NaiveDateTime, Outcome, i64)>,
+    now: NaiveDateTime,
+) -> HashMap<i64, Vec<Span>> {
+    let hour = TimeDelta::hours(1);
+    let mut days: HashMap<i64, Vec<Span>> = HashMap::new();
+    for (key_id, from, outcome, calls) in calls {
+        let spans = days
+            .entry(key_id)
+            .or_insert_with(|| spans(now, hour, HOURS));
+        count(spans, begin(from, hour), outcome, calls);
+    }
+    days
+}
+
+/// Calls before this instant are not in the last 24 hours.
+pub fn day_since(now: NaiveDateTime) -> NaiveDateTime {
+    begin(now, TimeDelta::hours(1)) - TimeDelta::hours(1) * (HOURS - 1)
 }
 
 /// This many spans of one length, up to the current one.

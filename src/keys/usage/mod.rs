@@ -5,6 +5,7 @@ pub mod chart;
 pub mod history;
 pub mod outcome;
 mod recorder;
+pub mod sparkline;
 pub mod store;
 mod tally;
 

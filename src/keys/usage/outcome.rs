@@ -52,6 +52,11 @@ impl Outcome {
         all.filter(|outcome| *outcome != Self::Accepted)
     }
 
+    /// Whether the domain of the sender is the reason.
+    pub fn is_about_domain(self) -> bool {
+        matches!(self, Self::DomainNotFound | Self::DomainNotVerified)
+    }
+
     /// `None`: an outcome that this version does not know.
     pub fn from_column(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|o| o.as_str() == text)

@@ -45,6 +45,7 @@ const FLOORS: &[&[&str]] = &[
         "listener.rs",
         "logging/",
         "metrics.rs",
+        "number.rs",
         "open_files.rs",
         "service_manager.rs",
         "signals.rs",

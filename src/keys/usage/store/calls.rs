@@ -11,7 +11,7 @@ use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
 use crate::keys::standing::{ACTIVE, EndedHow};
-use crate::keys::usage::history::History;
+use crate::keys::usage::history::{self, History, Span};
 use crate::keys::usage::outcome::Outcome;
 use crate::keys::usage::tally::{Calls, Refused};
 use crate::schema::{accounts, api_key_calls, api_keys};
@@ -216,6 +216,41 @@ pub fn remove_some_calls(
             .execute(conn)?;
     }
     Ok(removed)
+}
+
+/// The calls of these keys in the last 24 hours, for those that had any.
+pub fn days_of_keys(
+    conn: &mut Connection,
+    account: AccountId,
+    ids: &[i64],
+) -> db::Result<HashMap<i64, Vec<Span>>> {
+    let now = clock::now();
+    let rows: Vec<(i64, NaiveDateTime, String, i64)> = api_key_calls::table
+        .inner_join(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_key_calls::api_key_id.eq_any(ids))
+        .filter(api_key_calls::hour.ge(history::day_since(now)))
+        .select((
+            api_key_calls::api_key_id,
+            api_key_calls::hour,
+            api_key_calls::outcome,
+            api_key_calls::calls,
+        ))
+        .load(conn)?;
+    let known = |(key_id, hour, outcome, calls): (_, _, String, _)| {
+        Some((key_id, hour, Outcome::from_column(&outcome)?, calls))
+    };
+    let rows = rows.into_iter().filter_map(known);
+    Ok(history::days_of_keys(rows, now))
+}
+
+/// Whether a request with a key of the account was accepted, as far as calls are kept.
+pub fn has_accepted_calls(conn: &mut Connection, account: AccountId) -> db::Result<bool> {
+    let accepted = api_key_calls::table
+        .inner_join(api_keys::table)
+        .filter(api_keys::account_id.eq(account.0))
+        .filter(api_key_calls::outcome.eq(Outcome::Accepted.as_str()));
+    Ok(diesel::select(diesel::dsl::exists(accepted)).get_result(conn)?)
 }
 
 /// Deletes calls older than 90 days, for a limited number of keys and hours. Returns how many rows
