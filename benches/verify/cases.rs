@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::changes::{self, Changes};
 use crate::load::{Requests, Sample, sample};
 use crate::report::{Limit, Pairs, Report, Row, grouped};
 use crate::seed::{self, Database, Keys};
@@ -14,6 +15,8 @@ use crate::{Args, Backend, Case, MAIN_SIZE, TEN_MILLION};
 
 const VERIFY: &str = "/v2/verify";
 const INFO: &str = "/v2/info";
+/// The case that others are compared with.
+const VALID: &str = "valid key";
 
 /// A database and the server that uses it.
 pub struct Dashboard<'a> {
@@ -51,6 +54,7 @@ impl Bench<'_> {
         for case in self.args.cases() {
             match case {
                 Case::ValidKey => self.valid_key(dashboards, main)?,
+                Case::AmidChanges => self.amid_changes(main)?,
                 Case::UnknownKey => {
                     let requests = Requests::with_keys(VERIFY, self.keys.unknown.clone(), 403);
                     self.beside_reference("unknown key", main, requests)?;
@@ -74,7 +78,7 @@ impl Bench<'_> {
         let mut rows = Vec::new();
         for dashboard in dashboards {
             let requests = self.with_valid_keys(VERIFY, dashboard);
-            rows.push(self.beside_reference("valid key", dashboard, requests)?);
+            rows.push(self.beside_reference(VALID, dashboard, requests)?);
             if dashboard.database.keys == main.database.keys {
                 self.judge_valid_key(&rows[rows.len() - 1].pairs);
             }
@@ -119,6 +123,25 @@ impl Bench<'_> {
         // use, whose last use is remembered. Keeping all keys would take more than this.
         let what = format!("{sizes}: MiB more memory");
         self.want(what, Limit::AtMost(48.0), memory);
+        Ok(())
+    }
+
+    /// Successive changes are of different accounts: each costs the keys of its own a lookup.
+    fn amid_changes(&mut self, main: &Dashboard) -> Result<()> {
+        let requests = self.with_valid_keys(VERIFY, main);
+        let changes = Changes::start(main.database)?;
+        let case = format!("valid key, {} changes a second", changes::A_SECOND);
+        let row = self.beside_reference(&case, main, requests)?;
+        changes.end()?;
+        let is_quiet = |quiet: &&Rc<Row>| {
+            quiet.case == VALID && quiet.backend == row.backend && quiet.keys == row.keys
+        };
+        if let Some(quiet) = self.report.rows.iter().find(is_quiet) {
+            let rate = |row: &Row| row.pairs.ratio(Sample::rate);
+            let measured = rate(&row) / rate(quiet);
+            let what = format!("{case} ÷ none: requests/s");
+            self.want(what, Limit::AtLeast(0.8), measured);
+        }
         Ok(())
     }
 

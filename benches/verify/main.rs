@@ -2,6 +2,7 @@
 //! server on the same machine in the same minutes. `cargo bench --bench verify -- --help`
 
 mod cases;
+mod changes;
 mod load;
 mod postgres;
 mod report;
@@ -81,6 +82,8 @@ impl fmt::Display for Backend {
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Case {
     ValidKey,
+    /// While keys of other accounts are changed
+    AmidChanges,
     UnknownKey,
     FailedChecksum,
     NoKey,

@@ -162,7 +162,11 @@ impl Database {
         Ok(())
     }
 
-    fn connect(&self) -> Result<Box<dyn SimpleConnection>> {
+    pub fn is_sqlite(&self) -> bool {
+        self.backend == Backend::Sqlite
+    }
+
+    pub fn connect(&self) -> Result<Box<dyn SimpleConnection + Send>> {
         Ok(match self.backend {
             Backend::Sqlite => Box::new(SqliteConnection::establish(
                 self.url.trim_start_matches("sqlite://"),

@@ -48,7 +48,7 @@ impl SqliteFile {
 
     /// Which file has the name now. Does not open it.
     pub(super) fn identity(&self) -> Result<SqliteIdentity> {
-        let found = std::fs::metadata(&self.0)?;
+        let found = self.0.metadata()?;
         Ok(SqliteIdentity {
             device: found.dev(),
             inode: found.ino(),

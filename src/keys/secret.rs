@@ -33,17 +33,16 @@ impl PlainKey {
     /// Parses a presented key. `None` unless format and checksum are right, so that typos and
     /// garbage never reach the database.
     pub fn parse(presented: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(presented).ok()?;
-        let random = text.strip_prefix(PREFIX)?;
-        if text.len() != LENGTH || !random.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return None;
-        }
-        let (body, tail) = text.split_at(LENGTH - CHECKSUM_CHARS);
-        (checksum(body.as_bytes()) == tail.as_bytes()).then(|| Self(text.to_owned().into()))
+        whole_key(presented).map(|text| Self(text.to_owned().into()))
+    }
+
+    /// The hash of a presented key, without a copy of it. `None` as in [`parse`](Self::parse).
+    pub fn hash_of(presented: &[u8]) -> Option<KeyHash> {
+        whole_key(presented).map(KeyHash::of)
     }
 
     pub fn hash(&self) -> KeyHash {
-        KeyHash(Sha256::digest(self.expose()).into())
+        KeyHash::of(self.expose())
     }
 
     pub fn truncated(&self) -> Truncated {
@@ -58,6 +57,17 @@ impl PlainKey {
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// The text, if its format and checksum are those of a key.
+fn whole_key(presented: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(presented).ok()?;
+    let random = text.strip_prefix(PREFIX)?;
+    if text.len() != LENGTH || !random.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let (body, tail) = text.split_at(LENGTH - CHECKSUM_CHARS);
+    (checksum(body.as_bytes()) == tail.as_bytes()).then_some(text)
 }
 
 /// Whether a text about to be shown contains a whole key.
@@ -91,6 +101,12 @@ impl fmt::Debug for PlainKey {
 /// SHA-256 of a whole key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    fn of(key: &str) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+}
 
 impl AsRef<[u8]> for KeyHash {
     fn as_ref(&self) -> &[u8] {

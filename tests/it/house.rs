@@ -88,7 +88,7 @@ fn nothing_but_sqlite_opens_its_file() {
             let uses = text.lines().filter(|line| line.contains("fs::"));
             let allowed = [
                 "use std::fs::OpenOptions;",
-                "use std::os::unix::fs::OpenOptionsExt;",
+                "use std::os::unix::fs::{MetadataExt, OpenOptionsExt};",
             ];
             assert_eq!(uses.collect::<Vec<_>>(), allowed);
             assert_eq!(text.matches("OpenOptions::new()").count(), 1);

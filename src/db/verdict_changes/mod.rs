@@ -14,7 +14,7 @@ use super::{Connection, Purpose, Result, serialize};
 use crate::clock;
 use crate::schema::verdict_changes;
 
-pub use triggers::{install, make_way};
+pub use triggers::make_way;
 
 /// Stands in the place of an account: the keys of all accounts.
 const EVERY_ACCOUNT: i64 = 0;
@@ -113,6 +113,16 @@ pub fn newest(conn: &mut Connection) -> Result<Option<Change>> {
         position: Position { n, mark },
         account_id: Some(account_id).filter(|id| *id != EVERY_ACCOUNT),
     }))
+}
+
+/// Puts all triggers in place, unless they are, and records then that everything may have changed: nobody
+/// knows what happened without them. The tables must be up to date.
+pub fn install(conn: &mut Connection) -> Result<()> {
+    if triggers::are_in_place(conn)? {
+        return Ok(());
+    }
+    triggers::apply(conn)?;
+    record_all(conn)
 }
 
 /// Records that everything may have changed.

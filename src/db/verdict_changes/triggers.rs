@@ -7,7 +7,6 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 
-use super::record_all;
 use crate::db::{Connection, Result};
 
 const SQLITE: &str = include_str!("sqlite.sql");
@@ -42,12 +41,8 @@ struct Number {
     n: i64,
 }
 
-/// Puts all triggers in place, unless they are, and records then that everything may have changed: nobody
-/// knows what happened without them. The tables must be up to date.
-pub fn install(conn: &mut Connection) -> Result<()> {
-    if are_in_place(conn)? {
-        return Ok(());
-    }
+/// Puts all triggers in place.
+pub(super) fn apply(conn: &mut Connection) -> Result<()> {
     match conn {
         Connection::Sqlite(sqlite) => {
             drop_on_sqlite(sqlite)?;
@@ -59,11 +54,11 @@ pub fn install(conn: &mut Connection) -> Result<()> {
             conn.batch_execute(&POSTGRES.replace("{schema}", &schema.text))?;
         }
     }
-    record_all(conn)
+    Ok(())
 }
 
 /// Before migrations run: SQLite renames no table into a place that a trigger of another one refers to.
-/// [`install`] puts them back in the same transaction.
+/// [`install`](super::install) puts them back in the same transaction.
 pub fn make_way(conn: &mut Connection) -> Result<()> {
     match conn {
         Connection::Sqlite(conn) => drop_on_sqlite(conn),

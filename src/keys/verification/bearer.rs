@@ -250,8 +250,8 @@ async fn authenticate(
         }
         None => {
             let usage: &Usage = part(&request);
-            match PlainKey::parse(&presented) {
-                Some(key) => usage.record_refusal(key.hash()),
+            match PlainKey::hash_of(&presented) {
+                Some(hash) => usage.record_refusal(hash),
                 None => usage.count_without_key(false),
             }
             Err(invalid_key())

@@ -81,8 +81,8 @@ const OWNERS: &[(&str, &[&str])] = &[
 const GUESTS: &[(&str, &[&str], &str)] = &[
     (
         "keys/verification/store.rs",
-        &["accounts", "api_keys"],
-        "a verdict is one statement: key, account and domains as of one moment",
+        &["accounts", "api_keys", "verdict_changes"],
+        "a verdict is one statement: key, account and domains as of one moment, and the last change before it",
     ),
     (
         "keys/usage/store/calls.rs",

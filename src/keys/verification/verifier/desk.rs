@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep};
 
-use super::queue::Shared;
 use crate::keys::secret::KeyHash;
 use crate::keys::verification::store::LiveKey;
 
@@ -114,9 +113,15 @@ impl Inbox {
     }
 }
 
+/// Where questions go.
+pub(super) trait Queue: Send + Sync {
+    /// Takes all of these.
+    fn take_in(&self, questions: &mut Vec<Question>);
+}
+
 /// What one serving thread has to do with one verifier.
 pub(super) struct Desk {
-    verifier: Weak<Shared>,
+    queue: Weak<dyn Queue>,
     inbox: Arc<Inbox>,
     /// Questions that are handed over when the requests that are ready now have been worked on.
     outbox: RefCell<Vec<Question>>,
@@ -133,14 +138,16 @@ thread_local! {
 
 impl Desk {
     /// The one of this thread.
-    pub fn of(verifier: &Arc<Shared>) -> Rc<Self> {
+    pub fn of<Q: Queue + 'static>(queue: &Arc<Q>) -> Rc<Self> {
         DESKS.with_borrow_mut(|desks| {
-            let is_same = |desk: &&Rc<Self>| std::ptr::eq(desk.verifier.as_ptr(), &**verifier);
+            let is_same =
+                |desk: &&Rc<Self>| std::ptr::addr_eq(desk.queue.as_ptr(), Arc::as_ptr(queue));
             if let Some(desk) = desks.iter().find(is_same) {
                 return Rc::clone(desk);
             }
+            let queue: Weak<Q> = Arc::downgrade(queue);
             let desk = Rc::new(Self {
-                verifier: Arc::downgrade(verifier),
+                queue,
                 inbox: Arc::default(),
                 outbox: RefCell::default(),
                 places: RefCell::default(),
@@ -186,8 +193,8 @@ impl Desk {
         if outbox.is_empty() {
             return;
         }
-        match self.verifier.upgrade() {
-            Some(verifier) => verifier.take_in(&mut outbox),
+        match self.queue.upgrade() {
+            Some(queue) => queue.take_in(&mut outbox),
             None => outbox.clear(),
         }
     }

@@ -22,15 +22,11 @@ use crate::keys::secret::PlainKey;
 use crate::metrics::{Metrics, Verdict};
 
 pub use lookup::{Answers, Lookup, Remembering};
+pub use queue::Unavailable;
 
 /// One lookup thread, with a connection and a memory of its own: while it waits for an answer, the next
 /// batch grows.
 const ASKERS: usize = 1;
-/// It cannot be determined now whether a key works: neither an acceptance nor a refusal.
-#[derive(Debug, thiserror::Error)]
-#[error("keys cannot be verified right now")]
-pub struct Unavailable;
-
 /// Verifies keys. When dropped, it answers the queued questions and ends its threads.
 pub struct Verifier(Arc<Shared>);
 
@@ -63,12 +59,12 @@ impl Verifier {
     /// # Errors
     /// If the database is unavailable or slow, or too many requests wait for it.
     pub async fn verify(&self, presented: &[u8]) -> Result<Option<Arc<LiveKey>>, Unavailable> {
-        let Some(key) = PlainKey::parse(presented) else {
+        let Some(hash) = PlainKey::hash_of(presented) else {
             return Ok(None);
         };
         let metrics = &self.0.metrics;
         let asked = metrics.asked();
-        let verdict = self.0.look_up(key.hash()).await;
+        let verdict = self.0.look_up(hash).await;
         metrics.verdict(
             asked,
             match &verdict {

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Unavailable;
 use super::desk::{self, Answer, Desk, Failure, Question};
 use super::lookup::{Lookup, SHORTEST_PAUSE};
 use crate::keys::secret::KeyHash;
@@ -20,6 +19,11 @@ const BATCH: usize = 256;
 const QUEUE: usize = 8192;
 /// A lookup that takes this long, while requests time out, is abandoned.
 const STUCK: Duration = Duration::from_secs(1);
+
+/// It cannot be determined now whether a key works: neither an acceptance nor a refusal.
+#[derive(Debug, thiserror::Error)]
+#[error("keys cannot be verified right now")]
+pub struct Unavailable;
 
 pub(super) struct Shared {
     pub metrics: Metrics,
@@ -105,18 +109,6 @@ impl Shared {
         Ok(Desk::of(self).ask(hash))
     }
 
-    /// Takes questions into the queue.
-    pub fn take_in(&self, questions: &mut Vec<Question>) {
-        let mut queue = self.lock();
-        queue.waiting.extend(questions.drain(..));
-        let is_someone_idle = queue.sleeping > 0;
-        drop(queue);
-        // Checked first, because a wake-up costs a system call even when no thread sleeps.
-        if is_someone_idle {
-            self.arrival.notify_one();
-        }
-    }
-
     /// Logs why there is no verdict, once a second however many requests wait.
     fn unavailable(&self, why: &str) -> Unavailable {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -200,6 +192,19 @@ impl Shared {
         let end = queue.waiting.len().min(BATCH);
         self.waiting.fetch_sub(end, Ordering::Relaxed);
         Some(queue.waiting.drain(..end).collect())
+    }
+}
+
+impl desk::Queue for Shared {
+    fn take_in(&self, questions: &mut Vec<Question>) {
+        let mut queue = self.lock();
+        queue.waiting.extend(questions.drain(..));
+        let is_someone_idle = queue.sleeping > 0;
+        drop(queue);
+        // Checked first, because a wake-up costs a system call even when no thread sleeps.
+        if is_someone_idle {
+            self.arrival.notify_one();
+        }
     }
 }
 
