@@ -43,52 +43,41 @@ pub fn configure(
                 resource("/static/{version}/{name:.*}")
                     .get(assets::serve)
                     .wrap(from_fn(http::render_errors)),
-            )
-            .service(
-                resource("/domains/{id}/changes")
-                    .get(domains::changes)
-                    .wrap(silent.clone())
-                    .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know))
-                    .wrap(from_fn(accept_other_secret)),
-            )
-            .service(
-                resource("/api-keys/first-uses")
-                    .get(keys::first_uses)
-                    .wrap(silent.clone())
-                    .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know)),
-            )
-            .service(
-                resource("/api-keys/start")
-                    .get(keys::start)
-                    .wrap(silent.clone())
-                    .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know)),
-            )
-            .service(
-                resource("/api-keys/{id}/first-request")
-                    .get(keys::first_request)
-                    .wrap(silent)
-                    .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know))
-                    .wrap(from_fn(accept_other_secret)),
-            )
-            .service(
-                scope("")
-                    .app_data(web::FormConfig::default().limit(FORM_BYTES))
-                    .app_data(PayloadConfig::new(FORM_BYTES))
-                    .configure(pages)
-                    // The session is looked up after the body has arrived, which may take long.
-                    .wrap(session)
-                    .wrap(from_fn(remember_device))
-                    .wrap(from_fn(body::read_first))
-                    .wrap(from_fn(csrf::protect))
-                    .wrap(from_fn(missing::answer_first))
-                    .wrap(from_fn(http::render_errors))
-                    .wrap(from_fn(preferences::know))
-                    .wrap(from_fn(accept_other_secret)),
             );
+        polled(config, &silent);
+        config.service(
+            scope("")
+                .app_data(web::FormConfig::default().limit(FORM_BYTES))
+                .app_data(PayloadConfig::new(FORM_BYTES))
+                .configure(pages)
+                // The session is looked up after the body has arrived, which may take long.
+                .wrap(session)
+                .wrap(from_fn(remember_device))
+                .wrap(from_fn(body::read_first))
+                .wrap(from_fn(csrf::protect))
+                .wrap(from_fn(missing::answer_first))
+                .wrap(from_fn(http::render_errors))
+                .wrap(from_fn(preferences::know))
+                .wrap(from_fn(accept_other_secret)),
+        );
+    }
+}
+
+/// What pages ask in the background. Reads a cookie, so it stands behind `accept_other_secret`, too.
+fn polled(config: &mut ServiceConfig, silent: &SessionMiddleware<DbSessions>) {
+    for resource in [
+        resource("/domains/{id}/changes").get(domains::changes),
+        resource("/api-keys/first-uses").get(keys::first_uses),
+        resource("/api-keys/start").get(keys::start),
+        resource("/api-keys/{id}/first-request").get(keys::first_request),
+    ] {
+        config.service(
+            resource
+                .wrap(silent.clone())
+                .wrap(from_fn(http::render_errors))
+                .wrap(from_fn(preferences::know))
+                .wrap(from_fn(accept_other_secret)),
+        );
     }
 }
 

@@ -71,6 +71,15 @@ struct ConfirmPage {
     fields: Pairs,
 }
 
+impl ConfirmPage {
+    fn answer(&self) -> Result<HttpResponse, Error> {
+        match self.is_fragment {
+            true => page::html(&self.as_confirm()),
+            false => page::html(self),
+        }
+    }
+}
+
 /// `GET /api-keys/{id}/edit`
 pub async fn edit(
     context: web::Data<Context>,
@@ -116,17 +125,14 @@ pub async fn save(
     }
     let changes = changes(&key, &edit, &domains);
     if !changes.is_empty() && version == key.version() && value(&pairs, "confirmed") != "yes" {
-        let page = ConfirmPage {
+        return ConfirmPage {
             user,
             is_fragment: page::is_htmx(&request),
             key,
             changes,
             fields: pairs,
-        };
-        return match page.is_fragment {
-            true => page::html(&page.as_confirm()),
-            false => page::html(&page),
-        };
+        }
+        .answer();
     }
     let wanted = version.clone();
     let saved = session
@@ -134,34 +140,43 @@ pub async fn save(
             store::edit(conn, account, id, Some(&wanted), &edit, &actor)
         })
         .await?;
-    match saved {
-        Ok(now) => {
-            let is_same = now.version() == version;
-            let notice = if is_same { "same" } else { "saved" };
-            let said = match is_same {
-                true => "Nothing was changed.".to_owned(),
-                false => format!("The changes of “{}” are saved.", now.name),
-            };
-            let to = format!("{}?notice={notice}", path_of(id));
-            changed(&context, &request, &user, said, &to).await
-        }
-        Err(EditError::NoSuchKey) => Err(Error::NotFound),
-        Err(EditError::Ended(_)) => Ok(to_ended(&request, id)),
-        Err(EditError::Db(error)) => Err(error.into()),
-        Err(EditError::UnknownDomain) => {
+    let refusal = match saved {
+        Ok(now) => return answer_saved(&context, &request, &user, &version, &now).await,
+        Err(refusal) => refusal,
+    };
+    let (status, version) = match refusal {
+        EditError::NoSuchKey => return Err(Error::NotFound),
+        EditError::Ended(_) => return Ok(to_ended(&request, id)),
+        EditError::Db(error) => return Err(error.into()),
+        EditError::UnknownDomain => {
             form.errors.scope = Some(CHOOSE_DOMAINS.to_owned());
-            EditPage::new(&request, user, key, version, form, domains)
-                .answer(HttpResponse::UnprocessableEntity())
+            (HttpResponse::UnprocessableEntity(), version)
         }
-        Err(EditError::Changed) => {
+        EditError::Changed => {
             form.errors.form = Some(CHANGED.to_owned());
-            let version = key.version();
-            let page = EditPage::new(&request, user, key, version, form, domains);
             // htmx shows no other error than 422 in the dialog.
-            page.answer(match page.is_fragment {
+            let status = match page::is_htmx(&request) {
                 true => HttpResponse::UnprocessableEntity(),
                 false => HttpResponse::Conflict(),
-            })
+            };
+            (status, key.version())
         }
-    }
+    };
+    EditPage::new(&request, user, key, version, form, domains).answer(status)
+}
+
+/// `before`: the version of the key when the form was opened.
+async fn answer_saved(
+    context: &Context,
+    request: &HttpRequest,
+    user: &User,
+    before: &str,
+    now: &Key,
+) -> Result<HttpResponse, Error> {
+    let (notice, said) = match now.version() == before {
+        true => ("same", "Nothing was changed.".to_owned()),
+        false => ("saved", format!("The changes of “{}” are saved.", now.name)),
+    };
+    let elsewhere = format!("{}?notice={notice}", path_of(now.id));
+    changed(context, request, user, said, &elsewhere).await
 }

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::super::store::{Key, LastUse};
 use super::{find_key, path_of};
 use crate::accounts::session::SignedIn;
-use crate::db;
 use crate::http::{Context, Error, page};
 use crate::keys::usage::history::History;
 use crate::keys::usage::outcome::Outcome;
@@ -135,7 +134,7 @@ pub async fn first_request(
     };
     let history = context
         .db
-        .read(move |conn| Ok::<_, db::Error>(usage_store::history(conn, account, id)?))
+        .read(move |conn| usage_store::history(conn, account, id))
         .await?;
     let first = FirstRequest::of(&key, &history);
     let shown = first.spelled();

@@ -7,7 +7,6 @@ use serde::Deserialize;
 use super::snippets::Sample;
 use crate::accounts::session::SignedIn;
 use crate::accounts::store::User;
-use crate::db;
 use crate::domains::store::{self as domains_store, Domain};
 use crate::http::{Context, Error, page};
 use crate::keys::usage::store as usage_store;
@@ -130,7 +129,7 @@ pub async fn start(
     let account = user.account;
     let domains = context
         .db
-        .read(move |conn| Ok::<_, db::Error>(domains_store::list(conn, account)?))
+        .read(move |conn| domains_store::list(conn, account))
         .await?;
     let mut start = Start::find(&context, &request, &user, &domains).await?;
     start.round = asked.round.saturating_add(1);
