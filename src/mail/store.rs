@@ -302,15 +302,15 @@ pub fn find_old_of_any_account(
     days: i64,
     most: i64,
 ) -> db::Result<Vec<i64>> {
-    let counted = outbox_store::counted_for_good_of_any_account(conn)?;
-    let (Some(now), Some(counted)) = (db::trusted_now(conn)?, counted) else {
+    let needed = outbox_store::needed_since_of_any_account(conn)?;
+    let (Some(now), Some(needed)) = (db::trusted_now(conn)?, needed) else {
         return Ok(Vec::new());
     };
     let before = now - TimeDelta::days(days);
     let old = || {
         emails::table
             .filter(emails::ended_at.lt(before))
-            .filter(emails::created_at.lt(counted))
+            .filter(emails::created_at.lt(needed))
             .order(emails::ended_at)
             .limit(most)
             .select(emails::id)
@@ -327,13 +327,13 @@ pub fn find_old_of_any_account(
 /// Deletes the rows of these emails, except those that are tried again meanwhile or are needed for
 /// the totals. Returns how many.
 pub fn forget_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<usize> {
-    let Some(counted) = outbox_store::counted_for_good_of_any_account(conn)? else {
+    let Some(needed) = outbox_store::needed_since_of_any_account(conn)? else {
         return Ok(0);
     };
     let old = emails::table
         .filter(emails::id.eq_any(ids))
         .filter(emails::ended_at.is_not_null())
-        .filter(emails::created_at.lt(counted));
+        .filter(emails::created_at.lt(needed));
     Ok(diesel::delete(old).execute(conn)?)
 }
 
@@ -418,7 +418,7 @@ impl From<SentRow> for Sent {
             has_content: row.has_content,
             remaining: None,
             refused: refused.clone(),
-            is_counted: false,
+            is_needed: false,
         };
         Self {
             id: row.id,

@@ -4,6 +4,7 @@
 #[macro_use]
 mod support;
 
+mod acceptance;
 mod accounts;
 mod activity;
 mod api;

@@ -168,7 +168,7 @@ struct DetailsRow {
 
 /// These emails, in order of their numbers.
 pub fn list_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<Vec<Details>> {
-    let (now, counted) = (db::stamp(conn)?, counted_before(conn)?);
+    let (now, needed) = (db::stamp(conn)?, needed_since(conn)?);
     let rows: Vec<DetailsRow> = emails::table
         .inner_join(api_keys::table)
         .inner_join(accounts::table.on(accounts::id.eq(emails::account_id)))
@@ -202,7 +202,7 @@ pub fn list_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<Vec
         next_attempt_at: row.next_attempt_at,
         ended_at: row.ended_at,
         reply: row.reply,
-        state: row.state.read(now, counted),
+        state: row.state.read(now, needed),
     };
     Ok(rows.into_iter().map(details).collect())
 }
@@ -220,7 +220,7 @@ struct StateRow {
 }
 
 impl StateRow {
-    fn read(self, now: NaiveDateTime, counted_before: Option<NaiveDateTime>) -> State {
+    fn read(self, now: NaiveDateTime, needed_since: Option<NaiveDateTime>) -> State {
         let is_leased = self.next_attempt_at > now;
         State {
             status: Status::parse(&self.status).unwrap_or(Status::Held),
@@ -230,7 +230,7 @@ impl StateRow {
             has_content: self.has_content,
             remaining: list(self.remaining.as_deref()),
             refused: list(self.refused.as_deref()).unwrap_or_default(),
-            is_counted: counted_before.is_some_and(|before| self.created_at < before),
+            is_needed: needed_since.is_none_or(|since| self.created_at >= since),
         }
     }
 }
@@ -256,13 +256,13 @@ pub fn try_of_any_account(
     id: i64,
     selection: &Selection,
 ) -> db::Result<Option<Verdict>> {
-    let (now, counted) = (db::stamp(conn)?, counted_before(conn)?);
+    let (now, needed) = (db::stamp(conn)?, needed_since(conn)?);
     let row: Option<(i64, StateRow)> = emails::table
         .find(id)
         .select((emails::account_id, state_columns()))
         .first(conn)
         .optional()?;
-    let state = row.map(|(_, row)| row.read(now, counted));
+    let state = row.map(|(_, row)| row.read(now, needed));
     let state = state.filter(|state| selection.allows(state.status));
     Ok(state.map(|state| task.verdict(&state)))
 }
@@ -276,7 +276,7 @@ pub fn do_of_any_account(
     selection: &Selection,
 ) -> db::Result<Option<(AccountId, Verdict)>> {
     lock(conn, id)?;
-    let (now, counted) = (db::stamp(conn)?, counted_before(conn)?);
+    let (now, needed) = (db::stamp(conn)?, needed_since(conn)?);
     let row: Option<(i64, StateRow)> = emails::table
         .find(id)
         .select((emails::account_id, state_columns()))
@@ -285,7 +285,7 @@ pub fn do_of_any_account(
     let Some((account, row)) = row else {
         return Ok(None);
     };
-    let state = row.read(now, counted);
+    let state = row.read(now, needed);
     if !selection.allows(state.status) {
         return Ok(None);
     }
@@ -383,6 +383,6 @@ fn cancel(conn: &mut Connection, id: i64, email: &State, now: NaiveDateTime) -> 
 }
 
 /// Emails accepted before this time are no longer needed for the totals.
-fn counted_before(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
-    outbox_store::counted_for_good_of_any_account(conn)
+fn needed_since(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
+    outbox_store::needed_since_of_any_account(conn)
 }

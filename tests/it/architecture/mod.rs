@@ -63,7 +63,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("keys/usage/store/", &["api_key_calls", "api_key_uses"]),
     ("emails/store.rs", &["emails"]),
-    ("outbox/store/", &["email_counts", "email_counts_frontier"]),
+    ("outbox/store/", &["email_hours", "email_totals"]),
     ("db/", &["clock_seen", "ends_journal", "nodes_secret"]),
 ];
 
@@ -107,7 +107,7 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
     (
         "outbox/store/totals.rs",
         &["emails"],
-        "the totals are those of the emails' rows",
+        "of the hour in which the last 24 hours begin, the emails themselves are counted",
     ),
     (
         "outbox/store/waiting.rs",
