@@ -76,7 +76,8 @@ pub fn is_any_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     Ok(due.first::<i64>(conn).optional()?.is_some())
 }
 
-/// The accounts with emails to deliver after a given account, in the order of their ids.
+/// The accounts with emails to deliver after a given account, in the order of their ids. `except`:
+/// emails that were picked before.
 ///
 /// Uses one index lookup per account and kind: the cost depends on the number of accounts examined,
 /// not on how many emails they have.
@@ -84,8 +85,16 @@ pub fn list_turns_of_any_account(
     conn: &mut Connection,
     after: i64,
     most: i64,
+    except: &[i64],
 ) -> db::Result<Vec<Turn>> {
     let now = db::stamp(conn)?;
+    let except = match except {
+        [] => String::new(),
+        ids => {
+            let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+            format!("AND id NOT IN ({})", ids.join(", "))
+        }
+    };
     // SQLite numbers the parameters by their first occurrence, so they must be bound in this order.
     let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
     let query = sql_query(format!(
@@ -99,11 +108,11 @@ pub fn list_turns_of_any_account(
          SELECT account_id,
              (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = '{held}' AND next_attempt_at <= $3
+                  AND status = '{held}' AND next_attempt_at <= $3 {except}
               ORDER BY next_attempt_at LIMIT 1) AS fresh,
              (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = '{deferred}' AND next_attempt_at <= $3
+                  AND status = '{deferred}' AND next_attempt_at <= $3 {except}
               ORDER BY next_attempt_at LIMIT 1) AS retry
          FROM waiting WHERE account_id IS NOT NULL",
     ));

@@ -20,11 +20,12 @@ use super::attempt::{Before, Outcome};
 use super::mime::{self, Mail, STACK_BYTES, Signature, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::reply::without_addresses;
+use super::results::Results;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
 use crate::background::Runtime;
 use crate::clock;
-use crate::db::{self, Connection, Db, Share};
+use crate::db::{self, Connection, Db};
 use crate::domains::dkim::DkimKey;
 use crate::domains::life::jittered;
 use crate::domains::store::{self as domains_store, Signing};
@@ -106,6 +107,7 @@ pub fn run(
         health: Mutex::default(),
         policy_told: Mutex::default(),
         preparing: Semaphore::new(PREPARING),
+        results: Results::default(),
         under_way: Mutex::default(),
     });
     runtime.block_on(worker.deliver(arrivals, stop));
@@ -127,6 +129,7 @@ struct Worker {
     /// When the log last reported that the relay refuses emails by its policy.
     policy_told: Mutex<Option<Instant>>,
     preparing: Semaphore,
+    results: Results,
     /// With their claims.
     under_way: Mutex<BTreeSet<(i64, String)>>,
 }
@@ -265,23 +268,29 @@ impl Worker {
         }
     }
 
-    /// The emails whose turn it is, as many as there are places.
+    /// The emails whose turn it is, as many as there are places: a commit costs the same for one as for
+    /// all of them.
     async fn pick(&self, turns: &mut Turns, mut places: Places) -> db::Result<Vec<Picked>> {
+        let mut all = Vec::new();
         if places.free == 0 || !self.db.read(store::is_any_due_of_any_account).await? {
-            return Ok(Vec::new());
+            return Ok(all);
         }
-        // From the middle of a round to its end, and one full round.
+        // From the middle of a round to its end, and one full round in which nothing is found.
         let mut rounds = if turns.after == 0 { 1 } else { 2 };
-        while rounds > 0 {
+        while rounds > 0 && places.free > 0 {
             let after = turns.after;
-            let list = move |conn: &mut _| store::list_turns_of_any_account(conn, after, PAGE);
+            let except: Vec<i64> = all.iter().map(|picked: &Picked| picked.email).collect();
+            let list =
+                move |conn: &mut _| store::list_turns_of_any_account(conn, after, PAGE, &except);
             let (picked, is_over) = turns.pick(&self.db.read(list).await?, &mut places);
-            if !picked.is_empty() {
-                return Ok(picked);
-            }
-            rounds -= usize::from(is_over);
+            rounds = match picked.is_empty() {
+                true => rounds - usize::from(is_over),
+                false if turns.after == 0 => 1,
+                false => 2,
+            };
+            all.extend(picked);
         }
-        Ok(Vec::new())
+        Ok(all)
     }
 
     /// After a panic, the email waits until its lease ends; others are not affected.
@@ -318,15 +327,11 @@ impl Worker {
     /// `None`: the claim was lost or released.
     async fn outcome(&self, id: i64, claim: String) -> db::Result<Option<Outcome>> {
         let ours = (id, claim.clone());
-        let find = move |conn: &mut _| store::find_claimed_of_any_account(conn, id, &claim);
-        let Some(email) = self.db.read(find).await? else {
+        let find = move |conn: &mut _| find_with_signing(conn, id, &claim);
+        let Some((email, signing)) = self.db.read(find).await? else {
             return Ok(None);
         };
-        let signature = match email.domain_id {
-            Some(domain) => self.signature(domain).await?,
-            None => Ok(None),
-        };
-        let signature = match signature {
+        let signature = match self.signature(signing) {
             Ok(signature) => signature,
             Err(why) => {
                 self.put_off(&email, why, ours).await?;
@@ -385,28 +390,24 @@ impl Worker {
         Ok(Some(outcome))
     }
 
-    /// How the emails of a domain are signed now, if at all, or why they must wait.
-    async fn signature(
-        &self,
-        domain_id: i64,
-    ) -> db::Result<Result<Option<Signature>, &'static str>> {
-        let find = move |conn: &mut _| domains_store::find_signing_of_any_account(conn, domain_id);
-        let (domain, sealed, is_published) = match self.db.read(find).await? {
+    /// How an email is signed now, if at all, or why it must wait.
+    fn signature(&self, signing: Signing) -> Result<Option<Signature>, &'static str> {
+        let (domain, sealed, is_published) = match signing {
             Signing::Key(domain, sealed) => (domain, sealed, true),
             Signing::Missing(domain, sealed) => (domain, sealed, false),
-            Signing::Awaited => return Ok(Err(AWAITS_RECORD)),
-            Signing::None => return Ok(Ok(None)),
+            Signing::Awaited => return Err(AWAITS_RECORD),
+            Signing::None => return Ok(None),
         };
         let signature = DkimKey::open(&sealed, &self.secret, &domain)
             .map_err(|e| e.to_string())
             .and_then(|key| mime::signature(&key, &domain));
-        Ok(match signature {
+        match signature {
             Ok(signature) => Ok(Some(signature).filter(|_| is_published)),
             Err(error) => {
                 tracing::debug!(%domain, error, "the emails of a domain cannot be signed");
                 Err(LOST_KEY)
             }
-        })
+        }
     }
 
     /// Releases the email with a growing delay until it can be signed; its account sees why.
@@ -426,9 +427,7 @@ impl Worker {
     /// Retries until the lease ends: an email whose result is not stored would be sent again.
     async fn settle(&self, id: i64, claim: &str, outcome: &Outcome, until: Instant) {
         loop {
-            let (ours, what) = (claim.to_owned(), outcome.clone());
-            let settle = move |conn: &mut _| store::settle_of_any_account(conn, id, &ours, &what);
-            match self.db.write_urgently(Share::Half, settle).await {
+            match self.results.store(&self.db, id, claim, outcome).await {
                 Ok(true) => {
                     let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
                     return tracing::debug!(email = id, status, attempts, "a delivery attempt");
@@ -516,6 +515,22 @@ impl Worker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A claimed email, and how the emails of its domain are signed now. `None`: the claim is lost.
+fn find_with_signing(
+    conn: &mut Connection,
+    id: i64,
+    claim: &str,
+) -> db::Result<Option<(Outgoing, Signing)>> {
+    let Some(email) = store::find_claimed_of_any_account(conn, id, claim)? else {
+        return Ok(None);
+    };
+    let signing = match email.domain_id {
+        Some(domain) => domains_store::find_signing_of_any_account(conn, domain)?,
+        None => Signing::None,
+    };
+    Ok(Some((email, signing)))
 }
 
 /// An attempt's outcome, as metrics name it.
