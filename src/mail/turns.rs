@@ -49,7 +49,7 @@ impl Places {
 
 /// The progress of the round. Each account gets one email per round, in the order of the accounts'
 /// ids.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Turns {
     /// The account whose turn was last.
     pub after: i64,
