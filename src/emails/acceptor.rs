@@ -239,23 +239,24 @@ impl Shared {
 
     /// Stores each request's emails in a transaction of their own: the one they shared failed, perhaps
     /// because the rows of one account are locked.
-    fn store_one_by_one(&self, batch: Vec<Submission>, shared: &db::Error) {
-        let is_alone = batch.len() == 1;
+    fn store_one_by_one(&self, batch: Vec<Submission>, error: &db::Error) {
+        if batch.len() == 1 {
+            return batch
+                .into_iter()
+                .for_each(|of| of.tell(Err(unavailable(error))));
+        }
+        tracing::warn!(%error, requests = batch.len(), "emails could not be stored together: each request’s are tried alone");
         let mut failed: Vec<AccountId> = Vec::new();
         for submission in batch {
-            let is_hopeless =
-                is_alone || failed.len() >= MOST_FAILURES || failed.contains(&submission.account);
-            if is_hopeless {
-                submission.tell(Err(unavailable(shared)));
+            if failed.len() >= MOST_FAILURES || failed.contains(&submission.account) {
+                submission.tell(Err(unavailable(error)));
             } else if submission.is_awaited() {
-                let batch = [submission];
-                let stored = self.try_to_store(&batch, true);
-                let [submission] = batch;
-                match stored {
+                let account = submission.account;
+                match self.try_to_store(std::slice::from_ref(&submission), true) {
                     Ok(stored) => self.tell(vec![submission], stored),
                     Err(Stop::Abandoned) => {}
                     Err(Stop::Failed(error)) => {
-                        failed.push(submission.account);
+                        failed.push(account);
                         submission.tell(Err(error));
                     }
                 }

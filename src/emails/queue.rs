@@ -10,7 +10,7 @@ pub const MOST_TOGETHER: Size = Size {
 };
 /// What may wait in all.
 pub const MOST_WAITING: Size = Size {
-    emails: 4_096,
+    emails: 16_384,
     bytes: 128 * 1024 * 1024,
 };
 

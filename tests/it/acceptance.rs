@@ -97,8 +97,19 @@ both! {
         let owner = app.visitor();
         owner.sign_in(EMAIL);
         let (_, second) = owner.create_key("Second", "");
-        let other = App::on(app.database.again(), |_| {});
-        let nodes = [base(&app), base(&other)];
+        if app.database.backend() == Backend::Postgres {
+            // So that there is time for a deadlock, and it is found before the wait for a lock ends.
+            app.database.execute(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''20ms''',
+                 current_database()); END $$;
+                 CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_sleep(0.003); RETURN NEW; END $$;
+                 CREATE TRIGGER slowly BEFORE INSERT ON email_hours
+                 FOR EACH ROW EXECUTE FUNCTION slowly()"
+            );
+        }
+        let apps = [(); 2].map(|()| App::on(app.database.again(), |_| {}));
+        let nodes = [base(&apps[0]), base(&apps[1])];
         const EACH: usize = 12;
         std::thread::scope(|scope| {
             for number in 0..SENDERS {
@@ -118,6 +129,12 @@ both! {
         totals_are_exact(&app.database);
         let commits = app.database.number("SELECT count(DISTINCT created_at) FROM emails");
         assert!(commits < (SENDERS * EACH) as i64, "none shared a commit");
+        // Which tells the statistics.
+        drop(apps);
+        if app.database.backend() == Backend::Postgres {
+            let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+            assert_eq!(app.database.number(deadlocks), 0);
+        }
         let info = app.program(&key).info().json();
         let sent = count(&app.database, "account_id = 1");
         assert_eq!(info["account"]["emails_sent_last_24hrs"], sent);
@@ -224,8 +241,8 @@ fn a_full_queue_is_told_at_once_and_keeps_room_for_others() {
                 }
                 (begun, answer.status)
             };
-            // One account has half of the room for 4,096.
-            let senders: Vec<_> = (0..26).map(|_| scope.spawn(send)).collect();
+            // One account has half of the room for 16,384.
+            let senders: Vec<_> = (0..96).map(|_| scope.spawn(send)).collect();
             let end = Instant::now() + Duration::from_secs(3);
             while !is_full.load(Ordering::SeqCst) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(5));
@@ -256,6 +273,37 @@ fn a_full_queue_is_told_at_once_and_keeps_room_for_others() {
         let is_told = matches!((first_stored, last_refused), (Some(stored), Some(refused)) if stored < refused);
         is_told && other == 200
     });
+    totals_are_exact(&app.database);
+}
+
+/// A client that was answered 503 may send its emails again.
+#[test]
+fn emails_that_were_not_stored_in_time_are_not_stored_later() {
+    let app = App::start(Backend::Sqlite, |_| {});
+    let (key, strange_key) = two_keys(&app);
+    let mut writer = app.database.lock("emails");
+    let send = |n: usize| {
+        let (key, email) = match n % 2 {
+            0 => (&key, email(FROM)),
+            _ => (&strange_key, strange()),
+        };
+        Wire::to(&base(&app)).post(key, &email).status
+    };
+    let late = std::thread::scope(|scope| {
+        let send = &send;
+        let senders: Vec<_> = (0..6).map(|n| scope.spawn(move || send(n))).collect();
+        let statuses = senders.into_iter().map(|sender| sender.join().unwrap());
+        statuses.collect::<Vec<_>>()
+    });
+    assert_eq!(late, [503; 6]);
+    writer.batch_execute("ROLLBACK").unwrap();
+    for (key, email) in [(&key, email(FROM)), (&strange_key, strange())] {
+        assert_eq!(
+            known(|| Wire::to(&base(&app)).post(key, &email)).status,
+            200
+        );
+    }
+    assert_eq!(count(&app.database, "1 = 1"), 2);
     totals_are_exact(&app.database);
 }
 
