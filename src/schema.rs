@@ -76,19 +76,21 @@ diesel::table! {
 }
 
 diesel::table! {
-    email_counts (account_id, hour, api_key_id, domain_id) {
+    email_hours (account_id, api_key_id, hour) {
         account_id -> Int8,
         api_key_id -> Int8,
-        domain_id -> Int8,
         hour -> Timestamp,
         accepted -> Int8,
     }
 }
 
 diesel::table! {
-    email_counts_frontier (id) {
-        id -> Int8,
-        counted_before -> Timestamp,
+    email_totals (account_id, api_key_id, day, domain_id) {
+        account_id -> Int8,
+        api_key_id -> Int8,
+        day -> Timestamp,
+        domain_id -> Int8,
+        accepted -> Int8,
     }
 }
 
@@ -223,8 +225,8 @@ diesel::joinable!(api_key_domains -> sending_domains (domain_id));
 diesel::joinable!(api_key_uses -> api_keys (api_key_id));
 diesel::joinable!(api_keys -> accounts (account_id));
 diesel::joinable!(api_keys -> users (created_by));
-diesel::joinable!(email_counts -> accounts (account_id));
-diesel::joinable!(email_counts -> api_keys (api_key_id));
+diesel::joinable!(email_hours -> accounts (account_id));
+diesel::joinable!(email_totals -> accounts (account_id));
 diesel::joinable!(emails -> accounts (account_id));
 diesel::joinable!(emails -> api_keys (api_key_id));
 diesel::joinable!(emails -> sending_domains (domain_id));
@@ -242,8 +244,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     api_key_uses,
     api_keys,
     clock_seen,
-    email_counts,
-    email_counts_frontier,
+    email_hours,
+    email_totals,
     emails,
     ends_journal,
     events,

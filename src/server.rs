@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::db::{DatabaseUrl, Db};
 use crate::domains::check::{CheckLimit, Checker};
 use crate::domains::dns::Dns;
+use crate::emails::acceptor::Acceptor;
 use crate::ending::Ending;
 use crate::http::body::Room;
 use crate::http::count::{self, Answers};
@@ -75,6 +76,7 @@ pub struct Components {
     pub usage: Data<Usage>,
     pub room: Data<Room>,
     pub arrivals: Data<Arrivals>,
+    pub acceptor: Data<Acceptor>,
     pub guard: Data<SignInGuard>,
     pub setup_code: Data<SetupCode>,
     pub downloads: Data<Downloads>,
@@ -103,11 +105,14 @@ impl Components {
         if config.relay.is_some() {
             metrics.know_relay(worker::OUTCOMES);
         }
+        let arrivals = Data::new(Arrivals::new(&metrics));
+        let acceptor = Acceptor::start(&db, arrivals.clone().into_inner());
         Self {
             verifier: Data::new(Verifier::start(&db, config.remembered_keys, &metrics)),
             usage: Data::new(Usage::new(&metrics)),
             room: Data::default(),
-            arrivals: Data::new(Arrivals::new(&metrics)),
+            arrivals,
+            acceptor: Data::new(acceptor),
             guard: Data::new(SignInGuard::new(&secrets, refusals.clone().into_inner())),
             setup_code: Data::new(SetupCode::derive(secrets.current().as_ref())),
             downloads: Data::default(),
@@ -131,6 +136,7 @@ impl Components {
             .app_data(self.usage.clone())
             .app_data(self.room.clone())
             .app_data(self.arrivals.clone())
+            .app_data(self.acceptor.clone())
             .app_data(self.guard.clone())
             .app_data(self.setup_code.clone())
             .app_data(self.downloads.clone())

@@ -1,5 +1,5 @@
-//! The server's background chores: it records the end of expired keys, counts the emails of each
-//! hour, and deletes old data. Any number of nodes may do this at once.
+//! The server's background chores: it records the end of expired keys, and deletes old data. Any
+//! number of nodes may do this at once.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -29,8 +29,6 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const KEYS: i64 = 1_000;
 /// Rows deleted per transaction, so that a change on a page waits for no more than that.
 const ROWS: i64 = 1_000;
-/// Hours of emails counted at a time, in a database where none have been counted yet.
-const HOURS: usize = 100;
 /// Contents of emails deleted per transaction: each may have 16 MB.
 const CONTENTS: i64 = 50;
 /// Rows of emails deleted per transaction: each is in ten indexes.
@@ -54,7 +52,7 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     };
     let now = Instant::now();
     let mut check_at = now;
-    let (mut watch_at, mut quiet_at, mut count_at, mut forget_at) = (now, now, now, now);
+    let (mut watch_at, mut quiet_at, mut forget_at) = (now, now, now);
     let (mut emails_at, mut accounts_at) = (now, now);
     let mut outage = Outage::default();
     loop {
@@ -73,13 +71,6 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
         if done.is_ok() && Instant::now() >= quiet_at {
             quiet_at = Instant::now() + MINUTE;
             done = upkeep.end_quiet().and(upkeep.pull_back());
-        }
-        if done.is_ok() && Instant::now() >= count_at {
-            let counted = upkeep.count_emails();
-            if !matches!(counted, Ok(HOURS)) {
-                count_at = Instant::now() + MINUTE;
-            }
-            done = counted.map(drop);
         }
         if done.is_ok() && Instant::now() >= forget_at {
             forget_at = Instant::now() + HOUR;
@@ -196,34 +187,6 @@ impl Upkeep<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Returns how many hours were counted.
-    fn count_emails(&self) -> db::Result<usize> {
-        let is_ahead = self
-            .db
-            .read_blocking(outbox_store::is_counted_ahead_of_any_account)?;
-        if is_ahead
-            && self
-                .db
-                .write_blocking(outbox_store::recount_of_any_account)?
-        {
-            tracing::warn!("emails are counted anew: a wrong clock had led the counts astray");
-        }
-        for counted in 0..HOURS {
-            let hour = match self.is_told() {
-                true => None,
-                false => self
-                    .db
-                    .read_blocking(outbox_store::find_hour_of_any_account)?,
-            };
-            let Some(hour) = hour else {
-                return Ok(counted);
-            };
-            let write = |conn: &mut _| outbox_store::write_hour_of_any_account(conn, &hour);
-            self.db.write_blocking(write)?;
-        }
-        Ok(HOURS)
-    }
-
     fn forget(&self) -> db::Result<()> {
         recovery::mark(self.db)?;
         self.forget_journal();
@@ -231,11 +194,12 @@ impl Upkeep<'_> {
             (self.config.activity_days, self.config.retention_days);
         let hashes = self.repeat(|conn| store::forget_ended_of_any_account(conn, ROWS));
         let calls = self.repeat(|conn| usage_store::forget_calls_of_any_account(conn, ROWS));
+        let hours = self.repeat(|conn| outbox_store::forget_hours_of_any_account(conn, ROWS));
         let events = self.repeat(|conn| events::forget_of_any_account(conn, activity_days, ROWS));
         let contents = self.repeat(|conn| {
             mail_store::forget_content_of_any_account(conn, retention_days, CONTENTS)
         });
-        hashes.and(calls).and(events).and(contents)
+        hashes.and(calls).and(hours).and(events).and(contents)
     }
 
     /// A failure is no reason to stop the rest.

@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::changes::{self, Changes};
 use crate::load::{Requests, Sample, sample};
+use crate::relay::Relay;
 use crate::report::{Limit, Pairs, Report, Row, grouped};
 use crate::seed::{self, Database, Keys};
 use crate::server::Server;
@@ -17,6 +18,29 @@ const VERIFY: &str = "/v2/verify";
 const INFO: &str = "/v2/info";
 /// The case that others are compared with.
 const VALID: &str = "valid key";
+const EMAILS: &str = "/v2/emails";
+const BATCH: &str = "/v2/emails/batch";
+/// Emails per request of the case of batches: the most that the API takes.
+const MOST_EMAILS: usize = 100;
+/// Emails to deliver.
+const TO_DELIVER: u64 = 5_000;
+/// Longer than delivery takes.
+const DELIVERED: Duration = Duration::from_secs(300);
+/// Emails and events of the account whose pages are measured.
+pub const AGED_ROWS: u64 = 1_000_000;
+/// Pages of an account that has existed for a year, and how many milliseconds each may take. The filters
+/// that find next to nothing may take longer.
+const PAGES: [(&str, f64); 9] = [
+    ("/api-keys", 30.0),
+    ("/domains", 30.0),
+    ("/settings", 30.0),
+    ("/activity", 30.0),
+    ("/activity?kind=session", 30.0),
+    ("/activity?kind=account", 100.0),
+    ("/activity?who=nobody", 100.0),
+    ("/activity/emails", 30.0),
+    ("/activity/emails?status=failed", 30.0),
+];
 
 /// A database and the server that uses it.
 pub struct Dashboard<'a> {
@@ -44,6 +68,7 @@ pub struct Bench<'a> {
     pub keys: &'a Keys,
     pub reference: Server,
     pub report: &'a mut Report,
+    pub connections: u32,
 }
 
 impl Bench<'_> {
@@ -69,6 +94,9 @@ impl Bench<'_> {
                     self.beside_reference("info", main, requests)?;
                 }
                 Case::KeysPage => self.keys_page(main)?,
+                Case::Emails => self.emails(main)?,
+                Case::Pages => self.pages(main)?,
+                Case::Delivery => self.delivery(main)?,
             }
         }
         Ok(())
@@ -171,6 +199,96 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Beside what one connection reaches, since a commit costs a single email the most.
+    fn emails(&mut self, main: &Dashboard) -> Result<()> {
+        let (keys, domains) = (
+            self.keys.valid(main.database),
+            self.keys.domains(main.database),
+        );
+        let requests = |path, batch| Requests::emails(path, keys.clone(), domains.clone(), batch);
+        let (one, batch) = (requests(EMAILS, None), requests(BATCH, Some(MOST_EMAILS)));
+        let many = self.beside_reference("email", main, one.clone())?;
+        let case = format!("batch of {MOST_EMAILS} emails");
+        self.beside_reference(&case, main, batch)?;
+        let alone = self.one_connection("email, one connection", main, one)?;
+        let (rate, p99) = (Sample::rate, |s: &Sample| s.p99);
+        let faster = many.pairs.first(rate) / alone.pairs.first(rate);
+        let slower = many.pairs.first(p99) / alone.pairs.first(p99);
+        let share = many.pairs.ratio(rate);
+        self.want(
+            "email ÷ reference: requests/s".to_owned(),
+            Limit::AtLeast(0.08),
+            share,
+        );
+        if self.backend == Backend::Sqlite {
+            self.want(
+                "email ÷ one connection: requests/s".to_owned(),
+                Limit::AtLeast(4.0),
+                faster,
+            );
+        }
+        self.want(
+            "email ÷ one connection: p99".to_owned(),
+            Limit::AtMost(4.0),
+            slower,
+        );
+        Ok(())
+    }
+
+    /// With one connection: how long a person waits.
+    fn pages(&mut self, main: &Dashboard) -> Result<()> {
+        let cookie = main.server.sign_in(seed::MANY)?;
+        for (path, most) in PAGES {
+            let requests = Requests::same(path, &cookie, 200);
+            let row = self.one_connection(&format!("GET {path}"), main, requests)?;
+            let p50 = row.pairs.first(|s| s.p50) * 1e3;
+            self.want(format!("GET {path}: p50 in ms"), Limit::AtMost(most), p50);
+        }
+        let key = self.keys.of_many(main.database)?;
+        let requests = Requests::with_keys(INFO, key, 200);
+        let row = self.one_connection("info after a year", main, requests)?;
+        let p50 = row.pairs.first(|s| s.p50) * 1e3;
+        self.want(
+            "info after a year: p50 in ms".to_owned(),
+            Limit::AtMost(10.0),
+            p50,
+        );
+        Ok(())
+    }
+
+    /// By a node of its own, so that no other is measured with it.
+    fn delivery(&mut self, main: &Dashboard) -> Result<()> {
+        eprintln!("{}: delivery", self.backend);
+        let relay = Relay::start()?;
+        main.database.add_emails_to_deliver(TO_DELIVER)?;
+        let server = Server::delivering(main.database, relay.address)?;
+        let begun = Instant::now();
+        while relay.taken() < TO_DELIVER {
+            ensure!(
+                begun.elapsed() < DELIVERED,
+                "only {} emails were delivered",
+                relay.taken()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let rate = TO_DELIVER as f64 / begun.elapsed().as_secs_f64();
+        server.check_log()?;
+        self.want("delivery: emails/s".to_owned(), Limit::AtLeast(300.0), rate);
+        Ok(())
+    }
+
+    fn one_connection(
+        &mut self,
+        case: &str,
+        dashboard: &Dashboard,
+        requests: Arc<Requests>,
+    ) -> Result<Rc<Row>> {
+        let connections = std::mem::replace(&mut self.connections, 1);
+        let row = self.beside_reference(case, dashboard, requests);
+        self.connections = connections;
+        row
+    }
+
     fn with_valid_keys(&self, path: &str, dashboard: &Dashboard) -> Arc<Requests> {
         Requests::with_keys(path, self.keys.valid(dashboard.database), 200)
     }
@@ -198,7 +316,7 @@ impl Bench<'_> {
     /// Measures in turn, after a pair that warms up.
     fn pairs(&self, a: Side, b: Side) -> Result<Pairs> {
         let time = Duration::from_secs(self.args.seconds);
-        let one = |(server, requests): &Side| sample(server, requests, self.args.connections, time);
+        let one = |(server, requests): &Side| sample(server, requests, self.connections, time);
         let both = || Ok((one(&a)?, one(&b)?));
         both()?;
         (0..self.args.pairs)

@@ -9,9 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::seed::KeyText;
+use crate::seed::{DomainText, KeyText};
 use crate::server::Server;
 
+const BEARER: &str = "Authorization: Bearer ";
 const THREADS: usize = 2;
 /// More than the head of any answer.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -24,6 +25,9 @@ pub struct Requests {
     /// Where each request's own key goes.
     key_at: usize,
     keys: Arc<[KeyText]>,
+    /// Where the name of its key's domain goes, and these names in the order of the keys.
+    domain_at: Vec<usize>,
+    domains: Arc<[DomainText]>,
     status: u16,
 }
 
@@ -31,28 +35,90 @@ impl Requests {
     /// The same request again and again. `header`: empty, or a whole line.
     pub fn same(path: &str, header: &str, status: u16) -> Arc<Self> {
         Arc::new(Self {
-            bytes: Self::bytes(path, header),
+            bytes: Self::bytes("GET", path, header, ""),
             key_at: 0,
             keys: Arc::new([]),
+            domain_at: Vec::new(),
+            domains: Arc::new([]),
             status,
         })
     }
 
     /// Each request with one of `keys`, chosen at random.
     pub fn with_keys(path: &str, keys: Arc<[KeyText]>, status: u16) -> Arc<Self> {
-        const BEGIN: &str = "Authorization: Bearer ";
-        let room = str::repeat("_", size_of::<KeyText>());
-        let bytes = Self::bytes(path, &format!("{BEGIN}{room}\r\n"));
+        let bytes = Self::bytes("GET", path, &Self::bearer(""), "");
         Arc::new(Self {
-            key_at: bytes.len() - "\r\n\r\n".len() - room.len(),
+            key_at: Self::find_key(&bytes),
             bytes,
             keys,
+            domain_at: Vec::new(),
+            domains: Arc::new([]),
             status,
         })
     }
 
-    fn bytes(path: &str, header: &str) -> Vec<u8> {
-        format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{header}\r\n").into()
+    /// So many emails per request, from the domain of the key that it carries.
+    pub fn emails(
+        path: &str,
+        keys: Arc<[KeyText]>,
+        domains: Arc<[DomainText]>,
+        batch: Option<usize>,
+    ) -> Arc<Self> {
+        let room = str::repeat("_", size_of::<DomainText>());
+        let email = format!(
+            r#"{{"from": {{"email": "hello@{room}", "name": "Acme"}}, "to": [{{"email": "ada@example.org"}}],
+            "subject": "Your order", "text": "Thank you for your order. It will be with you soon."}}"#
+        );
+        let body = match batch {
+            None => email,
+            Some(emails) => format!("[{}]", vec![email; emails].join(",")),
+        };
+        let headers = Self::bearer(&format!(
+            "Content-Type: application/json\r\nContent-Length: {}\r\n",
+            body.len()
+        ));
+        let bytes = Self::bytes("POST", path, &headers, &body);
+        let text = String::from_utf8_lossy(&bytes);
+        let sender = format!("@{room}");
+        let at = text.match_indices(&sender);
+        Arc::new(Self {
+            key_at: Self::find_key(&bytes),
+            domain_at: at.map(|(at, _)| at + 1).collect(),
+            bytes,
+            keys,
+            domains,
+            status: 200,
+        })
+    }
+
+    fn bearer(others: &str) -> String {
+        let room = str::repeat("_", size_of::<KeyText>());
+        format!("{BEARER}{room}\r\n{others}")
+    }
+
+    fn find_key(bytes: &[u8]) -> usize {
+        let at = bytes
+            .windows(BEARER.len())
+            .position(|w| w == BEARER.as_bytes());
+        at.expect("a key's header") + BEARER.len()
+    }
+
+    fn bytes(method: &str, path: &str, headers: &str, body: &str) -> Vec<u8> {
+        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n{body}").into()
+    }
+
+    /// Puts a random key into a request.
+    fn draw(&self, bytes: &mut [u8]) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let drawn = rand::random_range(..self.keys.len());
+        let key = &self.keys[drawn];
+        bytes[self.key_at..][..key.len()].copy_from_slice(key);
+        for at in &self.domain_at {
+            let domain = &self.domains[drawn];
+            bytes[*at..][..domain.len()].copy_from_slice(domain);
+        }
     }
 }
 
@@ -146,10 +212,7 @@ async fn converse(
     let mut latencies = Vec::with_capacity(1 << 14);
     let mut now = Instant::now();
     while now < end {
-        if !requests.keys.is_empty() {
-            let key = &requests.keys[rand::random_range(..requests.keys.len())];
-            bytes[requests.key_at..][..key.len()].copy_from_slice(key);
-        }
+        requests.draw(&mut bytes);
         stream.write_all(&bytes).await?;
         let status = read_answer(&mut stream, &mut buffer).await?;
         ensure!(

@@ -5,6 +5,7 @@ mod cases;
 mod changes;
 mod load;
 mod postgres;
+mod relay;
 mod report;
 mod seed;
 mod server;
@@ -89,6 +90,9 @@ enum Case {
     NoKey,
     Info,
     KeysPage,
+    Emails,
+    Pages,
+    Delivery,
 }
 
 fn main() -> Result<()> {
@@ -127,6 +131,14 @@ fn measure(
     let databases = (args.sizes().into_iter())
         .map(|count| seed(folder, cluster.as_ref(), count, keys))
         .collect::<Result<Vec<_>>>()?;
+    if args.cases().contains(&Case::Pages) {
+        let main = databases.iter().rfind(|d| d.keys <= MAIN_SIZE);
+        let start = Instant::now();
+        if let Some(database) = main.or(databases.first()) {
+            database.age_many(cases::AGED_ROWS)?;
+        }
+        eprintln!("Added a year in {:.1} s", start.elapsed().as_secs_f64());
+    }
     let dashboards = databases.iter().map(Dashboard::start);
     let dashboards = dashboards.collect::<Result<Vec<_>>>()?;
     let mut bench = Bench {
@@ -135,6 +147,7 @@ fn measure(
         keys,
         reference: Server::reference(folder)?,
         report,
+        connections: args.connections,
     };
     let result = bench.run(&dashboards);
     dashboards.iter().try_for_each(|d| d.server.check_log())?;

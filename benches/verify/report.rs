@@ -20,6 +20,11 @@ impl Pairs {
         median(self.0.iter().map(|(a, b)| figure(a) / figure(b)))
     }
 
+    /// The median of the first ones.
+    pub fn first(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.0.iter().map(|(first, _)| figure(first)))
+    }
+
     /// Of the CPU time per request.
     pub fn cpu_ratio(&self) -> f64 {
         cpu_per_request(&self.firsts()) / cpu_per_request(&self.seconds())

@@ -16,6 +16,8 @@ use crate::Backend;
 use crate::postgres::Cluster;
 
 pub type KeyText = [u8; 44];
+/// As in `mail000001.example.org`.
+pub type DomainText = [u8; 22];
 
 pub const PASSWORD: &str = "benchmark: some long words";
 /// The owner of an account with few keys.
@@ -48,6 +50,25 @@ impl Keys {
     pub fn valid(&self, database: &Database) -> Arc<[KeyText]> {
         let drawn = &self.valid[..database.drawn()];
         drawn.iter().map(text).collect()
+    }
+
+    /// The domains of the accounts that they belong to.
+    pub fn domains(&self, database: &Database) -> Arc<[DomainText]> {
+        let domain = |drawn| {
+            let name = format!("mail{:06}.example.org", database.account_of(drawn));
+            name.as_bytes()
+                .try_into()
+                .expect("names have 22 characters")
+        };
+        (0..database.drawn()).map(domain).collect()
+    }
+
+    /// One of the account with many keys.
+    pub fn of_many(&self, database: &Database) -> Result<Arc<[KeyText]>> {
+        let mut drawn = 0..database.drawn();
+        let of_many = drawn.find(|drawn| database.account_of(*drawn) == 2);
+        let of_many = of_many.context("no key of that account is known")?;
+        Ok([text(&self.valid[of_many])].into())
     }
 
     /// Keys with a typo.
@@ -133,6 +154,18 @@ impl Database {
         DRAWN.min(self.keys as usize)
     }
 
+    /// The account of a key that was drawn, as [`Database::insert_all`] has it.
+    fn account_of(&self, drawn: usize) -> u64 {
+        let i = drawn as u64 * (self.keys / self.drawn() as u64);
+        let (few_step, many) = (self.keys / FEW_KEYS, self.many_keys());
+        let many_step = self.keys / many;
+        match () {
+            () if i.is_multiple_of(few_step) && i / few_step < FEW_KEYS => 1,
+            () if i % many_step == 1 && i / many_step < many => 2,
+            () => 3 + (i + i / OTHER_ACCOUNTS) % OTHER_ACCOUNTS,
+        }
+    }
+
     pub fn many_keys(&self) -> u64 {
         10_000.min(self.keys / 10)
     }
@@ -164,6 +197,77 @@ impl Database {
 
     pub fn is_sqlite(&self) -> bool {
         self.backend == Backend::Sqlite
+    }
+
+    /// Emails of the account with many keys that wait to be delivered.
+    pub fn add_emails_to_deliver(&self, emails: u64) -> Result<()> {
+        let message = r#"{"from": {"email": "hello@mail000002.example.org", "name": "Acme"}, "to": [{"email": "ada@example.org", "name": null}],
+            "cc": [], "bcc": [], "reply_to": [], "subject": "Your order", "html": null, "text": "Thank you for your order.",
+            "headers": {}, "attachments": [], "tags": {}, "message_hash": null}"#;
+        let sql = format!(
+            "WITH RECURSIVE numbers (i) AS (
+                SELECT CAST(1 AS BIGINT) UNION ALL SELECT i + 1 FROM numbers WHERE i < {emails}
+            )
+            INSERT INTO emails (account_id, api_key_id, domain_id, message_id, message, status, created_at,
+                internet_id, next_attempt_at, sender, recipient, recipients)
+            SELECT 2, (SELECT min(id) FROM api_keys WHERE account_id = 2), 2, 'm' || i, '{message}', 'held',
+                '2026-01-15 10:30:00', 'i' || i, '2026-01-15 10:30:00', 'hello@mail000002.example.org',
+                'ada@example.org', 1
+            FROM numbers"
+        );
+        Ok(self.connect()?.batch_execute(&sql)?)
+    }
+
+    /// What a busy account has after a year: emails and events, and totals of each key and day.
+    pub fn age_many(&self, rows: u64) -> Result<()> {
+        let (day, hour, at) = match self.backend {
+            Backend::Sqlite => (
+                "strftime('%Y-%m-%d 00:00:00', 'now', '-' || i || ' days')",
+                "strftime('%Y-%m-%d %H:00:00', 'now', '-' || i || ' hours')",
+                "strftime('%Y-%m-%d %H:%M:%S', 'now', '-' || (i * 20) || ' seconds')",
+            ),
+            Backend::Postgres => (
+                "date_trunc('day', now() AT TIME ZONE 'UTC') - i * interval '1 day'",
+                "date_trunc('hour', now() AT TIME ZONE 'UTC') - i * interval '1 hour'",
+                "now() AT TIME ZONE 'UTC' - i * interval '20 seconds'",
+            ),
+        };
+        let numbers = |most: u64| {
+            format!(
+                "WITH RECURSIVE numbers (i) AS (
+                    SELECT CAST(0 AS BIGINT) UNION ALL SELECT i + 1 FROM numbers WHERE i < {most} - 1
+                )"
+            )
+        };
+        let (year, days, all) = (numbers(365), numbers(72), numbers(rows));
+        let keys = "(SELECT id FROM api_keys WHERE account_id = 2 ORDER BY id LIMIT 1000) AS keys";
+        let one_key = "(SELECT min(id) FROM api_keys WHERE account_id = 2)";
+        let sql = format!(
+            "{year} INSERT INTO email_totals (account_id, api_key_id, day, domain_id, accepted)
+            SELECT 2, keys.id, {day}, 2, 3 FROM numbers, {keys};
+            {year} INSERT INTO email_totals (account_id, api_key_id, day, domain_id, accepted)
+            SELECT 2, 0, {day}, 2, 3000 FROM numbers;
+            {days} INSERT INTO email_hours (account_id, api_key_id, hour, accepted)
+            SELECT 2, keys.id, {hour}, 3 FROM numbers, {keys};
+            {days} INSERT INTO email_hours (account_id, api_key_id, hour, accepted)
+            SELECT 2, 0, {hour}, 3000 FROM numbers;
+            {all} INSERT INTO emails (account_id, api_key_id, domain_id, message_id, status, created_at,
+                internet_id, next_attempt_at, ended_at, sender, recipient, recipients)
+            SELECT 2, {one_key}, 2, 'm' || i, 'delivered', {at}, 'i' || i, {at}, {at},
+                'hello@mail000002.example.org', 'ada@example.org', 1
+            FROM numbers;
+            {all} INSERT INTO events (account_id, at, actor, action, subject_id, subject, detail)
+            SELECT 2, {at}, '{MANY}', CASE i % 10 WHEN 0 THEN 'session.started' ELSE 'key.edited' END,
+                {one_key} + i % 1000, 'Key', 'name'
+            FROM numbers;"
+        );
+        let mut conn = self.connect()?;
+        conn.batch_execute(&sql)?;
+        // PostgreSQL does so by itself, SQLite does not.
+        if self.backend == Backend::Postgres {
+            conn.batch_execute("VACUUM ANALYZE")?;
+        }
+        Ok(())
     }
 
     pub fn connect(&self) -> Result<Box<dyn SimpleConnection + Send>> {
@@ -223,7 +327,7 @@ impl Database {
             SELECT 'Account ' || i, 'active', '2026-01-15 10:30:00' FROM numbers;
 
             INSERT INTO sending_domains (account_id, name, status, created_at, next_check_at)
-            SELECT id, 'mail' || id || '.example.org', 'verified', '2026-01-15 10:30:00', '{tomorrow}'
+            SELECT id, 'mail' || substr(CAST(1000000 + id AS TEXT), 2) || '.example.org', 'verified', '2026-01-15 10:30:00', '{tomorrow}'
             FROM accounts;
 
             WITH RECURSIVE numbers (i) AS (

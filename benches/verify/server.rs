@@ -32,6 +32,15 @@ impl Server {
         Self::start(command, database.folder.join("log"))
     }
 
+    /// One that also delivers to this relay.
+    pub fn delivering(database: &Database, relay: SocketAddr) -> Result<Self> {
+        let mut command = database.command();
+        command
+            .args(["--listen", "127.0.0.1:0"])
+            .env("TOSEND_SMTP_URL", format!("smtp://{relay}"));
+        Self::start(command, database.folder.join("delivery.log"))
+    }
+
     pub fn reference(folder: &Path) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(REFERENCE);

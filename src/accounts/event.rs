@@ -291,6 +291,13 @@ pub struct NewEvent<'a> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_index_of_kinds_tells_them_apart() {
+        let begins: std::collections::BTreeSet<&str> =
+            Kind::ALL.iter().map(|kind| &kind.as_str()[..3]).collect();
+        assert_eq!(begins.len(), Kind::ALL.len());
+    }
+
     fn list(count: usize) -> String {
         let all: Vec<String> = (0..count)
             .map(|n| format!("mailbox-{n}@acme.test"))

@@ -340,6 +340,16 @@ pub fn serialize(conn: &mut AnyConnection, purpose: Purpose) -> QueryResult<()> 
     }
 }
 
+/// Limits how long the running transaction waits for the lock of another one. SQLite has one writer.
+pub fn limit_lock_waits(conn: &mut AnyConnection, milliseconds: u32) -> QueryResult<()> {
+    match conn {
+        AnyConnection::Postgres(conn) => {
+            conn.batch_execute(&format!("SET LOCAL lock_timeout = {milliseconds}"))
+        }
+        AnyConnection::Sqlite(_) => Ok(()),
+    }
+}
+
 /// What transactions wait for each other about; the number is that of the lock.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose {

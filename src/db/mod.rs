@@ -20,7 +20,8 @@ pub mod verdict_changes;
 pub use clock_watch::{stamp, trusted_now};
 use connection::for_migrations;
 pub use connection::{
-    AnyConnection as Connection, DatabaseUrl, Purpose, has_column, now, serialize, size, timezone,
+    AnyConnection as Connection, DatabaseUrl, Purpose, has_column, limit_lock_waits, now,
+    serialize, size, timezone,
 };
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use full_disk::WriteFault;

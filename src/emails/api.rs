@@ -9,6 +9,7 @@ use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::acceptor::Acceptor;
 use super::batch::{self, NoBatch};
 use super::message::{Message, Problems};
 use super::store::{self, NewEmail};
@@ -25,13 +26,16 @@ use crate::keys::scope::ScopedDomain;
 use crate::keys::verification::bearer::{BearerOrQuery, BearerWithBody, Body};
 use crate::keys::verification::policy::{self, Refusal, Sending};
 use crate::keys::verification::store::LiveKey;
-use crate::outbox::{Arrivals, store as outbox_store};
+use crate::outbox::store as outbox_store;
+
+/// A shorter body is parsed where it arrives: that takes less time than handing it to another thread.
+const INLINE_BYTES: usize = 16 * 1024;
 
 /// What is needed to accept emails.
 struct Intake<'a> {
     context: &'a Context,
     room: &'a Room,
-    arrivals: &'a Arrivals,
+    acceptor: &'a Acceptor,
 }
 
 #[derive(Serialize)]
@@ -110,13 +114,13 @@ async fn describe(context: &Context, key: &LiveKey) -> Result<HttpResponse, ApiE
 pub async fn create(
     context: web::Data<Context>,
     room: web::Data<Room>,
-    arrivals: web::Data<Arrivals>,
+    acceptor: web::Data<Acceptor>,
     BearerWithBody { key, call, body }: BearerWithBody,
 ) -> Result<HttpResponse, ApiError> {
     let intake = Intake {
         context: &context,
         room: &room,
-        arrivals: &arrivals,
+        acceptor: &acceptor,
     };
     let accepted = call.end(accept_one(&intake, key, body).await)?;
     Ok(HttpResponse::Ok().json(accepted))
@@ -128,13 +132,14 @@ async fn accept_one(
     body: Body,
 ) -> Result<Accepted, ApiError> {
     let (bytes, permit) = body.json()?;
+    let length = bytes.len();
     let parse = move || {
         let value = json::parse(&bytes)?;
         // The parsed strings are copies, which the message takes over.
         drop(bytes);
         Ok(vec![Ok(Message::parse(value)?)])
     };
-    let messages = off_the_async_threads(intake.room, &permit, parse).await?;
+    let messages = off_the_async_threads(intake.room, &permit, length, parse).await?;
     accept_all(intake, key, permit, messages).await?.remove(0)
 }
 
@@ -144,13 +149,13 @@ async fn accept_one(
 pub async fn create_batch(
     context: web::Data<Context>,
     room: web::Data<Room>,
-    arrivals: web::Data<Arrivals>,
+    acceptor: web::Data<Acceptor>,
     BearerWithBody { key, call, body }: BearerWithBody,
 ) -> Result<HttpResponse, ApiError> {
     let intake = Intake {
         context: &context,
         room: &room,
-        arrivals: &arrivals,
+        acceptor: &acceptor,
     };
     let results = match accept_batch(&intake, key, body).await {
         Ok(results) => results,
@@ -176,6 +181,7 @@ async fn accept_batch(
     body: Body,
 ) -> Result<Results, ApiError> {
     let (bytes, permit) = body.json()?;
+    let length = bytes.len();
     let parse = move || {
         let emails = batch::split(&bytes).map_err(|error| no_batch(&bytes, &error))?;
         // One after the other, because parsed values take many times as much memory.
@@ -185,19 +191,23 @@ async fn accept_batch(
         };
         emails.into_iter().map(parse).collect()
     };
-    let messages = off_the_async_threads(intake.room, &permit, parse).await?;
+    let messages = off_the_async_threads(intake.room, &permit, length, parse).await?;
     accept_all(intake, key, permit, messages).await
 }
 
 type Messages = Vec<Result<Message, ApiError>>;
 type Results = Vec<Result<Accepted, ApiError>>;
 
-/// For work whose time and memory grow with the body; for big bodies, only a few run at a time.
+/// For work whose time and memory grow with the bytes; for big bodies, only a few run at a time.
 async fn off_the_async_threads<T: Send + 'static>(
     room: &Room,
     permit: &BodyPermit,
+    bytes: usize,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    if bytes <= INLINE_BYTES {
+        return work();
+    }
     let Some(turn) = room.turn(permit).await else {
         return Err(ApiError::of_status(StatusCode::SERVICE_UNAVAILABLE));
     };
@@ -213,7 +223,7 @@ async fn off_the_async_threads<T: Send + 'static>(
     })
 }
 
-/// Stores the emails that the key allows, in one transaction. Returns a result for each, in order.
+/// Stores the emails that the key allows: all of them, or none. Returns a result for each, in order.
 async fn accept_all(
     intake: &Intake<'_>,
     key: Arc<LiveKey>,
@@ -235,6 +245,10 @@ async fn accept_all(
     if allowed.is_empty() {
         return Ok(results);
     }
+    let bytes = allowed
+        .iter()
+        .map(|(_, _, message)| message.estimated_bytes())
+        .sum();
     // Only now, so that a refused email costs no more than its checks.
     let make = move || {
         let emails = allowed.into_iter().map(|(domain_id, message_id, message)| {
@@ -242,14 +256,8 @@ async fn accept_all(
         });
         Ok(emails.collect::<Vec<_>>())
     };
-    let emails = off_the_async_threads(intake.room, &permit, make).await?;
-    let accepted = emails.len();
-    let store = move |conn: &mut db::Connection| {
-        let _permit = permit;
-        store::accept(conn, &key, &emails)
-    };
-    intake.context.db.write(store).await?;
-    intake.arrivals.announce(accepted);
+    let emails = off_the_async_threads(intake.room, &permit, bytes, make).await?;
+    intake.acceptor.accept(&key, emails, permit).await?;
     Ok(results)
 }
 

@@ -6,6 +6,7 @@ pub mod pages;
 pub mod queue;
 pub mod relay;
 mod reply;
+mod results;
 mod smtp;
 pub mod store;
 mod turns;

@@ -76,7 +76,8 @@ pub fn is_any_due_of_any_account(conn: &mut Connection) -> db::Result<bool> {
     Ok(due.first::<i64>(conn).optional()?.is_some())
 }
 
-/// The accounts with emails to deliver after a given account, in the order of their ids.
+/// The accounts with emails to deliver after a given account, in the order of their ids. `except`:
+/// emails that were picked before.
 ///
 /// Uses one index lookup per account and kind: the cost depends on the number of accounts examined,
 /// not on how many emails they have.
@@ -84,8 +85,16 @@ pub fn list_turns_of_any_account(
     conn: &mut Connection,
     after: i64,
     most: i64,
+    except: &[i64],
 ) -> db::Result<Vec<Turn>> {
     let now = db::stamp(conn)?;
+    let except = match except {
+        [] => String::new(),
+        ids => {
+            let ids: Vec<String> = ids.iter().map(i64::to_string).collect();
+            format!("AND id NOT IN ({})", ids.join(", "))
+        }
+    };
     // SQLite numbers the parameters by their first occurrence, so they must be bound in this order.
     let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
     // Asked once for an account, not for each of its emails.
@@ -101,11 +110,11 @@ pub fn list_turns_of_any_account(
          SELECT account_id,
              CASE WHEN {lives} THEN (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = '{held}' AND next_attempt_at <= $3
+                  AND status = '{held}' AND next_attempt_at <= $3 {except}
               ORDER BY next_attempt_at LIMIT 1) END AS fresh,
              CASE WHEN {lives} THEN (SELECT id FROM emails
               WHERE emails.account_id = waiting.account_id AND ended_at IS NULL
-                  AND status = '{deferred}' AND next_attempt_at <= $3
+                  AND status = '{deferred}' AND next_attempt_at <= $3 {except}
               ORDER BY next_attempt_at LIMIT 1) END AS retry
          FROM waiting WHERE account_id IS NOT NULL",
     ));
@@ -308,15 +317,15 @@ pub fn find_old_of_any_account(
     days: i64,
     most: i64,
 ) -> db::Result<Vec<i64>> {
-    let counted = outbox_store::counted_for_good_of_any_account(conn)?;
-    let (Some(now), Some(counted)) = (db::trusted_now(conn)?, counted) else {
+    let needed = outbox_store::needed_since_of_any_account(conn)?;
+    let (Some(now), Some(needed)) = (db::trusted_now(conn)?, needed) else {
         return Ok(Vec::new());
     };
     let before = now - TimeDelta::days(days);
     let old = || {
         emails::table
             .filter(emails::ended_at.lt(before))
-            .filter(emails::created_at.lt(counted))
+            .filter(emails::created_at.lt(needed))
             .order(emails::ended_at)
             .limit(most)
             .select(emails::id)
@@ -333,13 +342,13 @@ pub fn find_old_of_any_account(
 /// Deletes the rows of these emails, except those that are tried again meanwhile or are needed for
 /// the totals. Returns how many.
 pub fn forget_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<usize> {
-    let Some(counted) = outbox_store::counted_for_good_of_any_account(conn)? else {
+    let Some(needed) = outbox_store::needed_since_of_any_account(conn)? else {
         return Ok(0);
     };
     let old = emails::table
         .filter(emails::id.eq_any(ids))
         .filter(emails::ended_at.is_not_null())
-        .filter(emails::created_at.lt(counted));
+        .filter(emails::created_at.lt(needed));
     Ok(diesel::delete(old).execute(conn)?)
 }
 
@@ -498,7 +507,7 @@ impl From<SentRow> for Sent {
             has_content: row.has_content,
             remaining: None,
             refused: refused.clone(),
-            is_counted: false,
+            is_needed: false,
         };
         Self {
             id: row.id,

@@ -49,13 +49,15 @@ impl Places {
 
 /// The progress of the round. Each account gets one email per round, in the order of the accounts'
 /// ids.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Turns {
     /// The account whose turn was last.
     pub after: i64,
     /// In every other round retries go first, so that neither new emails nor retries wait for the
     /// others of the same account.
     prefers_retries: bool,
+    /// Whether anything was picked in this round.
+    has_picked: bool,
 }
 
 /// An email to deliver, and the account that sent it.
@@ -82,6 +84,7 @@ impl Turns {
             if let Some(email) = email
                 && places.take(turn.account_id)
             {
+                self.has_picked = true;
                 picked.push(Picked {
                     account: turn.account_id,
                     email,
@@ -91,7 +94,8 @@ impl Turns {
         let is_over = accounts.len() < PAGE as usize;
         if is_over {
             self.after = 0;
-            self.prefers_retries = !self.prefers_retries;
+            // A round for which there was no place changes nothing.
+            self.prefers_retries ^= std::mem::take(&mut self.has_picked);
         }
         (picked, is_over)
     }
@@ -139,6 +143,19 @@ mod tests {
         assert_eq!(next(Some(14), None), [14]);
         assert_eq!(next(None, Some(13)), [13]);
         assert!(next(None, None).is_empty());
+    }
+
+    #[test]
+    fn a_round_without_a_place_is_no_turn() {
+        let mut turns = Turns::default();
+        let mut next = |taken: usize| {
+            let mut places = Places::new(PLACES - taken, [1; 4].into_iter().take(taken));
+            let (picked, _) = turns.pick(&[turn(1, Some(10), Some(11))], &mut places);
+            emails(&picked)
+        };
+        assert_eq!(next(3), [10]);
+        assert!(next(4).is_empty());
+        assert_eq!(next(3), [11]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::TimeDelta;
+use chrono::{NaiveDateTime, TimeDelta};
 use futures_util::FutureExt;
 use lettre::Address;
 use tokio::sync::Semaphore;
@@ -20,11 +20,12 @@ use super::attempt::{Before, Outcome};
 use super::mime::{self, Mail, STACK_BYTES, Signature, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::reply::without_addresses;
+use super::results::Results;
 use super::store::{self, Outgoing};
 use super::turns::{PAGE, PLACES, Picked, Places, Turns};
 use crate::background::Runtime;
 use crate::clock;
-use crate::db::{self, Connection, Db, Share};
+use crate::db::{self, Connection, Db};
 use crate::domains::dkim::DkimKey;
 use crate::domains::life::jittered;
 use crate::domains::store::{self as domains_store, Signing};
@@ -39,6 +40,8 @@ use crate::token;
 /// Messages built at a time: building one takes several times the memory of the email, which may
 /// have 16 MB.
 const PREPARING: usize = 2;
+/// Results that wait to be stored before no more emails are claimed.
+const MOST_RESULTS: usize = 2 * PLACES;
 /// How long an attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(8 * 60);
 /// How long an email stays claimed: an attempt, and some time to store its result.
@@ -106,6 +109,7 @@ pub fn run(
         health: Mutex::default(),
         policy_told: Mutex::default(),
         preparing: Semaphore::new(PREPARING),
+        results: Results::default(),
         under_way: Mutex::default(),
     });
     runtime.block_on(worker.deliver(arrivals, stop));
@@ -127,6 +131,7 @@ struct Worker {
     /// When the log last reported that the relay refuses emails by its policy.
     policy_told: Mutex<Option<Instant>>,
     preparing: Semaphore,
+    results: Results,
     /// With their claims.
     under_way: Mutex<BTreeSet<(i64, String)>>,
 }
@@ -158,15 +163,19 @@ impl Attempt {
 impl Worker {
     async fn deliver(self: Arc<Self>, arrivals: &Arrivals, stop: Receiver<()>) {
         let mut stopped = tokio::task::spawn_blocking(move || stop.recv().is_err());
-        let mut attempts = JoinSet::new();
+        let (mut attempts, mut results) = (JoinSet::new(), JoinSet::new());
         let mut under_way = HashMap::new();
         let mut turns = Turns::default();
         let mut outage = Outage::default();
         while !stopped.is_finished() {
             while let Some(ended) = attempts.try_join_next_with_id() {
-                under_way.remove(&id_of(&ended));
+                self.clone().conclude(ended, &mut under_way, &mut results);
             }
-            let places = self.places(under_way.values());
+            while results.try_join_next().is_some() {}
+            let places = match results.len() < MOST_RESULTS {
+                true => self.places(under_way.values()),
+                false => Places::new(0, []),
+            };
             let claimed = self.claim(&mut turns, &places).await;
             match &claimed {
                 Err(error) => {
@@ -183,9 +192,7 @@ impl Worker {
             let has_more = !claimed.is_empty();
             for Picked { account, email } in claimed {
                 let (worker, claim) = (self.clone(), claim.clone());
-                let attempt = attempts.spawn(async move {
-                    worker.attempt_unless_it_panics(email, claim).await;
-                });
+                let attempt = attempts.spawn(async move { worker.attempt(email, claim).await });
                 under_way.insert(attempt.id(), Attempt::now(account));
             }
             if has_more {
@@ -194,19 +201,41 @@ impl Worker {
             tokio::select! {
                 _ = &mut stopped => break,
                 Some(ended) = attempts.join_next_with_id() => {
-                    under_way.remove(&id_of(&ended));
+                    self.clone().conclude(ended, &mut under_way, &mut results);
                 }
+                Some(_) = results.join_next() => {}
                 () = arrivals.wait() => {}
                 () = sleep(self.pause()) => self.relay.close_idle().await,
             }
         }
         let _ = timeout(DRAIN, async {
-            while attempts.join_next().await.is_some() {}
+            while let Some(ended) = attempts.join_next_with_id().await {
+                self.clone().conclude(ended, &mut under_way, &mut results);
+            }
+            while results.join_next().await.is_some() {}
         })
         .await;
         attempts.shutdown().await;
+        results.shutdown().await;
         if timeout(LAST_WRITE, self.give_back()).await.is_err() {
             tracing::warn!("claimed emails could not be released before shutdown");
+        }
+    }
+
+    /// Gives the place of an attempt to another email, while its result is being stored.
+    fn conclude(
+        self: Arc<Self>,
+        ended: Result<(Id, Option<Finished>), JoinError>,
+        under_way: &mut HashMap<Id, Attempt>,
+        results: &mut JoinSet<()>,
+    ) {
+        let (id, finished) = match ended {
+            Ok((id, finished)) => (id, finished),
+            Err(error) => (error.id(), None),
+        };
+        under_way.remove(&id);
+        if let Some(finished) = finished {
+            results.spawn(async move { self.settle(finished).await });
         }
     }
 
@@ -266,41 +295,30 @@ impl Worker {
     }
 
     /// The emails whose turn it is, as many as there are places.
-    async fn pick(&self, turns: &mut Turns, mut places: Places) -> db::Result<Vec<Picked>> {
-        if places.free == 0 || !self.db.read(store::is_any_due_of_any_account).await? {
+    async fn pick(&self, turns: &mut Turns, places: Places) -> db::Result<Vec<Picked>> {
+        if places.free == 0 {
             return Ok(Vec::new());
         }
-        // From the middle of a round to its end, and one full round.
-        let mut rounds = if turns.after == 0 { 1 } else { 2 };
-        while rounds > 0 {
-            let after = turns.after;
-            let list = move |conn: &mut _| store::list_turns_of_any_account(conn, after, PAGE);
-            let (picked, is_over) = turns.pick(&self.db.read(list).await?, &mut places);
-            if !picked.is_empty() {
-                return Ok(picked);
-            }
-            rounds -= usize::from(is_over);
-        }
-        Ok(Vec::new())
+        let before = *turns;
+        let pick = move |conn: &mut _| pick(conn, before, places);
+        let (after, picked) = self.db.read(pick).await?;
+        *turns = after;
+        Ok(picked)
     }
 
-    /// After a panic, the email waits until its lease ends; others are not affected.
-    async fn attempt_unless_it_panics(&self, id: i64, claim: String) {
-        let attempt = AssertUnwindSafe(self.attempt(id, claim.clone())).catch_unwind();
-        if attempt.await.is_err() {
-            self.under_way().remove(&(id, claim));
-            tracing::error!(
-                email = id,
-                "a delivery attempt panicked; retrying in ten minutes"
-            );
-        }
-    }
-
-    /// Makes one attempt and stores its result.
-    async fn attempt(&self, id: i64, claim: String) {
+    /// Makes one attempt. `None`: there is no result to store.
+    async fn attempt(&self, id: i64, claim: String) -> Option<Finished> {
         let until = Instant::now() + LEASE;
-        match self.outcome(id, claim.clone()).await {
-            Ok(Some(outcome)) => self.settle(id, &claim, &outcome, until).await,
+        let attempt = self.unless_it_panics(id, &claim, self.try_to_send(id, claim.clone()));
+        match attempt.await? {
+            Ok(Some(end)) => {
+                return Some(Finished {
+                    id,
+                    claim,
+                    until,
+                    end,
+                });
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(email = id, %error, "an email cannot be read for delivery");
@@ -313,20 +331,35 @@ impl Worker {
             }
         }
         self.under_way().remove(&(id, claim));
+        None
+    }
+
+    /// After a panic, the email waits until its lease ends; others are not affected.
+    async fn unless_it_panics<T>(
+        &self,
+        id: i64,
+        claim: &str,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let done = AssertUnwindSafe(work).catch_unwind().await.ok();
+        if done.is_none() {
+            self.under_way().remove(&(id, claim.to_owned()));
+            tracing::error!(
+                email = id,
+                "a delivery attempt panicked; retrying in ten minutes"
+            );
+        }
+        done
     }
 
     /// `None`: the claim was lost or released.
-    async fn outcome(&self, id: i64, claim: String) -> db::Result<Option<Outcome>> {
+    async fn try_to_send(&self, id: i64, claim: String) -> db::Result<Option<End>> {
         let ours = (id, claim.clone());
-        let find = move |conn: &mut _| store::find_claimed_of_any_account(conn, id, &claim);
-        let Some(email) = self.db.read(find).await? else {
+        let find = move |conn: &mut _| find_with_signing(conn, id, &claim);
+        let Some((email, signing)) = self.db.read(find).await? else {
             return Ok(None);
         };
-        let signature = match email.domain_id {
-            Some(domain) => self.signature(domain).await?,
-            None => Ok(None),
-        };
-        let signature = match signature {
+        let signature = match self.signature(signing) {
             Ok(signature) => signature,
             Err(why) => {
                 self.put_off(&email, why, ours).await?;
@@ -353,8 +386,7 @@ impl Worker {
             Ok(prepared) => prepared,
             Err(why) => {
                 tracing::warn!(email = id, "an email cannot be turned into a message");
-                self.metrics.attempted(FAILED);
-                return Ok(Some(before.then_never(&why)));
+                return Ok(Some(End::Unsendable(before, why)));
             }
         };
         before.delivered = delivered;
@@ -363,50 +395,37 @@ impl Worker {
             let words = "The relay took too long.".to_owned();
             Ok(vec![Fate::Deferred(words); recipients.len()])
         });
-        let trusted_now = |conn: &mut _| Ok::<_, db::Error>(db::trusted_now(conn)?);
-        let now = self.db.read(trusted_now).await.unwrap_or_default();
-        let (outcome, unless_ended) = match sent {
+        Ok(Some(match sent {
             Ok(fates) => {
                 self.can_be_used();
                 self.tell_of_policy(&fates);
-                (before.then(now, &recipients, &fates), DEFERRED)
+                End::Answered(before, recipients, fates)
             }
             Err(trouble) => {
                 let rest = self.cannot_be_used(&trouble);
-                let outcome = before.then_trouble(now, &recipients, &trouble, rest);
-                (outcome, name_of(&trouble))
+                End::Trouble(before, recipients, trouble, rest)
             }
-        };
-        self.metrics.attempted(match outcome.status {
-            Status::Delivered => DELIVERED,
-            Status::Failed => FAILED,
-            Status::Held | Status::Deferred => unless_ended,
-        });
-        Ok(Some(outcome))
+        }))
     }
 
-    /// How the emails of a domain are signed now, if at all, or why they must wait.
-    async fn signature(
-        &self,
-        domain_id: i64,
-    ) -> db::Result<Result<Option<Signature>, &'static str>> {
-        let find = move |conn: &mut _| domains_store::find_signing_of_any_account(conn, domain_id);
-        let (domain, sealed, is_published) = match self.db.read(find).await? {
+    /// How an email is signed now, if at all, or why it must wait.
+    fn signature(&self, signing: Signing) -> Result<Option<Signature>, &'static str> {
+        let (domain, sealed, is_published) = match signing {
             Signing::Key(domain, sealed) => (domain, sealed, true),
             Signing::Missing(domain, sealed) => (domain, sealed, false),
-            Signing::Awaited => return Ok(Err(AWAITS_RECORD)),
-            Signing::None => return Ok(Ok(None)),
+            Signing::Awaited => return Err(AWAITS_RECORD),
+            Signing::None => return Ok(None),
         };
         let signature = DkimKey::open_with_any(&sealed, &self.secrets, &domain)
             .map_err(|e| e.to_string())
             .and_then(|key| mime::signature(&key, &domain));
-        Ok(match signature {
+        match signature {
             Ok(signature) => Ok(Some(signature).filter(|_| is_published)),
             Err(error) => {
                 tracing::debug!(%domain, error, "the emails of a domain cannot be signed");
                 Err(LOST_KEY)
             }
-        })
+        }
     }
 
     /// Releases the email with a growing delay until it can be signed; its account sees why.
@@ -423,12 +442,37 @@ impl Worker {
         self.db.write(put_off).await
     }
 
+    /// Stores the result of an attempt.
+    async fn settle(&self, finished: Finished) {
+        let Finished {
+            id,
+            claim,
+            until,
+            end,
+        } = finished;
+        let settle = async {
+            let trusted_now = |conn: &mut _| Ok::<_, db::Error>(db::trusted_now(conn)?);
+            let now = match end {
+                End::Unsendable(..) => None,
+                _ => self.db.read(trusted_now).await.unwrap_or_default(),
+            };
+            let unless_ended = end.name();
+            let outcome = end.outcome(now);
+            self.metrics.attempted(match outcome.status {
+                Status::Delivered => DELIVERED,
+                Status::Failed => FAILED,
+                Status::Held | Status::Deferred => unless_ended,
+            });
+            self.store(id, &claim, &outcome, until).await;
+        };
+        self.unless_it_panics(id, &claim, settle).await;
+        self.under_way().remove(&(id, claim));
+    }
+
     /// Retries until the lease ends: an email whose result is not stored would be sent again.
-    async fn settle(&self, id: i64, claim: &str, outcome: &Outcome, until: Instant) {
+    async fn store(&self, id: i64, claim: &str, outcome: &Outcome, until: Instant) {
         loop {
-            let (ours, what) = (claim.to_owned(), outcome.clone());
-            let settle = move |conn: &mut _| store::settle_of_any_account(conn, id, &ours, &what);
-            match self.db.write_urgently(Share::Half, settle).await {
+            match self.results.store(&self.db, id, claim, outcome).await {
                 Ok(true) => {
                     let (status, attempts) = (outcome.status.as_str(), outcome.attempts);
                     return tracing::debug!(email = id, status, attempts, "a delivery attempt");
@@ -518,6 +562,22 @@ impl Worker {
     }
 }
 
+/// A claimed email, and how the emails of its domain are signed now. `None`: the claim is lost.
+fn find_with_signing(
+    conn: &mut Connection,
+    id: i64,
+    claim: &str,
+) -> db::Result<Option<(Outgoing, Signing)>> {
+    let Some(email) = store::find_claimed_of_any_account(conn, id, claim)? else {
+        return Ok(None);
+    };
+    let signing = match email.domain_id {
+        Some(domain) => domains_store::find_signing_of_any_account(conn, domain)?,
+        None => Signing::None,
+    };
+    Ok(Some((email, signing)))
+}
+
 /// An attempt's outcome, as metrics name it.
 fn name_of(trouble: &Trouble) -> &'static str {
     match trouble {
@@ -548,12 +608,72 @@ fn tell(trouble: &Trouble, times: u64) {
     }
 }
 
-/// The id of a task that ended, whether normally or not.
-fn id_of(ended: &Result<(Id, ()), JoinError>) -> Id {
-    match ended {
-        Ok((id, ())) => *id,
-        Err(error) => error.id(),
+/// An attempt whose result is still to be stored.
+struct Finished {
+    id: i64,
+    claim: String,
+    /// When the lease ends.
+    until: Instant,
+    end: End,
+}
+
+/// How an attempt ended.
+enum End {
+    /// The email cannot become a message.
+    Unsendable(Before, Unsendable),
+    /// The relay answered for each recipient.
+    Answered(Before, Vec<Address>, Vec<Fate>),
+    /// The relay could not be used, and is left alone for so long.
+    Trouble(Before, Vec<Address>, Trouble, Duration),
+}
+
+impl End {
+    /// `now`: none while the clock is in doubt.
+    fn outcome(self, now: Option<NaiveDateTime>) -> Outcome {
+        match self {
+            Self::Unsendable(before, why) => before.then_never(&why),
+            Self::Answered(before, recipients, fates) => before.then(now, &recipients, &fates),
+            Self::Trouble(before, recipients, trouble, rest) => {
+                before.then_trouble(now, &recipients, &trouble, rest)
+            }
+        }
     }
+
+    /// As metrics name it, unless the email has ended.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Unsendable(..) => FAILED,
+            Self::Answered(..) => DEFERRED,
+            Self::Trouble(_, _, trouble, _) => name_of(trouble),
+        }
+    }
+}
+
+/// The emails whose turn it is, as many as there are places: to claim one costs as much as to claim
+/// all of them. Also returns the turns after them.
+fn pick(
+    conn: &mut Connection,
+    mut turns: Turns,
+    mut places: Places,
+) -> db::Result<(Turns, Vec<Picked>)> {
+    let mut all: Vec<Picked> = Vec::new();
+    if !store::is_any_due_of_any_account(conn)? {
+        return Ok((turns, all));
+    }
+    // From the middle of a round to its end, and one full round in which nothing is found.
+    let rounds_to_go = |turns: &Turns| if turns.after == 0 { 1 } else { 2 };
+    let mut rounds = rounds_to_go(&turns);
+    while rounds > 0 && places.free > 0 {
+        let except: Vec<i64> = all.iter().map(|picked| picked.email).collect();
+        let accounts = store::list_turns_of_any_account(conn, turns.after, PAGE, &except)?;
+        let (picked, is_over) = turns.pick(&accounts, &mut places);
+        rounds = match picked.is_empty() {
+            true => rounds - usize::from(is_over),
+            false => rounds_to_go(&turns),
+        };
+        all.extend(picked);
+    }
+    Ok((turns, all))
 }
 
 /// A message, and the recipients of this attempt.

@@ -18,7 +18,8 @@ fn rows_left(database: &Database) -> i64 {
         "sending_domains",
         "emails",
         "events",
-        "email_counts",
+        "email_hours",
+        "email_totals",
     ];
     let counts = of_account.iter().map(|table| {
         database.number(&format!(

@@ -58,7 +58,7 @@ fn furnished(database: &Database) -> (Dashboard, Visitor, [(i64, String); 3]) {
     assert_eq!(wrong.status, 422);
     until("uses are written", || {
         database.number("SELECT count(*) FROM api_key_calls") > 0
-            && database.number("SELECT count(*) FROM email_counts_frontier") > 0
+            && database.number("SELECT count(*) FROM email_totals") > 0
     });
     (dashboard, owner, keys)
 }

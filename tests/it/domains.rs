@@ -325,7 +325,7 @@ fn a_domain_that_another_node_adds_at_the_same_time_counts() {
         settings.domain_limit = "1".into();
     });
     let owner = app.owner();
-    let mut other = app.database.lock("email_counts");
+    let mut other = app.database.lock("email_totals");
     other
         .batch_execute(
             "UPDATE accounts SET key_count = key_count;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use crate::acceptance::totals_are_exact;
 use crate::support::*;
 
 /// For what never comes, not for what is slow.
@@ -172,6 +173,7 @@ fn is_sound(database: &Database) {
     let miscounted = "SELECT count(*) FROM accounts WHERE key_count <>
         (SELECT count(*) FROM api_keys WHERE account_id = accounts.id AND ended_at IS NULL)";
     assert_eq!(database.number(miscounted), 0);
+    totals_are_exact(database);
     if database.backend() == Backend::Sqlite {
         let check = "SELECT group_concat(integrity_check) FROM pragma_integrity_check";
         assert_eq!(database.text(check), "ok");
@@ -194,7 +196,7 @@ fn all_hold(ledgers: &[Ledger], dashboard: &Dashboard, database: &Database) {
 }
 
 /// What the killed server had sent off, PostgreSQL may still be doing.
-fn wait_for_orphans(database: &Database) {
+pub fn wait_for_orphans(database: &Database) {
     let orphans = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
         AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
     if database.backend() == Backend::Postgres {

@@ -243,7 +243,7 @@ both! {
         let nonce = owner.nonce();
         let create = [("nonce", nonce.as_str()), ("name", "x"), ("scope", "all"), ("expiry", "none")];
         // As a change of the password on another node, which is not committed yet.
-        let mut other = app.database.lock("email_counts");
+        let mut other = app.database.lock("email_totals");
         other.batch_execute(
             "UPDATE users SET password_hash = 'other'; DELETE FROM sessions"
         ).unwrap();

@@ -4,6 +4,7 @@
 #[macro_use]
 mod support;
 
+mod acceptance;
 mod account_end;
 mod accounts;
 mod activity;

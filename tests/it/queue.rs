@@ -31,7 +31,7 @@ fn shown(database: &Database, id: i64) -> Value {
     serde_json::from_str(&json).unwrap()
 }
 
-/// As after a year, counted.
+/// As after a year.
 fn age_all(database: &Database) {
     database.execute(&format!(
         "UPDATE emails SET created_at = '{LONG_AGO}';
@@ -258,15 +258,6 @@ both! {
             "UPDATE emails SET status = 'failed', ended_at = created_at WHERE id > 2;
              UPDATE emails SET created_at = '{LONG_AGO}', ended_at = '{LONG_AGO}' WHERE id = 3"
         ));
-        // Nothing is counted yet.
-        app.database.execute("DELETE FROM email_counts; DELETE FROM email_counts_frontier");
-        let none = ok(&app.database, &purge);
-        assert!(none.starts_with("0 emails deleted."), "{none}");
-        // A server counts what is old by itself.
-        let _node = App::on(app.database.again(), |settings| settings.email_days = "36500".into());
-        until("the old one is counted", || {
-            app.database.number("SELECT coalesce(sum(accepted), 0) FROM email_counts") == 1
-        });
         let before = totals(&program);
         assert_eq!(before[3], 6);
         let dry = ok(&app.database, &[&purge[..], &["--dry-run"]].concat());
@@ -286,8 +277,7 @@ both! {
         }
         app.database.execute(
             "UPDATE emails SET status = 'delivered', ended_at = created_at WHERE id < 5;
-             UPDATE emails SET message = NULL WHERE id < 3;
-             DELETE FROM email_counts; DELETE FROM email_counts_frontier"
+             UPDATE emails SET message = NULL WHERE id < 3"
         );
         age_all(&app.database);
         app.database.execute(&format!("UPDATE emails SET ended_at = '{FUTURE}' WHERE id = 4"));
@@ -305,16 +295,8 @@ both! {
     fn nothing_is_deleted_while_the_clock_is_in_doubt(app: App) {
         let (_, program) = sender(&app);
         accept(&program, &to(&["bob@example.org"]));
-        app.database.execute(
-            "UPDATE emails SET status = 'failed', ended_at = created_at;
-             DELETE FROM email_counts; DELETE FROM email_counts_frontier"
-        );
+        app.database.execute("UPDATE emails SET status = 'failed', ended_at = created_at");
         age_all(&app.database);
-        let node = App::on(app.database.again(), |settings| settings.email_days = "36500".into());
-        until("it is counted", || {
-            app.database.number("SELECT coalesce(sum(accepted), 0) FROM email_counts") == 1
-        });
-        drop(node);
         app.database.execute(&format!(
             "DELETE FROM clock_seen; INSERT INTO clock_seen VALUES (1, '{LONG_AGO}', NULL, 0)"
         ));
@@ -367,10 +349,8 @@ fn space_of_deleted_emails_is_given_back() {
     for _ in 0..100 {
         accept(&program, &long);
     }
-    app.database.execute(
-        "UPDATE emails SET status = 'failed', ended_at = created_at;
-         DELETE FROM email_counts; DELETE FROM email_counts_frontier",
-    );
+    app.database
+        .execute("UPDATE emails SET status = 'failed', ended_at = created_at");
     age_all(&app.database);
     let bytes = || {
         // Of the file alone, without what stands in its WAL.

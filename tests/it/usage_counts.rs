@@ -1,4 +1,6 @@
-//! How many emails were accepted: exact, whether they are counted already or not.
+//! How many emails were accepted: exact, also of those from before they were counted as they are now.
+
+use std::path::Path;
 
 use chrono::{Datelike, NaiveDateTime, TimeDelta, Utc};
 use serde_json::Value;
@@ -21,15 +23,21 @@ fn spelled(at: NaiveDateTime) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
 
+/// How many hours ago the version before had counted emails up to; `None`: it had not begun.
+type CountedUpTo = Option<i64>;
+
 /// Two accounts with keys that have sent, and a domain that was deleted since.
 struct Scene {
     app: App,
+    /// The new version.
+    node: Option<App>,
     /// Ids of keys, and the keys: the first two are the owner's.
     keys: Vec<(i64, String)>,
 }
 
 impl Scene {
-    fn new(app: App) -> Self {
+    /// As of the version before.
+    fn of_before(app: App, counted: CountedUpTo) -> Self {
         let owner = app.owner();
         for domain in ["acme.test", "other.test"] {
             attest(&app.database, domain);
@@ -70,10 +78,56 @@ impl Scene {
             rows.join(", ")
         ));
         owner.post(&format!("/domains/{gone}/delete"), &[]);
-        // As a database from before anything was counted.
-        app.database
-            .execute("DELETE FROM email_counts; DELETE FROM email_counts_frontier");
-        Self { app, keys }
+        let scene = Self {
+            app,
+            node: None,
+            keys,
+        };
+        scene.go_back();
+        if let Some(hours) = counted {
+            scene.count_as_before(now() - TimeDelta::hours(hours));
+        }
+        scene
+    }
+
+    /// Undoes the migration.
+    fn go_back(&self) {
+        let backend = match self.app.database.backend() {
+            Backend::Sqlite => "sqlite",
+            Backend::Postgres => "postgres",
+        };
+        let path = format!("migrations/{backend}/2026-11-26-215500_email_totals/down.sql");
+        let down = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        self.app.database.execute(&format!(
+            "{}; DELETE FROM __diesel_schema_migrations WHERE version = '20261126215500'",
+            std::fs::read_to_string(down).unwrap()
+        ));
+    }
+
+    /// Counts whole hours, as the version before did.
+    fn count_as_before(&self, until: NaiveDateTime) {
+        let database = &self.app.database;
+        let hour = match database.backend() {
+            Backend::Sqlite => "substr(created_at, 1, 13) || ':00:00'",
+            Backend::Postgres => "date_trunc('hour', created_at)",
+        };
+        let until = until.format("%Y-%m-%d %H:00:00");
+        database.execute(&format!(
+            "DELETE FROM email_counts_frontier; INSERT INTO email_counts_frontier VALUES (1, '{until}');
+             INSERT INTO email_counts (account_id, api_key_id, domain_id, hour, accepted)
+             SELECT account_id, api_key_id, coalesce(domain_id, 0), {hour}, count(*)
+             FROM emails WHERE created_at < '{until}' GROUP BY 1, 2, 3, 4"
+        ));
+    }
+
+    /// Starts the new version on it.
+    fn migrate(mut self) -> Self {
+        self.node = Some(App::on(self.app.database.again(), |_| {}));
+        self
+    }
+
+    fn program(&self, key: &str) -> Program {
+        self.node.as_ref().unwrap_or(&self.app).program(key)
     }
 
     fn number(&self, sql: &str) -> i64 {
@@ -97,7 +151,7 @@ impl Scene {
     }
 
     fn told(&self, key: &str) -> Vec<i64> {
-        let info = self.app.program(key).info().json();
+        let info = self.program(key).info().json();
         let number = |value: &Value| value.as_i64().unwrap();
         let domains = info["domains"].as_array().unwrap().iter();
         vec![
@@ -120,113 +174,66 @@ impl Scene {
                 is_still
             });
         }
-        let counted = "SELECT coalesce(sum(accepted), 0) FROM email_counts";
-        let over = "SELECT count(*) FROM emails WHERE created_at < coalesce(
-            (SELECT counted_before FROM email_counts_frontier), '1970-01-01 00:00:00')";
-        until("nothing is being counted", || {
-            let before = self.number(over);
-            let counted = self.number(counted);
-            let is_still = before == self.number(over);
-            assert!(!is_still || counted == before, "{counted} {before}");
-            is_still
-        });
     }
 }
 
-/// As a server does every minute. Gives whether there was anything to count.
-fn count_an_hour(keys: &KeyStore) -> bool {
-    let hour = keys
-        .db
-        .read_blocking(outbox_store::find_hour_of_any_account);
-    let Some(hour) = hour.unwrap() else {
-        return false;
-    };
-    let write = |conn: &mut _| outbox_store::write_hour_of_any_account(conn, &hour);
-    keys.db.write_blocking(write).unwrap();
-    true
-}
-
 both! {
-    fn numbers_are_exact_before_and_after_each_hour_is_counted(app: App) {
-        let scene = Scene::new(app);
+    fn emails_of_a_version_that_had_counted_none_are_counted(app: App) {
+        Scene::of_before(app, None).migrate().check();
+    }
+
+    fn what_the_version_before_had_counted_is_kept(app: App) {
+        let scene = Scene::of_before(app, Some(5)).migrate();
         scene.check();
-        let keys = KeyStore::of(&scene.app.database);
-        let mut hours = 0;
-        while count_an_hour(&keys) {
-            hours += 1;
-            assert!(hours < 1_000, "it ends");
-            if hours % 8 == 0 {
-                scene.check();
-            }
-        }
-        assert!(scene.number("SELECT sum(accepted) FROM email_counts") > 200);
-        scene.check();
-        // What comes later is counted where it is.
+        // What comes later is added.
         attest(&scene.app.database, "acme.test");
         for (id, key) in &scene.keys[..2] {
             let before = scene.expected(*id)[3];
-            assert_eq!(scene.app.program(key).email_from(FROM).status, 200);
+            assert_eq!(scene.program(key).email_from(FROM).status, 200);
             assert_eq!(scene.expected(*id)[3], before + 1);
         }
         scene.check();
     }
 
-    fn each_hour_is_counted_once_by_any_number_of_nodes(app: App) {
-        let scene = Scene::new(app);
-        std::thread::scope(|threads| {
-            for _ in 0..6 {
-                threads.spawn(|| {
-                    let keys = KeyStore::of(&scene.app.database);
-                    while count_an_hour(&keys) {}
-                });
-            }
-        });
-        scene.check();
-        assert_eq!(scene.number("SELECT count(*) FROM email_counts_frontier"), 1);
+    fn emails_that_were_counted_and_deleted_stay_counted(app: App) {
+        let scene = Scene::of_before(app, Some(1));
+        let lasting = |of: Vec<i64>| [of[1], of[3], of[4]];
+        let expected: Vec<_> = scene.keys.iter().map(|(id, _)| lasting(scene.expected(*id))).collect();
+        let old = spelled(now() - TimeDelta::hours(50));
+        scene.app.database.execute(&format!("DELETE FROM emails WHERE created_at < '{old}'"));
+        let scene = scene.migrate();
+        let told: Vec<_> = scene.keys.iter().map(|(_, key)| lasting(scene.told(key))).collect();
+        assert_eq!(told, expected);
+    }
 
-        // Who comes too late with the same hour changes nothing.
-        scene.app.database.execute("DELETE FROM email_counts; DELETE FROM email_counts_frontier");
-        let keys = KeyStore::of(&scene.app.database);
-        for _ in 0..3 {
-            let find = || keys.db.read_blocking(outbox_store::find_hour_of_any_account).unwrap();
-            for hour in [find(), find()].iter().flatten() {
-                let write = |conn: &mut _| outbox_store::write_hour_of_any_account(conn, hour);
-                keys.db.write_blocking(write).unwrap();
-            }
-            scene.check();
+    fn a_look_back_and_another_step_ahead_lose_nothing(app: App) {
+        let scene = Scene::of_before(app, None).migrate();
+        scene.go_back();
+        let scene = scene.migrate();
+        for (id, key) in &scene.keys {
+            let (told, expected) = (scene.told(key), scene.expected(*id));
+            // Of a day that is over, the hours are not known any more.
+            assert_eq!((told[1], told[3], told[4]), (expected[1], expected[3], expected[4]));
         }
     }
 
-    fn an_hour_is_counted_when_nothing_can_be_late_for_it(app: App) {
-        let scene = Scene::new(app);
+    fn counts_of_hours_are_deleted_after_days_and_the_totals_stay(app: App) {
+        let scene = Scene::of_before(app, Some(1)).migrate();
         let keys = KeyStore::of(&scene.app.database);
-        while count_an_hour(&keys) {}
-        let frontier = |from: TimeDelta| {
-            let at = spelled(now() - from);
-            scene.number(&format!(
-                "SELECT count(*) FROM email_counts_frontier WHERE counted_before <= '{at}'"
-            ))
-        };
-        assert_eq!(frontier(TimeDelta::minutes(10)), 1, "ten minutes after its end");
-        assert_eq!(frontier(TimeDelta::hours(2)), 0, "and soon then");
-        // One that was written down late by its node's clock.
-        let (id, key) = &scene.keys[0];
-        assert_eq!(scene.app.program(key).email_from(FROM).status, 200);
-        let late = spelled(now() - TimeDelta::minutes(9));
-        scene.app.database.execute(&format!(
-            "UPDATE emails SET created_at = '{late}'
-             WHERE id = (SELECT max(id) FROM emails WHERE api_key_id = {id})"
-        ));
-        while count_an_hour(&keys) {}
+        let border = spelled(now() - TimeDelta::days(3) + TimeDelta::hours(1));
+        let kept = || scene.number(&format!("SELECT count(*) FROM email_hours WHERE hour >= '{border}'"));
+        scene.app.database.execute(
+            "INSERT INTO email_hours (account_id, api_key_id, hour, accepted)
+             SELECT account_id, api_key_id, '2020-01-01 00:00:00', 7 FROM email_hours
+             GROUP BY account_id, api_key_id"
+        );
+        let before = kept();
+        // The servers do the same.
+        let forget = |conn: &mut _| outbox_store::forget_hours_of_any_account(conn, 2);
+        while keys.db.write_blocking(forget).unwrap() > 0 {}
+        let outdated = "SELECT count(*) FROM email_hours WHERE hour < '2021-01-01 00:00:00'";
+        assert_eq!((scene.number(outdated), kept()), (0, before));
         scene.check();
-    }
-
-    fn a_server_counts_by_itself(app: App) {
-        app.owner();
-        // At its start, before anything was sent.
-        until("the frontier stands", || {
-            app.database.number("SELECT count(*) FROM email_counts_frontier") == 1
-        });
     }
 
     fn pages_show_how_many_emails_keys_had(app: App) {

@@ -1,14 +1,22 @@
 //! The record of events. Rows are added, and removed when they are old, but never changed.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use chrono::{Days, NaiveDateTime, TimeDelta};
+use diesel::dsl::sql;
+use diesel::helper_types::IntoBoxed;
 use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Text};
 
 use super::id::AccountId;
 use crate::accounts::event::{Action, Actor, Filter, Kind, NewEvent, bounded};
 use crate::db::{self, Connection};
 use crate::schema::events;
+
+/// How many actors are looked up one by one. An account has few: its people, the operator, the server.
+const MOST_ACTORS: i64 = 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -93,50 +101,141 @@ pub fn list(
     before: Option<i64>,
     limit: i64,
 ) -> db::Result<Vec<Event>> {
-    let mut query = events::table
-        .filter(events::account_id.eq(account.0))
-        .order((events::at.desc(), events::id.desc()))
-        .limit(limit)
-        .select(columns())
-        .into_boxed();
-    if let Some(id) = before {
-        let at: Option<NaiveDateTime> = events::table
-            .filter(events::account_id.eq(account.0))
-            .filter(events::id.eq(id))
-            .select(events::at)
-            .first(conn)
-            .optional()?;
-        let Some(at) = at else {
-            return Ok(Vec::new());
-        };
-        query = query
-            .filter(events::at.le(at))
-            .filter(events::at.lt(at).or(events::id.lt(id)));
-    }
-    if let Some(id) = filter.key_id {
-        query = query
-            .filter(events::subject_id.eq(id))
-            .filter(of_kind(Kind::Key));
-    }
-    if let Some(kind) = filter.kind {
-        query = query.filter(of_kind(kind));
-    }
-    if !filter.actor.is_empty() {
-        // Actors' names are in lower case.
-        let part = escape_like(&filter.actor.to_lowercase());
-        query = query.filter(events::actor.like(format!("%{part}%")).escape('\\'));
-    }
-    if let Some(first) = filter.from {
-        query = query.filter(events::at.ge(first.and_time(Default::default())));
-    }
-    if let Some(end) = filter
-        .to
-        .and_then(|last| last.checked_add_days(Days::new(1)))
-    {
-        query = query.filter(events::at.lt(end.and_time(Default::default())));
-    }
-    let rows: Vec<Row> = query.load(conn)?;
+    let end = match before {
+        None => None,
+        Some(id) => match find_end(conn, account, id)? {
+            None => return Ok(Vec::new()),
+            end => end,
+        },
+    };
+    let page = Page {
+        account,
+        filter,
+        end,
+        limit,
+    };
+    // A key has few events.
+    let is_of_many = filter.key_id.is_none() && (filter.kind.is_some() || !filter.actor.is_empty());
+    let rows = match is_of_many {
+        true => match find_actors(conn, account)? {
+            Some(actors) => page.of_actors(conn, actors)?,
+            None => page.matching(conn)?,
+        },
+        false => page.matching(conn)?,
+    };
     Ok(rows.into_iter().map(Event::from).collect())
+}
+
+type Boxed<'a> = IntoBoxed<'a, events::table, <Connection as diesel::Connection>::Backend>;
+
+/// The time and the id of an event, which order events.
+type Place = (NaiveDateTime, i64);
+
+/// A page of the events that match a filter.
+struct Page<'a> {
+    account: AccountId,
+    filter: &'a Filter,
+    /// Only events before this one.
+    end: Option<Place>,
+    limit: i64,
+}
+
+impl<'a> Page<'a> {
+    /// Goes through the events in their order until enough match.
+    fn matching(&self, conn: &mut Connection) -> QueryResult<Vec<Row>> {
+        let mut query = self.in_time();
+        if let Some(id) = self.filter.key_id {
+            query = query
+                .filter(events::subject_id.eq(id))
+                .filter(of_kind(Kind::Key));
+        }
+        if let Some(kind) = self.filter.kind {
+            query = query.filter(of_kind(kind));
+        }
+        if !self.filter.actor.is_empty() {
+            // Actors' names are in lower case.
+            let part = escape_like(&self.filter.actor.to_lowercase());
+            query = query.filter(events::actor.like(format!("%{part}%")).escape('\\'));
+        }
+        query.select(columns()).load(conn)
+    }
+
+    /// Looks up each of these actors that matches, so that events which do not match cost nothing:
+    /// each has its events in order in an index.
+    fn of_actors(&self, conn: &mut Connection, mut actors: Vec<String>) -> QueryResult<Vec<Row>> {
+        // Actors' names are in lower case.
+        let part = self.filter.actor.to_lowercase();
+        actors.retain(|actor| actor.contains(&part));
+        let mut rows: Vec<Row> = Vec::new();
+        for actor in actors {
+            let mut query = self.in_time().filter(events::actor.eq(actor));
+            if let Some(kind) = self.filter.kind {
+                // As in the index.
+                let begin = sql::<Text>("substr(action, 1, 3)");
+                query = query.filter(begin.eq(&kind.as_str()[..3]));
+            }
+            rows.extend(query.select(columns()).load::<Row>(conn)?);
+        }
+        rows.sort_unstable_by_key(|(id, at, ..)| Reverse((*at, *id)));
+        rows.truncate(self.limit as usize);
+        Ok(rows)
+    }
+
+    fn in_time(&self) -> Boxed<'a> {
+        let mut query = events::table
+            .filter(events::account_id.eq(self.account.0))
+            .order((events::at.desc(), events::id.desc()))
+            .limit(self.limit)
+            .into_boxed();
+        if let Some((at, id)) = self.end {
+            query = query
+                .filter(events::at.le(at))
+                .filter(events::at.lt(at).or(events::id.lt(id)));
+        }
+        if let Some(first) = self.filter.from {
+            query = query.filter(events::at.ge(first.and_time(Default::default())));
+        }
+        let last = self.filter.to;
+        if let Some(end) = last.and_then(|last| last.checked_add_days(Days::new(1))) {
+            query = query.filter(events::at.lt(end.and_time(Default::default())));
+        }
+        query
+    }
+}
+
+fn find_end(conn: &mut Connection, account: AccountId, id: i64) -> QueryResult<Option<Place>> {
+    events::table
+        .filter(events::account_id.eq(account.0))
+        .filter(events::id.eq(id))
+        .select((events::at, events::id))
+        .first(conn)
+        .optional()
+}
+
+#[derive(QueryableByName)]
+struct ActorRow {
+    #[diesel(sql_type = Text)]
+    actor: String,
+}
+
+/// All actors of an account: one lookup for each, however many events they have. `None`: too many to
+/// look each of them up.
+fn find_actors(conn: &mut Connection, account: AccountId) -> QueryResult<Option<Vec<String>>> {
+    let found: Vec<ActorRow> = sql_query(
+        "WITH RECURSIVE actors (actor, place) AS (
+             SELECT min(actor), 1 FROM events WHERE account_id = $1
+             UNION ALL
+             SELECT (SELECT min(events.actor) FROM events
+                     WHERE account_id = $1 AND events.actor > actors.actor), place + 1
+             FROM actors WHERE actor IS NOT NULL AND place <= $2
+         )
+         SELECT actor FROM actors WHERE actor IS NOT NULL",
+    )
+    .bind::<BigInt, _>(account.0)
+    .bind::<BigInt, _>(MOST_ACTORS)
+    .load(conn)?;
+    let is_few = found.len() as i64 <= MOST_ACTORS;
+    Ok(is_few.then(|| found.into_iter().map(|row| row.actor).collect()))
 }
 
 /// Deletes some of the events older than this many days. Returns how many.

@@ -168,7 +168,7 @@ struct DetailsRow {
 
 /// These emails, in order of their numbers.
 pub fn list_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<Vec<Details>> {
-    let (now, counted) = (db::stamp(conn)?, counted_before(conn)?);
+    let (now, needed) = (db::stamp(conn)?, needed_since(conn)?);
     let rows: Vec<DetailsRow> = emails::table
         .inner_join(api_keys::table)
         .inner_join(accounts::table.on(accounts::id.eq(emails::account_id)))
@@ -202,7 +202,7 @@ pub fn list_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<Vec
         next_attempt_at: row.next_attempt_at,
         ended_at: row.ended_at,
         reply: row.reply,
-        state: row.state.read(now, counted),
+        state: row.state.read(now, needed),
     };
     Ok(rows.into_iter().map(details).collect())
 }
@@ -220,7 +220,7 @@ struct StateRow {
 }
 
 impl StateRow {
-    fn read(self, now: NaiveDateTime, counted_before: Option<NaiveDateTime>) -> State {
+    fn read(self, now: NaiveDateTime, needed_since: Option<NaiveDateTime>) -> State {
         let is_leased = self.next_attempt_at > now;
         State {
             status: Status::parse(&self.status).unwrap_or(Status::Held),
@@ -230,7 +230,7 @@ impl StateRow {
             has_content: self.has_content,
             remaining: list(self.remaining.as_deref()),
             refused: list(self.refused.as_deref()).unwrap_or_default(),
-            is_counted: counted_before.is_some_and(|before| self.created_at < before),
+            is_needed: needed_since.is_none_or(|since| self.created_at >= since),
         }
     }
 }
@@ -295,13 +295,13 @@ fn find_state(
     id: i64,
     now: NaiveDateTime,
 ) -> db::Result<Option<(AccountId, State)>> {
-    let counted = counted_before(conn)?;
+    let needed = needed_since(conn)?;
     let row: Option<(i64, StateRow)> = emails::table
         .find(id)
         .select((emails::account_id, state_columns()))
         .first(conn)
         .optional()?;
-    Ok(row.map(|(account, row)| (AccountId(account), row.read(now, counted))))
+    Ok(row.map(|(account, row)| (AccountId(account), row.read(now, needed))))
 }
 
 /// Sends a failed or deferred email of an account again. `None`: the account has no such email.
@@ -385,6 +385,6 @@ fn cancel(conn: &mut Connection, id: i64, email: &State, now: NaiveDateTime) -> 
 }
 
 /// Emails accepted before this time are no longer needed for the totals.
-fn counted_before(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
-    outbox_store::counted_for_good_of_any_account(conn)
+fn needed_since(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
+    outbox_store::needed_since_of_any_account(conn)
 }

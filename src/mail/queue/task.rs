@@ -28,8 +28,8 @@ pub struct State {
     /// The recipients that still have to get it; `None`: all.
     pub remaining: Option<Vec<String>>,
     pub refused: Vec<Refused>,
-    /// Its row is no longer needed for the totals.
-    pub is_counted: bool,
+    /// Its row is needed for the totals.
+    pub is_needed: bool,
 }
 
 /// Whether the task is done, or why not.
@@ -48,7 +48,7 @@ pub enum Verdict {
     NoContent,
     Ended,
     NotEnded,
-    NotCounted,
+    Needed,
 }
 
 impl Verdict {
@@ -72,7 +72,7 @@ impl Verdict {
             Self::NoContent => "left alone: the content is deleted (TOSEND_RETENTION_DAYS)",
             Self::Ended => "left alone: delivered or failed already",
             Self::NotEnded => "left alone: still to be delivered; cancel first",
-            Self::NotCounted => {
+            Self::Needed => {
                 "left alone: accepted in the last two days (or while the clock is in doubt), and needed for the totals"
             }
         }
@@ -88,7 +88,7 @@ impl Task {
             Self::Cancel if email.is_cut_off => Verdict::DonePerhapsSent,
             Self::Cancel => Verdict::Done,
             Self::Purge if !has_ended(email) => Verdict::NotEnded,
-            Self::Purge if !email.is_counted => Verdict::NotCounted,
+            Self::Purge if email.is_needed => Verdict::Needed,
             Self::Purge => Verdict::Done,
         }
     }
@@ -168,7 +168,7 @@ mod tests {
             has_content: true,
             remaining: Some(Vec::new()),
             refused: Vec::new(),
-            is_counted: true,
+            is_needed: false,
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_has_ended_and_is_counted_is_deleted() {
+    fn only_what_has_ended_and_is_not_needed_is_deleted() {
         assert_eq!(Task::Purge.verdict(&state(Status::Held)), Verdict::NotEnded);
         assert_eq!(
             Task::Purge.verdict(&state(Status::Deferred)),
@@ -259,9 +259,9 @@ mod tests {
         );
         assert_eq!(Task::Purge.verdict(&state(Status::Failed)), Verdict::Done);
         let young = State {
-            is_counted: false,
+            is_needed: true,
             ..state(Status::Failed)
         };
-        assert_eq!(Task::Purge.verdict(&young), Verdict::NotCounted);
+        assert_eq!(Task::Purge.verdict(&young), Verdict::Needed);
     }
 }

@@ -1,55 +1,52 @@
 //! How many emails were accepted with keys, for delivery, the API and the key pages.
 //!
-//! Each completed hour is counted once, into `email_counts`; all hours before the frontier are
-//! counted, and later emails are counted directly. The frontier is read first: the counts before it
-//! never change, and no email that is stored later has an earlier time, so the sum is exact
-//! whatever happens meanwhile.
+//! They are counted in the transaction that stores them: by day for ever, and by hour for the last
+//! 24 hours. Of the hour in which those begin, the emails themselves are counted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Datelike, DurationRound, NaiveDate, NaiveDateTime, TimeDelta};
-use diesel::Connection as _;
+use chrono::{Datelike, DurationRound, NaiveDateTime, TimeDelta};
 use diesel::dsl::{count_star, sql};
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
+use diesel::upsert::excluded;
 
 use crate::accounts::store::AccountId;
 use crate::clock;
-use crate::db::{self, Connection, is_unique_violation};
+use crate::db::{self, Connection};
 use crate::outbox::volume::Volume;
-use crate::schema::{email_counts, email_counts_frontier, emails};
+use crate::schema::{email_hours, email_totals, emails};
 
-/// How long a completed hour may still receive emails: `created_at` is set by the node's clock
-/// before the commit. A write is abandoned after seconds, and clocks that differ by minutes are
-/// broken.
-const LATE: TimeDelta = TimeDelta::minutes(10);
+/// Stands for all keys of an account together, in the place of a key's id.
+const ALL_KEYS: i64 = 0;
 /// How long emails are needed for the totals: those of the last 24 hours begin within an hour, whose
-/// emails are counted directly. With room for clocks that differ.
+/// emails are counted themselves. With room for clocks that differ.
 const NEEDED: TimeDelta = TimeDelta::hours(48);
-const THE_ROW: i64 = 1;
-/// Rows per statement.
-const ROWS: usize = 1_000;
+/// How long the counts of hours are kept: longer than they are needed, for clocks that differ.
+const HOURS_KEPT: TimeDelta = TimeDelta::days(3);
 
 /// All emails that an account has submitted.
 pub fn volume_of_account(conn: &mut Connection, account: AccountId) -> db::Result<Volume> {
-    let now = clock::now();
-    let frontier = frontier(conn)?;
-    let mut count = |since| count_of_account(conn, account, &Spans::of(since, frontier));
+    let (now, since) = (clock::now(), day_before(clock::now()));
+    let begun: i64 = emails::table
+        .filter(emails::account_id.eq(account.0))
+        .filter(emails::created_at.ge(since))
+        .filter(emails::created_at.lt(next_hour(since)))
+        .count()
+        .get_result(conn)?;
+    let whole = count_of_hours(conn, account, &[ALL_KEYS], next_hour(since))?;
     Ok(Volume {
-        last_24_hours: count(now - TimeDelta::hours(24))?,
-        this_month: count(month_of(now))?,
+        last_24_hours: begun + whole.get(&ALL_KEYS).copied().unwrap_or_default(),
+        this_month: count_since(conn, account, ALL_KEYS, month_of(now))?,
     })
 }
 
 pub fn volume_of_key(conn: &mut Connection, account: AccountId, id: i64) -> db::Result<Volume> {
-    let now = clock::now();
-    let frontier = frontier(conn)?;
-    let mut count = |since| count_of_keys(conn, account, &[id], &Spans::of(since, frontier));
-    let of_key = |counts: HashMap<i64, i64>| counts.get(&id).copied().unwrap_or_default();
+    let of_key = count_emails_of_keys(conn, account, &[id])?;
     Ok(Volume {
-        last_24_hours: of_key(count(now - TimeDelta::hours(24))?),
-        this_month: of_key(count(month_of(now))?),
+        last_24_hours: of_key.get(&id).copied().unwrap_or_default(),
+        this_month: count_since(conn, account, id, month_of(clock::now()))?,
     })
 }
 
@@ -60,9 +57,20 @@ pub fn count_emails_of_keys(
     account: AccountId,
     ids: &[i64],
 ) -> db::Result<HashMap<i64, i64>> {
-    let since = clock::now() - TimeDelta::hours(24);
-    let spans = Spans::of(since, frontier(conn)?);
-    Ok(count_of_keys(conn, account, ids, &spans)?)
+    let since = day_before(clock::now());
+    let mut counts = count_of_hours(conn, account, ids, next_hour(since))?;
+    let begun: Vec<(i64, i64)> = emails::table
+        .filter(emails::account_id.eq(account.0))
+        .filter(emails::api_key_id.eq_any(ids))
+        .filter(emails::created_at.ge(since))
+        .filter(emails::created_at.lt(next_hour(since)))
+        .group_by(emails::api_key_id)
+        .select((emails::api_key_id, count_star()))
+        .load(conn)?;
+    for (id, number) in begun {
+        *counts.entry(id).or_default() += number;
+    }
+    Ok(counts)
 }
 
 /// How many emails were ever accepted from each of the account's domains.
@@ -70,126 +78,63 @@ pub fn count_emails_of_domains(
     conn: &mut Connection,
     account: AccountId,
 ) -> db::Result<HashMap<i64, i64>> {
-    let counted_before = frontier(conn)?.unwrap_or(EVER);
-    let mut rows: Vec<(i64, i64)> = email_counts::table
-        .filter(email_counts::account_id.eq(account.0))
-        .filter(email_counts::hour.lt(counted_before))
-        .group_by(email_counts::domain_id)
-        .select((email_counts::domain_id, all_accepted()))
+    let rows: Vec<(i64, i64)> = email_totals::table
+        .filter(email_totals::account_id.eq(account.0))
+        .filter(email_totals::api_key_id.eq(ALL_KEYS))
+        .group_by(email_totals::domain_id)
+        .select((email_totals::domain_id, all_accepted()))
         .load(conn)?;
-    let uncounted: Vec<(Option<i64>, i64)> = emails::table
-        .filter(emails::account_id.eq(account.0))
-        .filter(emails::created_at.ge(counted_before))
-        .group_by(emails::domain_id)
-        .select((emails::domain_id, count_star()))
-        .load(conn)?;
-    rows.extend(uncounted.into_iter().filter_map(|(id, n)| Some((id?, n))));
-    Ok(added_up(rows))
+    Ok(rows.into_iter().collect())
 }
 
-/// A half-open range of acceptance times: `[from, before)`.
-type TimeRange = (NaiveDateTime, NaiveDateTime);
-
-/// The first instant, and one that is never reached.
-const EVER: NaiveDateTime = DateTime::UNIX_EPOCH.naive_utc();
-const NEVER: NaiveDateTime = NaiveDate::from_ymd_opt(9999, 1, 1)
-    .expect("a day")
-    .and_time(chrono::NaiveTime::MIN);
-
-/// The time since an instant, split into whole counted hours and the rest.
-#[derive(Debug, PartialEq)]
-struct Spans {
-    counted: Option<TimeRange>,
-    uncounted: Vec<TimeRange>,
-}
-
-impl Spans {
-    /// `frontier`: emails before this hour are counted; none if nothing has been counted yet.
-    fn of(since: NaiveDateTime, frontier: Option<NaiveDateTime>) -> Self {
-        let hour = hour_of(since);
-        let first = match hour == since {
-            true => hour,
-            false => hour + TimeDelta::hours(1),
-        };
-        match frontier {
-            Some(frontier) if frontier > first => Self {
-                counted: Some((first, frontier)),
-                uncounted: vec![(since, first), (frontier, NEVER)],
-            },
-            _ => Self {
-                counted: None,
-                uncounted: vec![(since, NEVER)],
-            },
-        }
-    }
-}
-
-fn count_of_account(conn: &mut Connection, account: AccountId, spans: &Spans) -> QueryResult<i64> {
-    let mut number = 0;
-    if let Some((from, before)) = &spans.counted {
-        number += email_counts::table
-            .filter(email_counts::account_id.eq(account.0))
-            .filter(email_counts::hour.ge(from))
-            .filter(email_counts::hour.lt(before))
-            .select(all_accepted())
-            .get_result::<i64>(conn)?;
-    }
-    for (from, before) in &spans.uncounted {
-        number += emails::table
-            .filter(emails::account_id.eq(account.0))
-            .filter(emails::created_at.ge(from))
-            .filter(emails::created_at.lt(before))
-            .count()
-            .get_result::<i64>(conn)?;
-    }
-    Ok(number)
-}
-
-fn count_of_keys(
+/// From this hour on, for each of these keys that had any.
+fn count_of_hours(
     conn: &mut Connection,
     account: AccountId,
     ids: &[i64],
-    spans: &Spans,
+    first: NaiveDateTime,
 ) -> QueryResult<HashMap<i64, i64>> {
-    let mut rows: Vec<(i64, i64)> = Vec::new();
-    if let Some((from, before)) = &spans.counted {
-        rows.extend(
-            email_counts::table
-                .filter(email_counts::account_id.eq(account.0))
-                .filter(email_counts::api_key_id.eq_any(ids))
-                .filter(email_counts::hour.ge(from))
-                .filter(email_counts::hour.lt(before))
-                .group_by(email_counts::api_key_id)
-                .select((email_counts::api_key_id, all_accepted()))
-                .load::<(i64, i64)>(conn)?,
-        );
-    }
-    for (from, before) in &spans.uncounted {
-        rows.extend(
-            emails::table
-                .filter(emails::account_id.eq(account.0))
-                .filter(emails::api_key_id.eq_any(ids))
-                .filter(emails::created_at.ge(from))
-                .filter(emails::created_at.lt(before))
-                .group_by(emails::api_key_id)
-                .select((emails::api_key_id, count_star()))
-                .load::<(i64, i64)>(conn)?,
-        );
-    }
-    Ok(added_up(rows))
+    let rows: Vec<(i64, i64)> = email_hours::table
+        .filter(email_hours::account_id.eq(account.0))
+        .filter(email_hours::api_key_id.eq_any(ids))
+        .filter(email_hours::hour.ge(first))
+        .group_by(email_hours::api_key_id)
+        .select((email_hours::api_key_id, all_accepted()))
+        .load(conn)?;
+    Ok(rows.into_iter().collect())
+}
+
+/// From this day on.
+fn count_since(
+    conn: &mut Connection,
+    account: AccountId,
+    id: i64,
+    first: NaiveDateTime,
+) -> QueryResult<i64> {
+    email_totals::table
+        .filter(email_totals::account_id.eq(account.0))
+        .filter(email_totals::api_key_id.eq(id))
+        .filter(email_totals::day.ge(first))
+        .select(all_accepted())
+        .get_result(conn)
 }
 
 /// Cast so that both databases return the same type: PostgreSQL's sum is a decimal.
 fn all_accepted() -> SqlLiteral<BigInt> {
-    sql("CAST(COALESCE(SUM(email_counts.accepted), 0) AS BIGINT)")
+    sql("CAST(COALESCE(SUM(accepted), 0) AS BIGINT)")
 }
 
-fn added_up(rows: Vec<(i64, i64)>) -> HashMap<i64, i64> {
-    let mut sums = HashMap::new();
-    for (id, number) in rows {
-        *sums.entry(id).or_default() += number;
+fn day_before(at: NaiveDateTime) -> NaiveDateTime {
+    at - TimeDelta::hours(24)
+}
+
+/// The first whole hour that begins then or later.
+fn next_hour(at: NaiveDateTime) -> NaiveDateTime {
+    let hour = hour_of(at);
+    match hour == at {
+        true => hour,
+        false => hour + TimeDelta::hours(1),
     }
-    sums
 }
 
 fn hour_of(at: NaiveDateTime) -> NaiveDateTime {
@@ -201,49 +146,162 @@ fn month_of(at: NaiveDateTime) -> NaiveDateTime {
     first.and_time(Default::default())
 }
 
-fn frontier(conn: &mut Connection) -> QueryResult<Option<NaiveDateTime>> {
-    email_counts_frontier::table
-        .select(email_counts_frontier::counted_before)
-        .first(conn)
-        .optional()
+/// Emails that are stored with a key in the same transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Accepted {
+    pub account: AccountId,
+    pub api_key_id: i64,
+    pub domain_id: i64,
 }
 
-/// The earliest time at which an email may be accepted: the hours before are already counted.
-pub fn countable_from_of_any_account(conn: &mut Connection) -> db::Result<NaiveDateTime> {
-    Ok(frontier(conn)?.map_or(EVER, |frontier| frontier + LATE))
+#[derive(Debug, Clone, PartialEq, Insertable)]
+#[diesel(table_name = email_hours)]
+struct HourRow {
+    account_id: i64,
+    api_key_id: i64,
+    hour: NaiveDateTime,
+    accepted: i64,
 }
 
-/// Whether the frontier is in the future: a wrong clock moved it past hours whose emails came
-/// later.
-pub fn is_counted_ahead_of_any_account(conn: &mut Connection) -> db::Result<bool> {
-    let now = db::trusted_now(conn)?;
-    let ahead = frontier(conn)?.zip(now);
-    Ok(ahead.is_some_and(|(frontier, now)| frontier > now + TimeDelta::hours(1)))
+#[derive(Debug, Clone, PartialEq, Insertable)]
+#[diesel(table_name = email_totals)]
+struct DayRow {
+    account_id: i64,
+    api_key_id: i64,
+    day: NaiveDateTime,
+    domain_id: i64,
+    accepted: i64,
 }
 
-/// Takes the frontier back to the present if it is in the future. Returns whether it was. The hours
-/// before the present stay as they were counted: emails have been deleted since.
-pub fn recount_of_any_account(conn: &mut Connection) -> db::Result<bool> {
-    let Some(now) = db::trusted_now(conn)? else {
-        return Ok(false);
-    };
-    if !is_counted_ahead_of_any_account(conn)? {
-        return Ok(false);
+/// Counts emails that are stored at this time, one entry for each. Transactions that count the same
+/// keys wait for each other; all of them lock the rows in the same order, so that none waits in a
+/// circle.
+pub fn count_in_of_any_account(
+    conn: &mut Connection,
+    at: NaiveDateTime,
+    accepted: &[Accepted],
+) -> db::Result<()> {
+    let (hours, days) = sums(at, accepted);
+    match conn {
+        // One statement each, because a statement is a round trip.
+        Connection::Postgres(conn) => {
+            diesel::insert_into(email_hours::table)
+                .values(&hours)
+                .on_conflict(email_hours::table.primary_key())
+                .do_update()
+                .set(
+                    email_hours::accepted
+                        .eq(email_hours::accepted + excluded(email_hours::accepted)),
+                )
+                .execute(conn)?;
+            diesel::insert_into(email_totals::table)
+                .values(&days)
+                .on_conflict(email_totals::table.primary_key())
+                .do_update()
+                .set(
+                    email_totals::accepted
+                        .eq(email_totals::accepted + excluded(email_totals::accepted)),
+                )
+                .execute(conn)?;
+        }
+        Connection::Sqlite(conn) => {
+            for row in &hours {
+                diesel::insert_into(email_hours::table)
+                    .values(row)
+                    .on_conflict(email_hours::table.primary_key())
+                    .do_update()
+                    .set(
+                        email_hours::accepted
+                            .eq(email_hours::accepted + excluded(email_hours::accepted)),
+                    )
+                    .execute(conn)?;
+            }
+            for row in &days {
+                diesel::insert_into(email_totals::table)
+                    .values(row)
+                    .on_conflict(email_totals::table.primary_key())
+                    .do_update()
+                    .set(
+                        email_totals::accepted
+                            .eq(email_totals::accepted + excluded(email_totals::accepted)),
+                    )
+                    .execute(conn)?;
+            }
+        }
     }
-    let present = hour_of(now - LATE);
-    diesel::update(email_counts_frontier::table)
-        .set(email_counts_frontier::counted_before.eq(present))
-        .execute(conn)?;
-    diesel::delete(email_counts::table.filter(email_counts::hour.ge(present))).execute(conn)?;
-    Ok(true)
+    Ok(())
 }
 
-/// Emails accepted before this time may be deleted without changing any total. `None`: none may.
-pub fn counted_for_good_of_any_account(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
-    let Some(now) = db::trusted_now(conn)? else {
-        return Ok(None);
+/// What to add, each kind of row in the order of its key.
+fn sums(at: NaiveDateTime, accepted: &[Accepted]) -> (Vec<HourRow>, Vec<DayRow>) {
+    let mut of_hour: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    let mut of_day: BTreeMap<(i64, i64, i64), i64> = BTreeMap::new();
+    for email in accepted {
+        for api_key_id in [ALL_KEYS, email.api_key_id] {
+            let account_id = email.account.0;
+            *of_hour.entry((account_id, api_key_id)).or_default() += 1;
+            let day = (account_id, api_key_id, email.domain_id);
+            *of_day.entry(day).or_default() += 1;
+        }
+    }
+    let hour = |((account_id, api_key_id), accepted)| HourRow {
+        account_id,
+        api_key_id,
+        hour: hour_of(at),
+        accepted,
     };
-    Ok(frontier(conn)?.map(|frontier| frontier.min(now - NEEDED)))
+    let day = |((account_id, api_key_id, domain_id), accepted)| DayRow {
+        account_id,
+        api_key_id,
+        day: at.date().and_time(Default::default()),
+        domain_id,
+        accepted,
+    };
+    (
+        of_hour.into_iter().map(hour).collect(),
+        of_day.into_iter().map(day).collect(),
+    )
+}
+
+/// Emails accepted before this time may be deleted without changing any total. `None`: none may,
+/// while the clock is in doubt.
+pub fn needed_since_of_any_account(conn: &mut Connection) -> db::Result<Option<NaiveDateTime>> {
+    Ok(db::trusted_now(conn)?.map(|now| now - NEEDED))
+}
+
+/// Deletes some counts of hours that are no longer needed. Returns how many.
+pub fn forget_hours_of_any_account(conn: &mut Connection, most: i64) -> db::Result<usize> {
+    let Some(now) = db::trusted_now(conn)? else {
+        return Ok(0);
+    };
+    let old: Vec<(NaiveDateTime, i64, i64)> = email_hours::table
+        .filter(email_hours::hour.lt(now - HOURS_KEPT))
+        .order((
+            email_hours::hour,
+            email_hours::account_id,
+            email_hours::api_key_id,
+        ))
+        .limit(most)
+        .select((
+            email_hours::hour,
+            email_hours::account_id,
+            email_hours::api_key_id,
+        ))
+        .load(conn)?;
+    let mut forgotten = 0;
+    for same in old.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let (hour, account, _) = same[0];
+        // SQLite limits a statement to some thousand values.
+        for some in same.chunks(1_000) {
+            let keys = some.iter().map(|(_, _, key)| *key);
+            forgotten += diesel::delete(email_hours::table)
+                .filter(email_hours::hour.eq(hour))
+                .filter(email_hours::account_id.eq(account))
+                .filter(email_hours::api_key_id.eq_any(keys))
+                .execute(conn)?;
+        }
+    }
+    Ok(forgotten)
 }
 
 /// Deletes some of an account's counts. Returns how many.
@@ -252,147 +310,31 @@ pub fn remove_some_counts(
     account: AccountId,
     most: i64,
 ) -> db::Result<usize> {
-    let hours: Vec<NaiveDateTime> = email_counts::table
-        .filter(email_counts::account_id.eq(account.0))
-        .order(email_counts::hour)
+    let hours: Vec<NaiveDateTime> = email_hours::table
+        .filter(email_hours::account_id.eq(account.0))
+        .order(email_hours::hour)
         .limit(most)
-        .select(email_counts::hour)
+        .select(email_hours::hour)
         .load(conn)?;
-    let Some(last) = hours.last() else {
+    if let Some(last) = hours.last() {
+        let some = email_hours::table
+            .filter(email_hours::account_id.eq(account.0))
+            .filter(email_hours::hour.le(last));
+        return Ok(diesel::delete(some).execute(conn)?);
+    }
+    let keys: Vec<i64> = email_totals::table
+        .filter(email_totals::account_id.eq(account.0))
+        .order(email_totals::api_key_id)
+        .limit(most)
+        .select(email_totals::api_key_id)
+        .load(conn)?;
+    let Some(last) = keys.last() else {
         return Ok(0);
     };
-    let some = email_counts::table
-        .filter(email_counts::account_id.eq(account.0))
-        .filter(email_counts::hour.le(last));
+    let some = email_totals::table
+        .filter(email_totals::account_id.eq(account.0))
+        .filter(email_totals::api_key_id.le(last));
     Ok(diesel::delete(some).execute(conn)?)
-}
-
-/// The emails of one hour, about to be stored; empty if only the frontier has to move.
-#[derive(Debug)]
-pub struct HourOfEmails {
-    /// The frontier before and after.
-    from: Option<NaiveDateTime>,
-    before: NaiveDateTime,
-    counts: Vec<CountRow>,
-}
-
-#[derive(Debug, Queryable)]
-struct Counted {
-    account_id: i64,
-    api_key_id: i64,
-    domain_id: Option<i64>,
-    accepted: i64,
-}
-
-#[derive(Debug, Clone, Insertable)]
-#[diesel(table_name = email_counts)]
-struct CountRow {
-    account_id: i64,
-    api_key_id: i64,
-    domain_id: i64,
-    hour: NaiveDateTime,
-    accepted: i64,
-}
-
-/// Counts the first hour that ended long enough ago and is not stored yet, beginning with the first
-/// email if no hour is. No other transaction waits for it, because it reads before anything is
-/// locked.
-pub fn find_hour_of_any_account(conn: &mut Connection) -> db::Result<Option<HourOfEmails>> {
-    let from = frontier(conn)?;
-    let Some(now) = db::trusted_now(conn)? else {
-        return Ok(None);
-    };
-    let end = hour_of(now - LATE);
-    if from.is_some_and(|from| from >= end) {
-        return Ok(None);
-    }
-    let first: Option<NaiveDateTime> = emails::table
-        .filter(emails::created_at.ge(from.unwrap_or(EVER)))
-        .order(emails::created_at)
-        .select(emails::created_at)
-        .first(conn)
-        .optional()?;
-    let Some(hour) = first.map(hour_of).filter(|hour| *hour < end) else {
-        let counts = Vec::new();
-        return Ok(Some(HourOfEmails {
-            from,
-            before: end,
-            counts,
-        }));
-    };
-    let before = hour + TimeDelta::hours(1);
-    let counted: Vec<Counted> = emails::table
-        .filter(emails::created_at.ge(hour))
-        .filter(emails::created_at.lt(before))
-        .group_by((emails::account_id, emails::api_key_id, emails::domain_id))
-        .select((
-            emails::account_id,
-            emails::api_key_id,
-            emails::domain_id,
-            count_star(),
-        ))
-        .load(conn)?;
-    let row = |counted: Counted| CountRow {
-        account_id: counted.account_id,
-        api_key_id: counted.api_key_id,
-        domain_id: counted.domain_id.unwrap_or_default(),
-        hour,
-        accepted: counted.accepted,
-    };
-    Ok(Some(HourOfEmails {
-        from,
-        before,
-        counts: counted.into_iter().map(row).collect(),
-    }))
-}
-
-/// Stores an hour, unless another node did meanwhile. The frontier moves first: other nodes wait
-/// for its row, and then see that it has moved.
-pub fn write_hour_of_any_account(conn: &mut Connection, hour: &HourOfEmails) -> db::Result<()> {
-    if !move_frontier(conn, hour.from, hour.before)? {
-        return Ok(());
-    }
-    match conn {
-        // Many rows per statement, because each statement is a round trip.
-        Connection::Postgres(conn) => {
-            for rows in hour.counts.chunks(ROWS) {
-                diesel::insert_into(email_counts::table)
-                    .values(rows)
-                    .execute(conn)?;
-            }
-        }
-        Connection::Sqlite(conn) => {
-            for row in &hour.counts {
-                diesel::insert_into(email_counts::table)
-                    .values(row)
-                    .execute(conn)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Returns whether the frontier was where it was expected.
-fn move_frontier(
-    conn: &mut Connection,
-    from: Option<NaiveDateTime>,
-    to: NaiveDateTime,
-) -> QueryResult<bool> {
-    let to = email_counts_frontier::counted_before.eq(to);
-    let Some(from) = from else {
-        let first = conn.transaction(|conn| {
-            diesel::insert_into(email_counts_frontier::table)
-                .values((email_counts_frontier::id.eq(THE_ROW), to))
-                .execute(conn)
-        });
-        return match first {
-            Err(error) if is_unique_violation(&error) => Ok(false),
-            inserted => inserted.map(|rows| rows > 0),
-        };
-    };
-    let there = email_counts_frontier::table.filter(email_counts_frontier::counted_before.eq(from));
-    let moved = diesel::update(there).set(to).execute(conn)?;
-    Ok(moved > 0)
 }
 
 #[cfg(test)]
@@ -404,32 +346,59 @@ mod tests {
     }
 
     #[test]
-    fn every_instant_since_is_in_one_span() {
-        let since = at("2026-03-01 10:20");
-        let all = Spans {
-            counted: None,
-            uncounted: vec![(since, NEVER)],
-        };
-        assert_eq!(Spans::of(since, None), all);
-        for early in ["2026-03-01 09:00", "2026-03-01 10:00", "2026-03-01 11:00"] {
-            assert_eq!(Spans::of(since, Some(at(early))), all, "{early}");
+    fn every_instant_of_a_day_is_in_a_whole_hour_or_before_the_first() {
+        for (since, first) in [
+            ("2026-03-01 10:20", "2026-03-01 11:00"),
+            ("2026-03-01 10:00", "2026-03-01 10:00"),
+            ("2026-03-01 23:59", "2026-03-02 00:00"),
+        ] {
+            assert_eq!(next_hour(at(since)), at(first));
         }
-        let first = at("2026-03-01 11:00");
-        let frontier = at("2026-03-02 09:00");
-        assert_eq!(
-            Spans::of(since, Some(frontier)),
-            Spans {
-                counted: Some((first, frontier)),
-                uncounted: vec![(since, first), (frontier, NEVER)],
-            }
-        );
-        let whole = Spans::of(first, Some(frontier));
-        assert_eq!(whole.counted, Some((first, frontier)));
     }
 
     #[test]
     fn a_month_begins_in_utc() {
         assert_eq!(month_of(at("2026-03-31 23:59")), at("2026-03-01 00:00"));
         assert_eq!(month_of(at("2026-03-01 00:00")), at("2026-03-01 00:00"));
+    }
+
+    #[test]
+    fn each_email_counts_for_its_key_and_for_its_account() {
+        let email = |account, api_key_id, domain_id| Accepted {
+            account: AccountId(account),
+            api_key_id,
+            domain_id,
+        };
+        let emails = [
+            email(2, 8, 5),
+            email(1, 9, 4),
+            email(2, 7, 5),
+            email(2, 8, 6),
+        ];
+        let (hours, days) = sums(at("2026-03-31 23:59"), &emails);
+        let hours: Vec<_> = hours
+            .iter()
+            .map(|row| (row.account_id, row.api_key_id, row.accepted))
+            .collect();
+        assert_eq!(
+            hours,
+            [(1, 0, 1), (1, 9, 1), (2, 0, 3), (2, 7, 1), (2, 8, 2)]
+        );
+        let days: Vec<_> = days
+            .iter()
+            .map(|row| (row.account_id, row.api_key_id, row.domain_id, row.accepted))
+            .collect();
+        assert_eq!(
+            days,
+            [
+                (1, 0, 4, 1),
+                (1, 9, 4, 1),
+                (2, 0, 5, 2),
+                (2, 0, 6, 1),
+                (2, 7, 5, 1),
+                (2, 8, 5, 1),
+                (2, 8, 6, 1)
+            ]
+        );
     }
 }

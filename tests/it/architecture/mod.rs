@@ -65,7 +65,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ),
     ("keys/usage/store/", &["api_key_calls", "api_key_uses"]),
     ("emails/store.rs", &["emails"]),
-    ("outbox/store/", &["email_counts", "email_counts_frontier"]),
+    ("outbox/store/", &["email_hours", "email_totals"]),
     (
         "db/",
         &[
@@ -117,7 +117,7 @@ const GUESTS: &[(&str, &[&str], &str)] = &[
     (
         "outbox/store/totals.rs",
         &["emails"],
-        "the totals are those of the emails' rows",
+        "of the hour in which the last 24 hours begin, the emails themselves are counted",
     ),
     (
         "outbox/store/waiting.rs",
