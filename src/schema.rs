@@ -61,6 +61,7 @@ diesel::table! {
         stops_when_quiet -> Nullable<Int8>,
         senders -> Nullable<Text>,
         recipients -> Nullable<Text>,
+        networks -> Nullable<Text>,
     }
 }
 

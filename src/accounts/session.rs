@@ -149,7 +149,7 @@ pub fn sign_in(
     request: &HttpRequest,
     proven: &Credentials,
 ) -> Result<(), Error> {
-    let address = client_address(request, &Context::of(request).config.trusted_proxies);
+    let address = client_address(request);
     let mut kept = String::new();
     keep_user_agent(&mut kept, user_agent(request));
     session.renew();
@@ -247,7 +247,7 @@ impl FromRequest for Acting {
     type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let address = client_address(request, &Context::of(request).config.trusted_proxies);
+        let address = client_address(request);
         let user = SignedIn::from_request(request, payload);
         let session = ThisSession::from_request(request, payload);
         Box::pin(async move {

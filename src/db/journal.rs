@@ -40,8 +40,9 @@ enum Line {
     },
     /// The change with this number was committed.
     Done(i64),
-    /// It was rolled back.
-    Undone(i64),
+    /// The change with this number and instant was rolled back. Another process may have written a
+    /// change with the same number before this line.
+    Undone { n: i64, at: i64 },
 }
 
 /// A change that a database may have missed.
@@ -60,6 +61,13 @@ pub struct Contents {
     /// The number of the first change that it can have.
     pub from: i64,
     pub changes: BTreeMap<i64, Change>,
+}
+
+/// Identifies a change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChangeId {
+    n: i64,
+    at: i64,
 }
 
 /// The row that says which journal belongs to the database.
@@ -232,7 +240,11 @@ impl Journal {
 
     /// Numbers and writes what a transaction does, just before its COMMIT. If the file cannot be
     /// written, the change goes on nevertheless: a revocation must not fail.
-    pub(super) fn before_commit(&self, conn: &mut Connection, entries: Vec<Value>) -> Result<i64> {
+    pub(super) fn before_commit(
+        &self,
+        conn: &mut Connection,
+        entries: Vec<Value>,
+    ) -> Result<ChangeId> {
         let known = self.known();
         let n: Option<i64> = diesel::update(ends_journal::table)
             .filter(ends_journal::journal_id.eq(&self.id))
@@ -245,17 +257,17 @@ impl Journal {
         })?;
         let at = clock::micros(&clock::now());
         self.append(&Line::Change { n, at, entries }, true);
-        Ok(n)
+        Ok(ChangeId { n, at })
     }
 
-    pub(super) fn committed(&self, n: i64) {
+    pub(super) fn committed(&self, ChangeId { n, .. }: ChangeId) {
         self.knows(n);
         // Not synced: without this line, a change counts as one that was interrupted.
         self.append(&Line::Done(n), false);
     }
 
-    pub(super) fn rolled_back(&self, n: i64) {
-        self.append(&Line::Undone(n), true);
+    pub(super) fn rolled_back(&self, ChangeId { n, at }: ChangeId) {
+        self.append(&Line::Undone { n, at }, true);
     }
 
     /// Whether lines wait because the file cannot be written.
@@ -424,8 +436,10 @@ fn read_from(file: impl BufRead, last: i64) -> IoResult<Contents> {
                     change.is_done = true;
                 }
             }
-            Ok(Line::Undone(n)) => {
-                contents.changes.remove(&n);
+            Ok(Line::Undone { n, at }) => {
+                if contents.changes.get(&n).is_some_and(|c| c.at == at) {
+                    contents.changes.remove(&n);
+                }
             }
             Ok(_) => {}
             Err(_) if line.is_empty() => {}
@@ -480,7 +494,8 @@ mod tests {
     fn what_was_rolled_back_or_cut_off_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let journal = journal(&folder);
-        for line in [change(1, 0), Line::Done(1), change(2, 0), Line::Undone(2)] {
+        let undone = |n, at| Line::Undone { n, at };
+        for line in [change(1, 0), Line::Done(1), change(2, 0), undone(2, 0)] {
             journal.append(&line, true);
         }
         journal.append(&change(2, 0), true);
@@ -493,6 +508,17 @@ mod tests {
         file.write_all(b"{\"change\":{\"n\":3,").unwrap();
         journal.append(&change(3, 0), true);
         assert_eq!(numbers(&journal, 1), [(2, false), (3, false)]);
+    }
+
+    #[test]
+    fn a_rollback_that_is_told_late_takes_nothing_from_who_got_the_number_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = journal(&folder);
+        let undone = Line::Undone { n: 1, at: 7 };
+        for line in [change(1, 7), change(1, 8), undone, Line::Done(1)] {
+            journal.append(&line, true);
+        }
+        assert_eq!(numbers(&journal, 0), [(1, true)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use diesel::r2d2::{Pool, PooledConnection};
 use super::connection::{Access, Manager, establish};
 use super::error::{Sign, take_sign};
 use super::full_disk::{Space, WriteFault};
-use super::journal::{self, Journal};
+use super::journal::{self, ChangeId, Journal};
 use super::reserve::{Reserve, Share};
 use super::{Connection, DatabaseUrl, Error, Result, backup, clock_watch};
 
@@ -396,7 +396,7 @@ impl Db {
     }
 
     /// Returns the number of the change in the journal, if the transaction noted one.
-    fn write_to_journal(&self, conn: &mut Connection) -> Result<Option<i64>> {
+    fn write_to_journal(&self, conn: &mut Connection) -> Result<Option<ChangeId>> {
         let noted = journal::take_noted();
         match &self.journal {
             Some(journal) if !noted.is_empty() => journal.before_commit(conn, noted).map(Some),
@@ -404,7 +404,7 @@ impl Db {
         }
     }
 
-    fn commit(&self, conn: &mut Connection, number: Option<i64>) -> Result<()> {
+    fn commit(&self, conn: &mut Connection, number: Option<ChangeId>) -> Result<()> {
         let committed = <Connection as TransactionManager<_>>::commit_transaction(conn);
         let committed = committed.map_err(Error::from);
         if let (Some(journal), Some(number)) = (&self.journal, number) {

@@ -5,9 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use actix_web::HttpRequest;
 use ipnet::IpNet;
 
+use super::Context;
+
 /// The peer's address or, behind trusted proxies, the last address in `X-Forwarded-For` that is not
 /// a trusted proxy itself. (actix's `connection_info` trusts every client.)
-pub fn client_address(request: &HttpRequest, trusted: &[IpNet]) -> IpAddr {
+pub fn client_address(request: &HttpRequest) -> IpAddr {
+    let trusted = &Context::of(request).config.trusted_proxies;
     let peer = request
         .peer_addr()
         .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());

@@ -20,7 +20,7 @@ pub async fn protect<B: MessageBody>(
         return next.call(request).await.map(|r| r.map_into_left_body());
     }
     let (request, _) = request.into_parts();
-    let address = client_address(&request, &Context::of(&request).config.trusted_proxies);
+    let address = client_address(&request);
     part::<Refusals>(&request).note(RefusalKind::CrossSite, address);
     Ok(ServiceResponse::from_err(Error::CrossSite, request).map_into_right_body())
 }

@@ -187,12 +187,11 @@ struct Access {
 
 impl Access {
     fn of(request: &ServiceRequest) -> Self {
-        let proxies = &Context::of(request.request()).config.trusted_proxies;
         Self {
             begun: Instant::now(),
             method: method_name(request.method()),
             route: request.match_pattern(),
-            client: client_address(request.request(), proxies),
+            client: client_address(request.request()),
         }
     }
 

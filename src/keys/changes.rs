@@ -1,8 +1,10 @@
 //! What an edit changes for the programs that use a key, in sentences.
 
+use std::net::IpAddr;
+
 use chrono::NaiveDateTime;
 
-use super::rule::Allowed;
+use super::rule::{Allowed, Rule};
 use super::scope::{NewScope, Scope};
 use super::store::{Edit, Key};
 use crate::clock;
@@ -40,10 +42,24 @@ pub fn changes(key: &Key, edit: &Edit, domains: &[Domain]) -> Vec<Change> {
     for (part, before) in key.rule.parts() {
         changes.extend(of_addresses(part.way, before, part.of(&edit.rule)));
     }
+    changes.extend(shut_out(key, &edit.rule));
     if let Some(expiry) = edit.expiry {
         changes.extend(of_expiry(key.expires_at, expiry.instant()));
     }
     changes
+}
+
+/// The latest caller, if it could use the key until now.
+fn shut_out(key: &Key, after: &Rule) -> Option<Change> {
+    let last = key.last_use.as_ref()?;
+    let address: IpAddr = last.address.parse().ok()?;
+    let loses = key.rule.networks.allows_client(address) && !after.networks.allows_client(address);
+    loses.then(|| {
+        Change::narrower(format!(
+            "It will be refused from {address}, where it was last used on {}.",
+            clock::for_people(&last.at)
+        ))
+    })
 }
 
 fn of_scope(before: &Scope, after: &NewScope, domains: &[Domain]) -> Vec<Change> {

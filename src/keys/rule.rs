@@ -1,9 +1,11 @@
-//! The addresses that a key may send from, and to, within its domains. The form, the page of a key,
-//! the command line and files list the parts of a rule from here, so that a new part needs no change
-//! there.
+//! The addresses that a key may send from, and to, within its domains, and the networks from which
+//! it may be used. The form, the page of a key, the command line and files list the parts of a rule
+//! from here, so that a new part needs no change there.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use ipnet::{IpNet, Ipv4Net};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -15,6 +17,8 @@ use crate::domains::store::Domain;
 const MOST: usize = 100;
 /// A valid beginning of an address, but whoever writes it means a pattern.
 const ANYONE_AT: &str = "*@";
+/// The bits in front of an IPv4 address in the form of IPv6.
+const MAPPED_PREFIX: u8 = 96;
 
 /// Addresses, or addresses and domains; or any. Compared case-insensitively.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +36,8 @@ pub struct Rule {
     pub senders: Allowed,
     /// Exact addresses, or whole domains (never their subdomains).
     pub recipients: Allowed,
+    /// Networks of clients, in CIDR notation (RFC 4632 3.1, RFC 4291 2.3).
+    pub networks: Allowed,
 }
 
 /// One of the lists in a rule, and how it is asked for and shown.
@@ -52,6 +58,8 @@ pub struct RulePart {
     pub label: &'static str,
     pub hint: &'static str,
     parse: fn(&str) -> Result<Allowed, InvalidRule>,
+    /// Whether a list that has the first entry allows all that the second one allows.
+    covers: fn(&str, &str) -> bool,
     of: fn(&Rule) -> &Allowed,
     of_mut: fn(&mut Rule) -> &mut Allowed,
 }
@@ -67,6 +75,7 @@ pub static SENDERS: RulePart = RulePart {
     label: "Only from these addresses",
     hint: "One per line, such as billing@acme.com. Leave empty to allow any address at the key’s domains.",
     parse: Allowed::parse_senders,
+    covers: |own, other| own == other,
     of: |rule| &rule.senders,
     of_mut: |rule| &mut rule.senders,
 };
@@ -82,12 +91,29 @@ static RECIPIENTS: RulePart = RulePart {
     label: "Only to these addresses or domains",
     hint: "One per line, such as qa@acme.com or acme.com. Such a key is safe to test with. Leave empty to allow anyone.",
     parse: Allowed::parse_recipients,
+    covers: recipient_covers,
     of: |rule| &rule.recipients,
     of_mut: |rule| &mut rule.recipients,
 };
 
+pub static NETWORKS: RulePart = RulePart {
+    name: "networks",
+    flag: "network",
+    any_flag: "any-network",
+    value_name: "NETWORK",
+    way: "from clients at",
+    one: "clients in this network, such as 203.0.113.0/24, or at this address",
+    anything: "any address",
+    label: "Only from these networks",
+    hint: "One address or network per line, such as 203.0.113.7 or 2001:db8::/32. From anywhere else, the key is answered like an unknown one. Leave empty to allow any client.",
+    parse: Allowed::parse_networks,
+    covers: network_covers,
+    of: |rule| &rule.networks,
+    of_mut: |rule| &mut rule.networks,
+};
+
 /// All parts, in the order in which they are shown.
-pub static PARTS: [&RulePart; 2] = [&SENDERS, &RECIPIENTS];
+pub static PARTS: [&RulePart; 3] = [&SENDERS, &RECIPIENTS, &NETWORKS];
 
 /// New values for some parts of a rule.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +127,8 @@ pub enum InvalidRule {
     NotAnAddress(String),
     #[error("“{0}” is neither an email address nor a domain.")]
     NeitherAddressNorDomain(String),
+    #[error("“{0}” is neither an address nor a network, such as 203.0.113.7 or 203.0.113.0/24.")]
+    NotANetwork(String),
     #[error("A * stands for nothing in “{0}”: list the addresses, or none to allow any.")]
     SenderPattern(String),
     /// With the domain.
@@ -112,6 +140,11 @@ impl RulePart {
     /// An empty text means any.
     pub fn parse(&self, text: &str) -> Result<Allowed, InvalidRule> {
         (self.parse)(text)
+    }
+
+    /// What both lists allow.
+    pub fn common(&self, a: &Allowed, b: &Allowed) -> Allowed {
+        a.and(b, self.covers)
     }
 
     pub fn of<'a>(&self, rule: &'a Rule) -> &'a Allowed {
@@ -191,6 +224,16 @@ impl Allowed {
         })
     }
 
+    /// Addresses and networks, separated the same way; an empty list means any.
+    pub fn parse_networks(text: &str) -> Result<Self, InvalidRule> {
+        Self::parse(text, |entry| match network(entry) {
+            Some(IpNet::V4(net)) if net.prefix_len() == 32 => Ok(net.addr().to_string()),
+            Some(IpNet::V6(net)) if net.prefix_len() == 128 => Ok(net.addr().to_string()),
+            Some(net) => Ok(net.to_string()),
+            None => Err(InvalidRule::NotANetwork(shortened(entry))),
+        })
+    }
+
     fn parse(
         text: &str,
         parse_entry: impl Fn(&str) -> Result<String, InvalidRule>,
@@ -228,20 +271,16 @@ impl Allowed {
         self.as_column().into_iter().flat_map(str::lines)
     }
 
-    /// What both lists allow.
-    pub fn and(&self, other: &Self) -> Self {
+    fn and(&self, other: &Self, covers: fn(&str, &str) -> bool) -> Self {
         if self.is_any() {
             return other.clone();
         }
         if other.is_any() {
             return self.clone();
         }
-        let covers = |list: &Self, entry: &str| match entry.contains('@') {
-            true => list.allows(entry),
-            false => list.iter().any(|own| own == entry),
-        };
-        let mut common: Vec<&str> = self.iter().filter(|entry| covers(other, entry)).collect();
-        for entry in other.iter().filter(|entry| covers(self, entry)) {
+        let is_in = |list: &Self, entry: &str| list.iter().any(|own| covers(own, entry));
+        let mut common: Vec<&str> = self.iter().filter(|entry| is_in(other, entry)).collect();
+        for entry in other.iter().filter(|entry| is_in(self, entry)) {
             if !common.contains(&entry) {
                 common.push(entry);
             }
@@ -276,6 +315,15 @@ impl Allowed {
                 lines.lines().any(is_allowed)
             }),
         }
+    }
+}
+
+impl Allowed {
+    /// Whether a client's address is listed, or in one of the listed networks.
+    pub fn allows_client(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let has_client = |entry| network(entry).is_some_and(|net| net.contains(&client));
+        self.is_any() || self.iter().any(has_client)
     }
 }
 
@@ -329,6 +377,35 @@ impl Serialize for Rule {
     }
 }
 
+/// A network, or an address as a network of its own; bits after the prefix are cleared. IPv4 in the
+/// form of IPv6 (`::ffff:192.0.2.1`, RFC 4291 2.5.5.2) is IPv4.
+fn network(text: &str) -> Option<IpNet> {
+    let net: IpNet = match text.parse() {
+        Ok(net) => net,
+        Err(_) => IpNet::from(text.parse::<IpAddr>().ok()?),
+    };
+    let mapped = |net: ipnet::Ipv6Net| {
+        let address = net.addr().to_ipv4_mapped()?;
+        Ipv4Net::new(address, net.prefix_len().checked_sub(MAPPED_PREFIX)?).ok()
+    };
+    Some(match net.trunc() {
+        IpNet::V6(net) => mapped(net).map_or(IpNet::V6(net), IpNet::V4),
+        net => net,
+    })
+}
+
+fn network_covers(own: &str, other: &str) -> bool {
+    match (network(own), network(other)) {
+        (Some(own), Some(other)) => own.contains(&other),
+        _ => false,
+    }
+}
+
+/// A domain covers its plain addresses.
+fn recipient_covers(own: &str, other: &str) -> bool {
+    own == other || (own == domain_of(other) && is_plain(other))
+}
+
 /// The part after the `@`.
 pub fn domain_of(email: &str) -> &str {
     email.rsplit_once('@').map_or("", |(_, domain)| domain)
@@ -375,7 +452,7 @@ mod tests {
     #[test]
     fn of_two_lists_what_both_allow_is_left() {
         let list = |text: &str| Allowed::parse_recipients(text).unwrap();
-        let both = |a: &str, b: &str| list(a).and(&list(b));
+        let both = |a: &str, b: &str| RECIPIENTS.common(&list(a), &list(b));
         assert_eq!(both("", ""), Allowed::Any);
         assert_eq!(both("", "a@x.test"), list("a@x.test"));
         assert_eq!(
@@ -486,6 +563,77 @@ mod tests {
     }
 
     #[test]
+    fn networks_are_addresses_and_ranges_of_both_families() {
+        let networks = Allowed::parse_networks(
+            "203.0.113.7 198.51.100.77/24, 2001:DB8:0:0::/32\n::ffff:192.0.2.0/120;::1",
+        )
+        .unwrap();
+        let listed: Vec<_> = networks.iter().collect();
+        assert_eq!(
+            listed,
+            [
+                "203.0.113.7",
+                "198.51.100.0/24",
+                "2001:db8::/32",
+                "192.0.2.0/24",
+                "::1"
+            ]
+        );
+        for good in [
+            "203.0.113.7",
+            "::ffff:203.0.113.7",
+            "198.51.100.0",
+            "198.51.100.255",
+            "2001:db8:ffff::1",
+            "192.0.2.99",
+            "::1",
+        ] {
+            assert!(networks.allows_client(good.parse().unwrap()), "{good}");
+        }
+        for bad in [
+            "203.0.113.8",
+            "198.51.101.0",
+            "2001:db9::",
+            "::2",
+            "::203.0.113.7",
+        ] {
+            assert!(!networks.allows_client(bad.parse().unwrap()), "{bad}");
+        }
+        for wrong in [
+            "203.0.113.0/33",
+            "203.0.113.0/-1",
+            "203.0.113",
+            "2001:db8::/129",
+            "localhost",
+            "*",
+            "203.0.113.*",
+            "fe80::1%eth0",
+            "203.0.113.1-203.0.113.9",
+        ] {
+            let told = Allowed::parse_networks(wrong).unwrap_err();
+            assert_eq!(told, InvalidRule::NotANetwork(wrong.to_owned()));
+        }
+        assert!(Allowed::Any.allows_client("2001:db8::1".parse().unwrap()));
+        let none = Allowed::from_column(Some(String::new()));
+        assert!(!none.allows_client("203.0.113.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn of_two_lists_of_networks_the_narrower_ones_are_left() {
+        let list = |text: &str| Allowed::parse_networks(text).unwrap();
+        let both = |a: &str, b: &str| NETWORKS.common(&list(a), &list(b));
+        assert_eq!(both("", "192.0.2.1"), list("192.0.2.1"));
+        assert_eq!(
+            both("192.0.2.0/24 2001:db8::1", "192.0.0.0/16 192.0.2.1 ::/0"),
+            list("192.0.2.0/24 2001:db8::1 192.0.2.1")
+        );
+        assert_eq!(
+            both("192.0.2.0/24", "198.51.100.1"),
+            Allowed::Only(String::new())
+        );
+    }
+
+    #[test]
     fn a_hundred_are_the_most_and_the_same_one_counts_once() {
         let many = |n: usize| (0..n).map(|i| format!("a{i}@x.test\n")).collect::<String>();
         assert!(Allowed::parse_senders(&many(100)).is_ok());
@@ -515,7 +663,7 @@ mod tests {
         let outside = |senders: &str, scope| {
             let rule = Rule {
                 senders: Allowed::parse_senders(senders).unwrap(),
-                recipients: Allowed::Any,
+                ..Rule::default()
             };
             rule.sender_outside(&scope, &domains).map(str::to_owned)
         };

@@ -85,6 +85,7 @@ domains = ["acme.test"]
 expires = "YEAR-12-31"
 senders = ["Hello@acme.test", "shop@acme.test"]
 recipients = ["example.org"]
+networks = ["127.0.0.1/8"]
 secret_file = "shop.key"
 
 [[key]]
@@ -153,6 +154,7 @@ both! {
         assert_eq!(shop["expires_at"], format!("{}-01-01T00:00:00Z", year(2)));
         assert_eq!(shop["senders"], serde_json::json!(["hello@acme.test", "shop@acme.test"]));
         assert_eq!(shop["recipients"], serde_json::json!(["example.org"]));
+        assert_eq!(shop["networks"], serde_json::json!(["127.0.0.0/8"]));
         let office = key(database, "Büro");
         assert_eq!((&office["scope"], &office["status"]), (&"all".into(), &"paused".into()));
 
@@ -270,7 +272,7 @@ paused = false
             "line 1: “x” is unknown here; known are account, domain, key",
             "line 2: domains is missing",
             "line 2: name is missing",
-            "line 3: “verified” is unknown here; known are name, domains, description, expires, senders, recipients, paused, secret_file",
+            "line 3: “verified” is unknown here; known are name, domains, description, expires, senders, recipients, networks, paused, secret_file",
             "line 4: name is missing",
             "line 5: verified: expected true or false",
         ]);

@@ -177,7 +177,8 @@ both! {
         let truncated = keys.map(|key| format!("{}…{}", &key[..8], &key[40..]));
         let expected = |i: usize, truncated: &str, scope: Value, status: &str| json!({
             "id": ids[i], "name": listed[i]["name"], "description": "", "truncated": truncated,
-            "scope": scope, "senders": "any", "recipients": "any", "status": status,
+            "scope": scope, "senders": "any", "recipients": "any",
+            "networks": "any", "status": status,
             "created_at": at(i), "expires_at": null, "last_used_at": listed[i]["last_used_at"],
             "stops_at": null, "stops_when_quiet_hours": null, "replaces": null,
             "replaced_by": null, "ended_at": null, "ended_by": null,

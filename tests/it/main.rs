@@ -33,6 +33,7 @@ mod logging;
 mod markup;
 mod metrics;
 mod model;
+mod networks;
 mod open_files;
 mod openapi;
 mod own_checks;

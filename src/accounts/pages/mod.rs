@@ -3,8 +3,6 @@
 pub mod activity;
 pub mod settings;
 
-use std::net::IpAddr;
-
 use actix_session::Session;
 use actix_web::{HttpRequest, HttpResponse, web};
 use askama::Template;
@@ -104,7 +102,7 @@ pub async fn signup(
     web::Form(form): web::Form<SignupForm>,
 ) -> Result<HttpResponse, Error> {
     let mut page = signup_page(&context, &request).await?;
-    guard.admit(address(&context, &request))?;
+    guard.admit(client_address(&request))?;
     page.title = form.title.trim().to_owned();
     page.email = form.email.trim().to_owned();
 
@@ -127,7 +125,7 @@ pub async fn signup(
         password_hash: guard.hasher.hash(password).await?,
     };
     let is_open = context.config.signup == Signup::Open;
-    let actor = Actor::newcomer(&new.email, address(&context, &request));
+    let actor = Actor::newcomer(&new.email, client_address(&request));
     let created = context
         .db
         .write(move |conn| match is_open {
@@ -243,7 +241,7 @@ pub async fn login(
     let proven = match Email::parse(&form.email) {
         Ok(email) => {
             let place = Place {
-                address: address(&context, &request),
+                address: client_address(&request),
                 devices: &devices_of(&request),
             };
             guard
@@ -251,7 +249,7 @@ pub async fn login(
                 .await?
         }
         Err(_) => {
-            guard.admit(address(&context, &request))?;
+            guard.admit(client_address(&request))?;
             None
         }
     };
@@ -276,10 +274,6 @@ pub async fn logout(
     request: HttpRequest,
     session: Session,
 ) -> Result<HttpResponse, Error> {
-    sign_out(&session, &context.db, address(&context, &request)).await?;
+    sign_out(&session, &context.db, client_address(&request)).await?;
     Ok(page::redirect(&request, "/login"))
-}
-
-fn address(context: &Context, request: &HttpRequest) -> IpAddr {
-    client_address(request, &context.config.trusted_proxies)
 }

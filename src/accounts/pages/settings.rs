@@ -6,7 +6,6 @@ use askama::Template;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::address;
 use crate::accounts::password::Password;
 use crate::accounts::session::{Acting, SignedIn, ThisSession, go_on, sign_out};
 use crate::accounts::sign_in::SignInGuard;
@@ -15,7 +14,7 @@ use crate::accounts::store::{self, Credentials, PasswordError, User};
 use crate::accounts::throttle::Counter;
 use crate::accounts::title::Title;
 use crate::db::Share;
-use crate::http::{Context, Error, page};
+use crate::http::{Context, Error, client_address, page};
 use crate::token;
 
 const WRONG: &str = "This is not the password you have now.";
@@ -153,7 +152,7 @@ pub async fn change_password(
     #[rustfmt::skip]
     let Acting { user, actor, session } = acting;
     let counter = Counter::of_session(&session.id);
-    let from = address(&context, &request);
+    let from = client_address(&request);
     guard.admit_session(counter, from)?;
     let (email, current) = (&user.email, &form.current);
     let problem = 'problem: {
@@ -226,7 +225,7 @@ pub async fn end_session(
 ) -> Result<HttpResponse, Error> {
     let id = SessionId::parse(&id).ok_or(Error::NotFound)?;
     if id == session.id {
-        sign_out(&cookie, &context.db, address(&context, &request)).await?;
+        sign_out(&cookie, &context.db, client_address(&request)).await?;
         return Ok(page::redirect(&request, "/login"));
     }
     let ended = session

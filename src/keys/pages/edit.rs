@@ -13,7 +13,7 @@ use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::store::User;
 use crate::db::Share;
 use crate::domains::store::Domain;
-use crate::http::{Context, Error, page};
+use crate::http::{Context, Error, client_address, page};
 
 const CHANGED: &str = "Someone has changed this key since you opened the form. What you entered is kept below: compare it with the key, then save again.";
 
@@ -64,7 +64,8 @@ pub async fn edit(
         return Ok(to_ended(&request, *id));
     };
     let domains = list_domains(&context, &user).await?;
-    let (version, form) = (key.version(), KeyForm::of(&key));
+    let form = KeyForm::of(&key).with_addresses(client_address(&request), key.last_use.as_ref());
+    let version = key.version();
     page::html(&EditPage::new(user, key, version, form, domains))
 }
 
@@ -84,7 +85,8 @@ pub async fn save(
         return Ok(to_ended(&request, id));
     };
     let domains = list_domains(&context, &user).await?;
-    let mut form = KeyForm::read(&pairs);
+    let mut form =
+        KeyForm::read(&pairs).with_addresses(client_address(&request), key.last_use.as_ref());
     let version = value(&pairs, "version").to_owned();
     let Some(edit) = form.parse(&domains) else {
         return page::unprocessable(&EditPage::new(user, key, version, form, domains));

@@ -1,10 +1,12 @@
 //! The fields that the forms for creating and editing a key share.
 
+use std::net::IpAddr;
+
 use super::super::expiry::{DAYS, Expiry, InvalidExpiry};
 use super::super::name::{Description, KeyName};
-use super::super::rule::{PARTS, Rule, RulePart, SENDERS};
+use super::super::rule::{NETWORKS, PARTS, Rule, RulePart, SENDERS};
 use super::super::scope::{NewScope, Scope};
-use super::super::store::{Edit, Key};
+use super::super::store::{Edit, Key, LastUse};
 use crate::clock;
 use crate::domains::store::Domain;
 use crate::http::choice::Choice;
@@ -36,6 +38,8 @@ pub struct KeyForm {
 pub struct RuleField {
     pub part: &'static RulePart,
     pub text: String,
+    /// What helps to fill it in, besides the hint.
+    pub note: Option<String>,
     pub error: Option<String>,
 }
 
@@ -44,6 +48,7 @@ impl RuleField {
         let field = |part| Self {
             part,
             text: text(part),
+            note: None,
             error: None,
         };
         PARTS.map(field).into()
@@ -109,6 +114,14 @@ impl KeyForm {
         }
     }
 
+    /// Tells from which addresses the form and, lately, the key were used.
+    pub fn with_addresses(mut self, own: IpAddr, last_use: Option<&LastUse>) -> Self {
+        let key = last_use.map(|last| format!(" The key was last used from {}.", last.address));
+        let note = format!("You are at {own} now.{}", key.unwrap_or_default());
+        self.field_mut(&NETWORKS).note = Some(note);
+        self
+    }
+
     pub fn read(pairs: &Pairs) -> Self {
         let text = |name| value(pairs, name).to_owned();
         let mut domain_ids: Vec<i64> = Vec::new();
@@ -146,7 +159,7 @@ impl KeyForm {
         let (scope, rule) = (scope?, rule?);
         if let Some(sender) = rule.sender_outside(&scope, domains) {
             let error = format!("{sender} is not at a domain that this key may send from.");
-            self.note_senders(error);
+            self.field_mut(&SENDERS).error = Some(error);
             return None;
         }
         Some(Edit {
@@ -186,11 +199,10 @@ impl KeyForm {
         rule
     }
 
-    fn note_senders(&mut self, error: String) {
+    fn field_mut(&mut self, part: &RulePart) -> &mut RuleField {
         let mut fields = self.rule.iter_mut();
-        if let Some(field) = fields.find(|field| field.part.name == SENDERS.name) {
-            field.error = Some(error);
-        }
+        let field = fields.find(|field| field.part.name == part.name);
+        field.expect("every form has a field for each part")
     }
 
     /// Whether a field has the focus at first: the first one with an error, else the name.

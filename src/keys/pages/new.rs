@@ -14,7 +14,7 @@ use crate::accounts::session::{Acting, ThisSession};
 use crate::accounts::store::User;
 use crate::db::{self, Connection};
 use crate::domains::store::{self as domains_store, Domain};
-use crate::http::{Context, Error, Explanation, page};
+use crate::http::{Context, Error, Explanation, client_address, page};
 use crate::token;
 
 /// The create form, as a page or a dialog.
@@ -45,7 +45,7 @@ pub async fn new(
         user,
         is_fragment: page::is_htmx(&request),
         nonce,
-        form: KeyForm::new(),
+        form: KeyForm::new().with_addresses(client_address(&request), None),
         domains,
     };
     show_form(&page, HttpResponse::Ok())
@@ -76,7 +76,7 @@ pub async fn create(
     }: Acting,
     web::Form(pairs): web::Form<Pairs>,
 ) -> Result<HttpResponse, Error> {
-    let mut form = KeyForm::read(&pairs);
+    let mut form = KeyForm::read(&pairs).with_addresses(client_address(&request), None);
     let nonce = value(&pairs, "nonce").to_owned();
     let mut domains = list_domains(&context, &user).await?;
     let Some(entered) = form.parse(&domains) else {

@@ -168,7 +168,7 @@ fn common_rule(rule: &Rule, columns: &BTreeMap<String, String>) -> Rule {
     let mut common = rule.clone();
     for part in PARTS {
         let other = Allowed::from_column(columns.get(part.name).cloned());
-        part.set(&mut common, part.of(rule).and(&other));
+        part.set(&mut common, part.common(part.of(rule), &other));
     }
     common
 }

@@ -13,6 +13,7 @@ use crate::schema::api_keys;
 pub struct RuleColumns {
     senders: Option<String>,
     recipients: Option<String>,
+    networks: Option<String>,
 }
 
 impl From<&Rule> for RuleColumns {
@@ -21,6 +22,7 @@ impl From<&Rule> for RuleColumns {
         Self {
             senders: column(&rule.senders),
             recipients: column(&rule.recipients),
+            networks: column(&rule.networks),
         }
     }
 }
@@ -30,6 +32,7 @@ impl From<RuleColumns> for Rule {
         Self {
             senders: Allowed::from_column(columns.senders),
             recipients: Allowed::from_column(columns.recipients),
+            networks: Allowed::from_column(columns.networks),
         }
     }
 }

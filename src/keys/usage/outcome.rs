@@ -40,6 +40,8 @@ outcomes! {
     DomainNotAllowed, "domain_not_allowed", "The domain is not allowed for this key";
     AddressNotAllowed, "address_not_allowed", "The sender's address is not allowed for this key";
     RecipientNotAllowed, "recipient_not_allowed", "A recipient is not allowed for this key";
+    /// To the client it looks like an unknown key.
+    NetworkNotAllowed, "network_not_allowed", "The client was outside the networks of this key";
     /// For any other reason.
     InvalidRequest, "invalid_request", "The request was not valid";
 }

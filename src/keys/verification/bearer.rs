@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use super::store::LiveKey;
 use super::verifier::{Unavailable, Verifier};
 use crate::http::body::{BodyPermit, Room};
-use crate::http::{ApiError, Context, client_address, json, log, part, user_agent};
+use crate::http::{ApiError, client_address, json, log, part, user_agent};
 use crate::keys::secret::PlainKey;
 use crate::keys::usage::Usage;
 use crate::keys::usage::outcome::Outcome;
@@ -43,6 +43,12 @@ pub struct Call {
 }
 
 impl Call {
+    /// Records an outcome that the answer does not tell.
+    fn end_as<T>(mut self, outcome: Outcome, answer: Result<T, ApiError>) -> Result<T, ApiError> {
+        self.outcome = Some(outcome);
+        answer
+    }
+
     /// Records the outcome and returns the answer.
     pub fn end<T>(self, answer: Result<T, ApiError>) -> Result<T, ApiError> {
         self.end_for(answer.as_ref().err());
@@ -62,8 +68,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let proxies = &Context::of(&self.request).config.trusted_proxies;
-        let address = client_address(&self.request, proxies);
+        let address = client_address(&self.request);
         let user_agent = user_agent(&self.request);
         let usage: &Usage = part(&self.request);
         usage.record(self.key_id, address, user_agent, self.outcome);
@@ -192,12 +197,13 @@ impl FromRequest for BearerWithBody {
             let in_header = from_header(request.headers())?;
             // Only decides whose share the body counts against. The verdict that counts comes after
             // the body has arrived: the key may be revoked meanwhile.
+            let from = client_address(&request);
             let account = async || {
                 // Without a key in the header, it may still come in the body.
-                let key = verifier.verify(in_header.as_ref()?).await;
-                key.ok().flatten().map(|key| key.account.0)
+                let key = verifier.verify(in_header.as_ref()?).await.ok()??;
+                let is_from_its_networks = key.rule.networks.allows_client(from);
+                is_from_its_networks.then_some(key.account.0)
             };
-            let from = client_address(&request, &Context::of(&request).config.trusted_proxies);
             let (bytes, permit) = room
                 .read(&request, &mut payload, from, account)
                 .await
@@ -214,6 +220,8 @@ impl FromRequest for BearerWithBody {
     }
 }
 
+/// A key that is presented from outside its networks looks like one that never was, so that a thief
+/// learns nothing; its owner sees the call.
 async fn authenticate(
     request: HttpRequest,
     presented: Option<Vec<u8>>,
@@ -230,6 +238,13 @@ async fn authenticate(
                 request,
                 outcome: None,
             };
+            if !key
+                .rule
+                .networks
+                .allows_client(client_address(&call.request))
+            {
+                return call.end_as(Outcome::NetworkNotAllowed, Err(invalid_key()));
+            }
             Ok((key, call))
         }
         None => {

@@ -133,6 +133,7 @@ mod tests {
         let rule = Rule {
             senders: Allowed::parse_senders("a@d1.test").unwrap(),
             recipients: Allowed::parse_recipients("x.test").unwrap(),
+            ..Rule::default()
         };
         let key = key(scope, rule);
         let [first, second, other] = [domain(1, true), domain(2, false), domain(3, true)];
@@ -180,6 +181,7 @@ mod tests {
         let rule = Rule {
             senders: Allowed::parse_senders("a@d1.test").unwrap(),
             recipients: Allowed::parse_recipients("x.test").unwrap(),
+            ..Rule::default()
         };
         let domain = domain(1, true);
         let sending = Sending {
