@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::accounts::store::{self as accounts_store, AccountLine, sessions};
 use crate::clock;
 use crate::config::Config;
-use crate::db::journal::{self, Belonging, Change, Contents, Journal};
+use crate::db::journal::{self, Belonging, Change, Contents, Damage, Journal};
 use crate::db::{self, Connection, Db, Share};
 use crate::domains::store::{self as domains_store, DeletedDomain};
 use crate::keys::store::{self as keys_store, Again, KeyLine};
@@ -52,15 +52,83 @@ impl fmt::Display for Recovered {
     }
 }
 
+/// Why a database could not be brought up to date.
+#[derive(Debug)]
+enum Fault {
+    Database(db::Error),
+    Damaged {
+        damage: Damage,
+        /// Whether the database lacks changes that the journal still has.
+        is_older: bool,
+    },
+    /// A change that this program does not know.
+    Unknown(i64),
+}
+
+impl From<db::Error> for Fault {
+    fn from(error: db::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Fault {
+    fn into_error(self) -> db::Error {
+        match self {
+            Self::Database(error) => error,
+            Self::Damaged { damage, .. } => {
+                unavailable(format!("its journal of ends is damaged: {damage}"))
+            }
+            Self::Unknown(n) => unavailable(format!(
+                "the change {n} in its journal of ends is not understood"
+            )),
+        }
+    }
+
+    /// One sentence for who starts the program.
+    fn explain(self, path: &Path) -> String {
+        match self {
+            Self::Database(error) => describe(error),
+            Self::Damaged { damage, .. } => lost(&format!("is damaged ({damage})"), path),
+            Self::Unknown(n) => lost(&format!("has a change that is not understood ({n})"), path),
+        }
+    }
+}
+
 /// Opens the journal of ends, creates it for a database that has none, and brings the database up to
 /// date from it. The tables must be up to date.
 ///
 /// # Errors
-/// One sentence if the journal is not the one of the database, or cannot be used.
+/// One sentence if the journal is not the one of the database, is damaged, or cannot be used.
 pub fn attach(db: Db, config: &Config) -> Result<Db, String> {
     let db = open_journal(db, config)?;
-    recover(&db, false).map_err(describe)?;
-    Ok(db)
+    match recover_now(&db, false) {
+        Ok(_) => Ok(db),
+        Err(fault) => Err(explain(fault, &db)),
+    }
+}
+
+/// The same for a command, which must be able to end a key beside a running server even if the journal is
+/// missing or damaged: unless the database is an older copy, as far as can be seen, it goes on.
+///
+/// # Errors
+/// As above.
+pub fn attach_for_command(db: Db, config: &Config) -> Result<Db, String> {
+    if let Some(path) = &config.journal
+        && let Some(of_database) = db.read_blocking(journal::find).map_err(describe)?
+        && is_missing(path)
+    {
+        let Belonging { journal_id, last } = of_database;
+        return Ok(db.with_journal(Journal::open(path, journal_id, last)));
+    }
+    let db = open_journal(db, config)?;
+    match recover_now(&db, false) {
+        Ok(_) => Ok(db),
+        Err(fault @ Fault::Damaged { is_older: false, .. }) => {
+            tracing::warn!("{}", explain(fault, &db));
+            Ok(db)
+        }
+        Err(fault) => Err(explain(fault, &db)),
+    }
 }
 
 /// The same for a database that was restored from a backup. Also returns what was done.
@@ -69,8 +137,10 @@ pub fn attach(db: Db, config: &Config) -> Result<Db, String> {
 /// As above.
 pub fn attach_restored(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
     let db = open_journal(db, config)?;
-    let recovered = recover(&db, true).map_err(describe)?;
-    Ok((db, recovered.unwrap_or_default()))
+    match recover_now(&db, true) {
+        Ok(recovered) => Ok((db, recovered.unwrap_or_default())),
+        Err(fault) => Err(explain(fault, &db)),
+    }
 }
 
 /// Begins a new journal for this database; a file that is there is kept under another name. Keys that
@@ -149,6 +219,10 @@ fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
     Ok(db.with_journal(Journal::open(path, file.id, last)))
 }
 
+fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 /// Two processes may try at the same time.
 fn create(path: &Path) -> std::io::Result<Contents> {
     match Journal::create(path) {
@@ -170,6 +244,11 @@ fn describe(error: db::Error) -> String {
     error.to_string()
 }
 
+fn explain(fault: Fault, db: &Db) -> String {
+    let path = db.journal().map_or(Path::new(""), |journal| journal.path());
+    fault.explain(path)
+}
+
 /// Adds a change that says nothing, after which an older copy of the database can be told from the
 /// present one.
 pub fn mark(db: &Db) -> db::Result<()> {
@@ -188,12 +267,11 @@ pub fn watch(db: &Db) -> db::Result<()> {
     let Some(journal) = db.journal() else {
         return Ok(());
     };
-    journal.retry();
     let known = journal.known();
     match db.read_blocking(journal::find_now)? {
         Some(found) if found.journal_id == journal.id() && found.last >= known => {
             journal.knows(found.last);
-            Ok(())
+            db.write_out_journal()
         }
         _ => recover(db, false).map(drop),
     }
@@ -203,30 +281,24 @@ pub fn watch(db: &Db) -> db::Result<()> {
 /// done; `None` if it had missed nothing.
 ///
 /// # Errors
-/// If the database belongs to another journal, or the journal cannot be read or does not go back far
-/// enough.
+/// If the database belongs to another journal, or the journal cannot be read, is damaged, or does not go
+/// back far enough.
 pub fn recover(db: &Db, is_restored: bool) -> db::Result<Option<Recovered>> {
+    recover_now(db, is_restored).map_err(Fault::into_error)
+}
+
+fn recover_now(db: &Db, is_restored: bool) -> Result<Option<Recovered>, Fault> {
     let Some(journal) = db.journal() else {
         return Ok(None);
     };
     let mut newest = 0;
     let recovered = db.write_urgently_blocking(Share::All, |conn| {
         let of_database = belonging(conn, journal)?;
-        let file = journal.read_after(of_database.last);
-        let file = file.map_err(|e| unavailable(format!("its journal of ends: {e}")))?;
-        newest = file
-            .changes
-            .keys()
-            .next_back()
-            .copied()
-            .unwrap_or(of_database.last);
-        if of_database.last + 1 < file.from {
-            return Err(unavailable(
-                "its journal of ends does not go back far enough".into(),
-            ));
-        }
-        let mut recovered = do_again(conn, &file.changes)?;
-        recovered.was_older = is_restored || file.changes.values().any(|change| change.is_done);
+        let file = read_whole(conn, journal, of_database.last)?;
+        newest = file.newest().max(of_database.last);
+        let mut recovered = do_again(conn, file.after(of_database.last))?;
+        let mut missed = file.after(of_database.last);
+        recovered.was_older = is_restored || missed.any(|(_, change)| change.is_done);
         if recovered.was_older {
             recovered.withheld = mail_store::withhold_unsent_of_any_account(conn)?;
             sessions::end_all_of_any_account(conn)?;
@@ -236,7 +308,7 @@ pub fn recover(db: &Db, is_restored: bool) -> db::Result<Option<Recovered>> {
             journal::catch_up(conn, newest, since)?;
             return Ok(Some(recovered));
         }
-        Ok(None)
+        Ok::<_, Fault>(None)
     })?;
     journal.knows(newest);
     match &recovered {
@@ -247,6 +319,26 @@ pub fn recover(db: &Db, is_restored: bool) -> db::Result<Option<Recovered>> {
         None => {}
     }
     Ok(recovered)
+}
+
+/// The journal, if nothing of it is missing. `last`: the last change that the database knows.
+fn read_whole(conn: &mut Connection, journal: &Journal, last: i64) -> Result<Contents, Fault> {
+    let file = journal.read_after(last);
+    let file = file.map_err(|e| unavailable(format!("its journal of ends: {e}")))?;
+    if last + 1 < file.from {
+        let why = "its journal of ends does not go back far enough";
+        return Err(unavailable(why.into()).into());
+    }
+    let unwritten = journal::find_unwritten(conn)?;
+    // This process may have seen changes that an older copy of the database does not know.
+    let known = journal.known().max(last);
+    match file.check(known, &unwritten) {
+        Ok(()) => Ok(file),
+        Err(damage) => Err(Fault::Damaged {
+            damage,
+            is_older: file.newest().max(journal.known()) > last,
+        }),
+    }
 }
 
 fn belonging(conn: &mut Connection, journal: &Journal) -> db::Result<Belonging> {
@@ -269,16 +361,22 @@ fn unavailable(why: String) -> db::Error {
 }
 
 /// Applies the newest entry about each key and account, and all about domains.
-fn do_again(conn: &mut Connection, changes: &BTreeMap<i64, Change>) -> db::Result<Recovered> {
+fn do_again<'a>(
+    conn: &mut Connection,
+    changes: impl Iterator<Item = (i64, &'a Change)>,
+) -> Result<Recovered, Fault> {
     let (mut keys, mut accounts, mut domains) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for entry in changes.values().flat_map(|change| &change.entries) {
-        match Entry::deserialize(entry) {
-            Ok(Entry::Key(line)) => drop(keys.insert(line.identity(), line)),
-            Ok(Entry::Account(line)) => drop(accounts.insert((line.id, line.created), line)),
-            Ok(Entry::Domain(line)) => domains.push(line),
-            Ok(Entry::Mark(())) => {}
-            Err(error) => {
-                tracing::error!(%error, "an entry of the journal of ends is not understood")
+    for (n, change) in changes {
+        for entry in &change.entries {
+            match Entry::deserialize(entry) {
+                Ok(Entry::Key(line)) => drop(keys.insert(line.identity(), line)),
+                Ok(Entry::Account(line)) => drop(accounts.insert((line.id, line.created), line)),
+                Ok(Entry::Domain(line)) => domains.push(line),
+                Ok(Entry::Mark(())) => {}
+                Err(error) => {
+                    tracing::error!(%error, n, "an entry of the journal of ends is not understood");
+                    return Err(Fault::Unknown(n));
+                }
             }
         }
     }

@@ -126,6 +126,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    ends_unwritten (n) {
+        n -> Int8,
+        line -> Text,
+    }
+}
+
+diesel::table! {
     events (id) {
         id -> Int8,
         account_id -> Int8,
@@ -237,6 +244,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_counts_frontier,
     emails,
     ends_journal,
+    ends_unwritten,
     events,
     form_nonces,
     login_attempts,

@@ -214,7 +214,7 @@ fn execute(command: Command, config: Config) -> Outcome {
         migrate(&db)?;
         Ok::<_, String>(db)
     };
-    let with_journal = || recovery::attach(up_to_date()?, &config);
+    let with_journal = || recovery::attach_for_command(up_to_date()?, &config);
     match command {
         // It has more to check before the tables may be changed.
         Command::Serve => serve::run(config),

@@ -7,6 +7,7 @@ mod connection;
 mod error;
 mod full_disk;
 pub mod journal;
+mod journal_lines;
 pub mod migrations;
 pub mod nodes;
 mod pool;

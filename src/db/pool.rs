@@ -315,8 +315,11 @@ impl Db {
             match &done {
                 Err(_) if self.lacked_room() && self.space.make_room(share) => continue,
                 Ok(_) if share == Share::All => {
-                    if let Some(journal) = &self.journal {
-                        self.space.make_room_for(journal);
+                    if let Some(journal) = &self.journal
+                        && self.space.make_room_for(journal)
+                    {
+                        // What fails is tried again each second.
+                        let _ = self.write_out_journal();
                     }
                 }
                 _ => {}
@@ -393,6 +396,29 @@ impl Db {
     /// MiB, if little is left on the disk of SQLite's file.
     pub fn little_space_left(&self) -> Option<u64> {
         self.space.little_left()
+    }
+
+    /// Writes to the journal what could not be written to it before.
+    ///
+    /// # Errors
+    /// If the database fails; a journal that fails says so itself.
+    pub fn write_out_journal(&self) -> Result<()> {
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        loop {
+            let rows = self.read_blocking(journal::list_unwritten)?;
+            if rows.is_empty() {
+                journal.retry();
+                return Ok(());
+            }
+            if journal.write_late(&rows).is_err() {
+                return Ok(());
+            }
+            self.write_urgently_blocking(Share::Half, |conn| {
+                journal::forget_unwritten(conn, &rows)
+            })?;
+        }
     }
 
     /// Returns the number of the change in the journal, if the transaction noted one.

@@ -64,7 +64,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("keys/usage/store/", &["api_key_calls", "api_key_uses"]),
     ("emails/store.rs", &["emails"]),
     ("outbox/store/", &["email_counts", "email_counts_frontier"]),
-    ("db/", &["clock_seen", "ends_journal", "nodes_secret"]),
+    (
+        "db/",
+        &["clock_seen", "ends_journal", "ends_unwritten", "nodes_secret"],
+    ),
 ];
 
 /// Other files that may name a table, and why.
