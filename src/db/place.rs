@@ -32,7 +32,7 @@ impl Place {
         if self.is_lost.swap(is_lost, Ordering::Relaxed) != is_lost {
             match is_lost {
                 true => tracing::error!(
-                    "the database {file} was deleted or replaced: nothing is accepted; put the file back, or restart the server to use what is there now"
+                    "the database {file} was deleted or replaced: nothing is accepted; put the file back, or stop the server and restore a backup"
                 ),
                 false => tracing::info!("the database {file} is back"),
             }

@@ -409,11 +409,17 @@ fn nothing_is_accepted_while_the_database_is_not_in_its_place() {
 
     // A restart uses what is there.
     assert!(dashboard.terminate());
-    std::fs::copy(&file, &away).unwrap();
+    cli(&database, &["backup", away.to_str().unwrap()], "").unwrap();
     let mut dashboard = Dashboard::start(&database, &[]);
     std::fs::rename(&away, &file).unwrap();
     until("it is noticed", || !is_ready(&dashboard));
     dashboard.kill();
+    // As whoever replaces a database must do.
+    for end in ["-wal", "-shm"] {
+        let mut path = file.clone().into_os_string();
+        path.push(end);
+        let _ = std::fs::remove_file(path);
+    }
     let dashboard = Dashboard::start(&database, &[]);
     let program = dashboard.program(&key);
     assert_eq!(
