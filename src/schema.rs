@@ -129,6 +129,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    ends_unwritten (n) {
+        n -> Int8,
+        line -> Text,
+    }
+}
+
+diesel::table! {
     events (id) {
         id -> Int8,
         account_id -> Int8,
@@ -248,6 +255,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     email_totals,
     emails,
     ends_journal,
+    ends_unwritten,
     events,
     form_nonces,
     login_attempts,

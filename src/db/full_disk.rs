@@ -63,19 +63,20 @@ impl Space {
             .is_some_and(|reserve| reserve.cut(share))
     }
 
-    /// Frees a piece of the reserve for the journal of ends, if it fails for want of it.
-    pub fn make_room_for(&self, journal: &Journal) {
+    /// Frees a piece of the reserve for the journal of ends, if it fails for want of it. Returns whether
+    /// to write to it again.
+    pub fn make_room_for(&self, journal: &Journal) -> bool {
         if !journal.is_failing() {
-            return;
+            return false;
         }
         let fails_for_want_of_room =
             |reserve: &&Reserve| reserve.is_on_the_disk_of(journal.path()) && reserve.is_needed();
-        if let Some(reserve) = self.reserve.as_ref().filter(fails_for_want_of_room)
-            && reserve.cut(Share::All)
-        {
+        let reserve = self.reserve.as_ref().filter(fails_for_want_of_room);
+        let is_freed = reserve.is_some_and(|reserve| reserve.cut(Share::All));
+        if is_freed {
             self.note_full();
-            journal.retry();
         }
+        is_freed
     }
 
     /// Whether so little is free that a failure may come from it. Unknown with PostgreSQL.

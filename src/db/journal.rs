@@ -7,7 +7,9 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Result as IoResult, Seek, SeekFrom, Write};
+use std::io::{
+    BufReader, Error as IoError, ErrorKind, Read, Result as IoResult, Seek, SeekFrom, Write,
+};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,59 +17,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
-use serde::{Deserialize, Serialize};
+use rustix::fs::{Access, access};
+use serde::Serialize;
 use serde_json::Value;
 
+use super::journal_lines::{self as lines, Line};
 use super::{Connection, Error, Purpose, Result, has_column, serialize};
-use crate::schema::ends_journal;
+use crate::schema::{ends_journal, ends_unwritten};
 use crate::{clock, token};
 
+pub use super::journal_lines::{Change, Contents, Damage};
+
 const THE_ROW: i64 = 1;
-/// Lines kept in memory while the file cannot be written.
-const MOST_UNWRITTEN: usize = 10_000;
-
-/// One line of the file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Line {
-    /// The first line. Changes before `from` are no longer in the file.
-    Journal { id: String, from: i64 },
-    /// `at`: in microseconds since 1970. Written before the COMMIT.
-    Change {
-        n: i64,
-        at: i64,
-        entries: Vec<Value>,
-    },
-    /// The change with this number was committed.
-    Done(i64),
-    /// The change with this number and instant was rolled back. Another process may have written a
-    /// change with the same number before this line.
-    Undone { n: i64, at: i64 },
-}
-
-/// A change that a database may have missed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Change {
-    pub entries: Vec<Value>,
-    /// Whether a database is known to have had it.
-    pub is_done: bool,
-    at: i64,
-}
-
-/// The content of the file.
-#[derive(Debug, Default, PartialEq)]
-pub struct Contents {
-    pub id: String,
-    /// The number of the first change that it can have.
-    pub from: i64,
-    pub changes: BTreeMap<i64, Change>,
-}
+/// Lines about commits and rollbacks that are kept in memory while the file cannot be written. A change
+/// whose line is lost counts as one that was interrupted.
+const MOST_WAITING: usize = 10_000;
+/// Changes that could not be written, written later at a time.
+const MOST_AT_ONCE: i64 = 1_000;
+/// Read at a time to find the end of the last line.
+const BLOCK: u64 = 4096;
 
 /// Identifies a change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChangeId {
     n: i64,
     at: i64,
+    /// Whether it is in the file.
+    is_written: bool,
 }
 
 /// The row that says which journal belongs to the database.
@@ -85,13 +61,30 @@ pub struct Journal {
     id: String,
     /// The highest number that is known to be committed.
     known: AtomicI64,
-    unwritten: Mutex<Unwritten>,
+    waiting: Mutex<Waiting>,
 }
 
+/// What is written as soon as the file can be.
 #[derive(Debug, Default)]
-struct Unwritten {
+struct Waiting {
     lines: VecDeque<String>,
     is_failing: bool,
+}
+
+/// A change that was committed while the file could not be written.
+#[derive(Debug, Queryable)]
+pub(super) struct Unwritten {
+    n: i64,
+    line: String,
+}
+
+impl Unwritten {
+    fn at(&self) -> Option<i64> {
+        match serde_json::from_str(&self.line) {
+            Ok(Line::Change { n, at, .. }) if n == self.n => Some(at),
+            _ => None,
+        }
+    }
 }
 
 thread_local! {
@@ -147,6 +140,7 @@ pub fn lock(conn: &mut Connection) -> Result<Option<Belonging>> {
 
 /// Makes this journal the one of the database, which knows its changes up to `last`.
 pub fn adopt(conn: &mut Connection, id: &str, last: i64) -> Result<()> {
+    diesel::delete(ends_unwritten::table).execute(conn)?;
     diesel::delete(ends_journal::table).execute(conn)?;
     diesel::insert_into(ends_journal::table)
         .values((
@@ -168,6 +162,49 @@ pub fn catch_up(conn: &mut Connection, last: i64, since: Option<NaiveDateTime>) 
             .set(ends_journal::recovered_at.eq(since))
             .execute(conn)?;
     }
+    Ok(())
+}
+
+/// The numbers and instants of the changes that could not be written to the file yet; none before the
+/// tables are up to date.
+pub fn find_unwritten(conn: &mut Connection) -> Result<BTreeMap<i64, i64>> {
+    if !has_column(conn, "ends_unwritten", "line")? {
+        return Ok(BTreeMap::new());
+    }
+    let rows: Vec<Unwritten> = ends_unwritten::table.load(conn)?;
+    let known = rows.iter().filter_map(|row| Some((row.n, row.at()?)));
+    Ok(known.collect())
+}
+
+/// Writes them to the journal in this file. Returns which journal belongs to the database.
+///
+/// # Errors
+/// If the database fails; what cannot be written stays where it is.
+pub(super) fn write_out(conn: &mut Connection, path: &Path) -> Result<Option<Belonging>> {
+    let belonging = find(conn)?;
+    if let Some(Belonging { journal_id, last }) = belonging.clone()
+        && !find_unwritten(conn)?.is_empty()
+    {
+        let rows: Vec<Unwritten> = ends_unwritten::table.order(ends_unwritten::n).load(conn)?;
+        // The failure is logged.
+        let _ = Journal::open(path, journal_id, last).write_late(&rows);
+    }
+    Ok(belonging)
+}
+
+/// The first of them.
+pub(super) fn list_unwritten(conn: &mut Connection) -> Result<Vec<Unwritten>> {
+    let rows = ends_unwritten::table
+        .order(ends_unwritten::n)
+        .limit(MOST_AT_ONCE);
+    Ok(rows.load(conn)?)
+}
+
+/// Deletes those that are in the file now.
+pub(super) fn forget_unwritten(conn: &mut Connection, rows: &[Unwritten]) -> Result<()> {
+    let numbers = rows.iter().map(|row| row.n);
+    let written = ends_unwritten::table.filter(ends_unwritten::n.eq_any(numbers));
+    diesel::delete(written).execute(conn)?;
     Ok(())
 }
 
@@ -196,7 +233,7 @@ impl Journal {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        file.write_all(text(&line).as_bytes())?;
+        file.write_all(line.text().as_bytes())?;
         file.sync_all()?;
         sync_folder(path)?;
         Ok(id)
@@ -208,7 +245,7 @@ impl Journal {
             path: path.to_owned(),
             id,
             known: AtomicI64::new(known),
-            unwritten: Mutex::default(),
+            waiting: Mutex::default(),
         })
     }
 
@@ -246,13 +283,13 @@ impl Journal {
         }
     }
 
-    /// The file's changes after this number, without those that were rolled back.
+    /// The content of the file, with the entries of the changes after this number.
     pub fn read_after(&self, last: i64) -> IoResult<Contents> {
         read_after(&self.path, last)
     }
 
     /// Numbers and writes what a transaction does, just before its COMMIT. If the file cannot be
-    /// written, the change goes on nevertheless: a revocation must not fail.
+    /// written, the database keeps it until then: a revocation must not fail.
     pub(super) fn before_commit(
         &self,
         conn: &mut Connection,
@@ -269,38 +306,71 @@ impl Journal {
             Error::Unavailable("it is older than its journal of ends, or another one".into())
         })?;
         let at = clock::micros(&clock::now());
-        self.append(&Line::Change { n, at, entries }, true);
-        Ok(ChangeId { n, at })
+        let line = Line::Change { n, at, entries }.text();
+        let is_written = self.write_out(&mut self.lock(), &line, true).is_ok();
+        if !is_written {
+            diesel::insert_into(ends_unwritten::table)
+                .values((ends_unwritten::n.eq(n), ends_unwritten::line.eq(line)))
+                .execute(conn)?;
+        }
+        Ok(ChangeId { n, at, is_written })
     }
 
-    pub(super) fn committed(&self, ChangeId { n, .. }: ChangeId) {
+    pub(super) fn committed(&self, ChangeId { n, is_written, .. }: ChangeId) {
         self.knows(n);
-        // Not synced: without this line, a change counts as one that was interrupted.
-        self.append(&Line::Done(n), false);
+        if is_written {
+            // Not synced: without this line, a change counts as one that was interrupted.
+            self.append(&Line::Done(n), false);
+        }
     }
 
-    pub(super) fn rolled_back(&self, ChangeId { n, at }: ChangeId) {
+    pub(super) fn rolled_back(&self, ChangeId { n, at, .. }: ChangeId) {
         self.append(&Line::Undone { n, at }, true);
     }
 
-    /// Whether lines wait because the file cannot be written.
+    /// Whether something waits because the file cannot be written.
     pub fn is_failing(&self) -> bool {
         self.lock().is_failing
     }
 
     /// Tries again to write what could not be written.
-    pub fn retry(&self) {
-        let mut unwritten = self.lock();
-        if unwritten.is_failing {
-            self.write_out(&mut unwritten, true);
+    pub(super) fn retry(&self) {
+        let mut waiting = self.lock();
+        if waiting.is_failing || !waiting.lines.is_empty() {
+            // The failure is logged, and remembered.
+            let _ = self.write_out(&mut waiting, "", true);
         }
+    }
+
+    /// Writes changes that were committed while the file could not be written.
+    pub(super) fn write_late(&self, rows: &[Unwritten]) -> IoResult<()> {
+        let mut waiting = self.lock();
+        let lines = self.late_lines(rows);
+        let written = lines.and_then(|lines| self.write(&lines, true));
+        self.note(&mut waiting, &written);
+        written
+    }
+
+    /// Without those that are there, or were forgotten, already.
+    fn late_lines(&self, rows: &[Unwritten]) -> IoResult<String> {
+        let found = self.read_after(i64::MAX)?;
+        let unwritten = rows.iter().filter_map(|row| Some((row.n, row.at()?)));
+        let numbers: BTreeMap<i64, i64> = unwritten.collect();
+        found.check_places(&numbers).map_err(damaged)?;
+        let lacks = |n: &i64| *n >= found.from && !found.changes.get(n).is_some_and(|c| c.is_done);
+        let missing = rows.iter().filter(|row| lacks(&row.n));
+        Ok(missing
+            .map(|row| row.line.clone() + &Line::Done(row.n).text())
+            .collect())
     }
 
     /// Deletes the changes from before `since`.
     pub fn forget(&self, since: NaiveDateTime) -> IoResult<()> {
         let since = clock::micros(&since);
         let file = self.locked()?;
-        let contents = read_from(BufReader::new(&file), 0)?;
+        let contents = lines::read_from(BufReader::new(&file), 0)?;
+        // Otherwise nothing would show that lines were lost.
+        contents.check_lines().map_err(damaged)?;
         let kept = contents.changes.iter().find(|(_, c)| c.at >= since);
         let newest = contents.changes.last_key_value().map(|(n, _)| n + 1);
         let Some(from) = kept.map(|(n, _)| *n).or(newest) else {
@@ -316,22 +386,21 @@ impl Journal {
             .truncate(true)
             .mode(0o600)
             .open(&name)?;
-        new.write_all(
-            text(&Line::Journal {
-                id: contents.id,
-                from,
-            })
-            .as_bytes(),
-        )?;
+        let head = Line::Journal {
+            id: contents.id,
+            from,
+        };
+        new.write_all(head.text().as_bytes())?;
         for (n, change) in contents.changes.into_iter().filter(|(n, _)| *n >= from) {
             let Change {
                 entries,
                 is_done,
                 at,
+                ..
             } = change;
-            new.write_all(text(&Line::Change { n, at, entries }).as_bytes())?;
+            new.write_all(Line::Change { n, at, entries }.text().as_bytes())?;
             if is_done {
-                new.write_all(text(&Line::Done(n)).as_bytes())?;
+                new.write_all(Line::Done(n).text().as_bytes())?;
             }
         }
         new.sync_all()?;
@@ -340,29 +409,40 @@ impl Journal {
     }
 
     fn append(&self, line: &Line, sync: bool) {
-        let mut unwritten = self.lock();
-        unwritten.lines.push_back(text(line));
-        if unwritten.lines.len() > MOST_UNWRITTEN {
-            unwritten.lines.pop_front();
+        let mut waiting = self.lock();
+        waiting.lines.push_back(line.text());
+        if waiting.lines.len() > MOST_WAITING {
+            waiting.lines.pop_front();
         }
-        self.write_out(&mut unwritten, sync);
+        // The failure is logged, and remembered.
+        let _ = self.write_out(&mut waiting, "", sync);
     }
 
-    fn write_out(&self, unwritten: &mut Unwritten, sync: bool) {
-        let lines: String = unwritten.lines.iter().map(String::as_str).collect();
+    /// Writes what waits, and then this line, which does not wait if that fails.
+    fn write_out(&self, waiting: &mut Waiting, line: &str, sync: bool) -> IoResult<()> {
+        let all = waiting.lines.iter().map(String::as_str);
+        let all: String = all.chain([line]).collect();
+        let written = self.write(&all, sync);
+        if written.is_ok() {
+            waiting.lines.clear();
+        }
+        self.note(waiting, &written);
+        written
+    }
+
+    fn note(&self, waiting: &mut Waiting, written: &IoResult<()>) {
         let path = self.path.display();
-        match self.write(&lines, sync) {
+        match written {
             Ok(()) => {
-                unwritten.lines.clear();
-                if std::mem::take(&mut unwritten.is_failing) {
+                if std::mem::take(&mut waiting.is_failing) {
                     tracing::info!("the journal of ends {path} can be written again");
                 }
             }
             Err(error) => {
-                if !std::mem::replace(&mut unwritten.is_failing, true) {
+                if !std::mem::replace(&mut waiting.is_failing, true) {
                     tracing::error!(
                         %error,
-                        "the journal of ends {path} cannot be written: keys that end now would work again after a restore; make room, or put the file back"
+                        "the journal of ends {path} cannot be written: until it can, only the database knows which keys end, and after a restore they would work again; make room, or put the file back"
                     );
                 }
             }
@@ -371,14 +451,11 @@ impl Journal {
 
     fn write(&self, lines: &str, sync: bool) -> IoResult<()> {
         let mut file = self.locked()?;
-        let mut last = [b'\n'];
-        if file.seek(SeekFrom::End(0))? > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
+        if lines::read_id(BufReader::new(&file))? != self.id {
+            return Err(damaged("it is another journal"));
         }
-        // After a line that a crash cut off.
-        let separator = if last == [b'\n'] { "" } else { "\n" };
-        file.write_all(format!("{separator}{lines}").as_bytes())?;
+        end_last_line(&mut file)?;
+        file.write_all(lines.as_bytes())?;
         if sync { file.sync_data() } else { Ok(()) }
     }
 
@@ -398,15 +475,13 @@ impl Journal {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Unwritten> {
-        self.unwritten
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The content of a journal's file, with the changes after this number that were not rolled back.
-/// `None`: there is no file.
+/// The content of a journal's file, with the entries of the changes after this number. `None`: there is
+/// no file.
 pub fn read(path: &Path, last: i64) -> IoResult<Option<Contents>> {
     match read_after(path, last) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -414,60 +489,47 @@ pub fn read(path: &Path, last: i64) -> IoResult<Option<Contents>> {
     }
 }
 
+/// Whether this user may write the journal in this file.
+///
+/// # Errors
+/// One sentence.
+pub fn check_access(path: &Path) -> std::result::Result<(), String> {
+    access(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| {
+        let (path, error) = (path.display(), IoError::from(error));
+        format!("the journal of ends {path} may not be written: {error}; give it to the user of the server with chown")
+    })
+}
+
 fn read_after(path: &Path, last: i64) -> IoResult<Contents> {
     let file = File::open(path)?;
     file.lock_shared()?;
-    read_from(BufReader::new(file), last)
+    lines::read_from(BufReader::new(file), last)
 }
 
-fn read_from(file: impl BufRead, last: i64) -> IoResult<Contents> {
-    let mut contents = Contents::default();
-    for (number, line) in file.split(b'\n').enumerate() {
-        let line = line?;
-        let parsed = serde_json::from_slice(&line);
-        match parsed {
-            Ok(Line::Journal { id, from }) if number == 0 => {
-                (contents.id, contents.from) = (id, from);
-            }
-            _ if contents.id.is_empty() => {
-                let why = "it is not a journal of ends";
-                return Err(std::io::Error::new(ErrorKind::InvalidData, why));
-            }
-            Ok(Line::Change { n, at, entries }) if n > last => {
-                let is_done = false;
-                contents.changes.insert(
-                    n,
-                    Change {
-                        entries,
-                        is_done,
-                        at,
-                    },
-                );
-            }
-            Ok(Line::Done(n)) => {
-                if let Some(change) = contents.changes.get_mut(&n) {
-                    change.is_done = true;
-                }
-            }
-            Ok(Line::Undone { n, at }) => {
-                if contents.changes.get(&n).is_some_and(|c| c.at == at) {
-                    contents.changes.remove(&n);
-                }
-            }
-            Ok(_) => {}
-            Err(_) if line.is_empty() => {}
-            // Of a line that a crash cut off, nothing was committed.
-            Err(_) => tracing::debug!(number, "a line of the journal of ends is cut off"),
-        }
-    }
-    match contents.id.is_empty() {
-        true => Err(std::io::Error::new(ErrorKind::InvalidData, "it is empty")),
-        false => Ok(contents),
-    }
+fn damaged(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> IoError {
+    IoError::new(ErrorKind::InvalidData, why)
 }
 
-fn text(line: &Line) -> String {
-    serde_json::json!(line).to_string() + "\n"
+/// Cuts off a line that was not written to its end: of that, nothing was committed. A line of which only
+/// the end of the line is missing is kept.
+fn end_last_line(file: &mut File) -> IoResult<()> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let (mut tail, mut start) = (Vec::new(), length);
+    while start > 0 && !tail.contains(&b'\n') {
+        let before = start.saturating_sub(BLOCK);
+        let mut block = vec![0; (start - before) as usize];
+        file.seek(SeekFrom::Start(before))?;
+        file.read_exact(&mut block)?;
+        block.append(&mut tail);
+        (tail, start) = (block, before);
+    }
+    let torn = tail.rsplit(|byte| *byte == b'\n').next();
+    let torn = torn.unwrap_or_default();
+    match serde_json::from_slice::<Line>(torn) {
+        Ok(_) => file.write_all(b"\n"),
+        Err(_) if torn.is_empty() => Ok(()),
+        Err(_) => file.set_len(length - torn.len() as u64),
+    }
 }
 
 fn sync_folder(path: &Path) -> IoResult<()> {
@@ -493,8 +555,8 @@ mod tests {
     }
 
     fn numbers(journal: &Journal, last: i64) -> Vec<(i64, bool)> {
-        let changes = journal.read_after(last).unwrap().changes;
-        let numbers = changes.iter().map(|(n, change)| (*n, change.is_done));
+        let contents = journal.read_after(last).unwrap();
+        let numbers = contents.after(last).map(|(n, change)| (n, change.is_done));
         numbers.collect()
     }
 

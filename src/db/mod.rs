@@ -8,9 +8,12 @@ pub mod copy;
 mod error;
 mod full_disk;
 pub mod journal;
+mod journal_lines;
 pub mod migrations;
 pub mod nodes;
+mod place;
 mod pool;
+mod presence;
 mod progress;
 mod reserve;
 pub mod space;
@@ -26,8 +29,9 @@ pub use connection::{
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use full_disk::WriteFault;
 pub use pool::{Db, PoolState, name_of, watched};
+pub use presence::Alone;
 pub use reserve::Share;
-pub use sqlite_file::SqliteIdentity;
+pub use sqlite_file::{SqliteFile, SqliteIdentity};
 
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;

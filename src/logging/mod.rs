@@ -90,7 +90,11 @@ impl Log {
             .with_ansi(stderr().is_terminal())
             .with_env_filter(EnvFilter::new(filter));
         match format {
-            Format::Text => lines.finish().with(repeats.clone()).init(),
+            Format::Text => lines
+                .map_writer(|log| move || OneLine(log.make_writer()))
+                .finish()
+                .with(repeats.clone())
+                .init(),
             Format::Json => lines
                 .json()
                 .flatten_event(true)
@@ -266,6 +270,29 @@ impl Write for Log {
     }
 }
 
+/// Writes each event as one line, whatever an error of a database says in several.
+struct OneLine(Log);
+
+impl Write for OneLine {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        let text = event.strip_suffix(b"\n").unwrap_or(event);
+        let mut line: Vec<u8> = text
+            .iter()
+            .map(|byte| match byte {
+                b'\n' | b'\r' => b' ',
+                byte => *byte,
+            })
+            .collect();
+        line.push(b'\n');
+        self.0.0.push(&line);
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
@@ -326,6 +353,19 @@ mod tests {
         ] {
             assert!(check_filter(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_event_of_several_lines_is_one_line() {
+        let (log, answer, read) = played();
+        drop(answer);
+        let mut line = OneLine(log);
+        line.write_all(b"failed: connection refused\n\tIs it running?\r\n")
+            .unwrap();
+        assert_eq!(
+            next(&read),
+            "failed: connection refused \tIs it running? \n"
+        );
     }
 
     #[test]

@@ -269,27 +269,35 @@ impl Worker {
 
     /// Claims the emails whose turn it is. Returns the claim and the emails.
     async fn claim(&self, turns: &mut Turns, places: &Places) -> db::Result<(String, Vec<Picked>)> {
-        let claim = token::random();
+        let token = token::random();
         let lease = TimeDelta::from_std(LEASE).expect("minutes");
         loop {
             let mut picked = self.pick(turns, places.clone()).await?;
             if picked.is_empty() {
-                return Ok((claim, picked));
+                return Ok((token, picked));
             }
             let mut ids: Vec<i64> = picked.iter().map(|picked| picked.email).collect();
             // Nodes that lock rows in the same order cannot deadlock.
             ids.sort_unstable();
-            let ours = claim.clone();
-            let claimed = self
-                .db
-                .write(move |conn| store::claim_of_any_account(conn, &ids, &ours, lease))
-                .await?;
+            let ours = token.clone();
+            let journal = self.db.journal().cloned();
+            let known = journal.as_ref().map_or(0, |journal| journal.known());
+            let claim = move |conn: &mut Connection| {
+                let claimed = store::claim_of_any_account(conn, &ids, &ours, lease)?;
+                // An older copy of the database does not know what was sent since. Asked after the claim,
+                // which such a copy cannot replace before this transaction ends.
+                if let Some(journal) = journal {
+                    journal.expect(conn, known)?;
+                }
+                Ok::<_, db::Error>(claimed)
+            };
+            let claimed = self.db.write(claim).await?;
             picked.retain(|picked| claimed.contains(&picked.email));
             // Otherwise other nodes were faster, and the next accounts are tried.
             if !picked.is_empty() {
-                let ours = picked.iter().map(|picked| (picked.email, claim.clone()));
+                let ours = picked.iter().map(|picked| (picked.email, token.clone()));
                 self.under_way().extend(ours);
-                return Ok((claim, picked));
+                return Ok((token, picked));
             }
         }
     }

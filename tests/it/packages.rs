@@ -326,3 +326,15 @@ fn a_wrong_setting_ends_the_service_for_good() {
     let code = output.status.code().unwrap().to_string();
     assert_eq!(only(&lines(SERVICE), "RestartPreventExitStatus="), code);
 }
+
+/// A database that is away for long does not end the service for good, and does not make it busy.
+#[test]
+fn the_service_is_started_again_for_as_long_as_it_fails() {
+    let service = lines(SERVICE);
+    assert_eq!(only(&service, "StartLimitIntervalSec="), "0");
+    assert_eq!(only(&service, "Restart="), "always");
+    let pause: u32 = only(&service, "RestartSec=").parse().unwrap();
+    assert!(pause >= 2);
+    let after: Vec<&str> = only(&service, "After=").split(' ').collect();
+    assert!(after.contains(&"postgresql.service"), "{after:?}");
+}

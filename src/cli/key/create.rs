@@ -5,7 +5,7 @@ use super::rule_flags::NewRuleFlags;
 use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
-use crate::cli::outcome::{Failure, Outcome, failure, print};
+use crate::cli::outcome::{Failure, Outcome, failure, hand_over};
 use crate::config::Config;
 use crate::db::Db;
 use crate::domains::name::DomainName;
@@ -65,7 +65,7 @@ pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
         let (limit, actor) = (config.key_limit, Actor::operator());
         store::create(conn, account, &new, &secret, limit, &actor).map_err(failure)?;
         // Before the commit: a key that could not be printed must not be created.
-        print(secret.expose()).map_err(Failure)
+        hand_over(secret.expose()).map_err(Failure)
     })?;
     Ok(())
 }

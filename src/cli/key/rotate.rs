@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use super::arguments::{KeyArgs, has_ended, live, no_such_key};
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
-use crate::cli::outcome::{Failure, Outcome, failure, print};
+use crate::cli::outcome::{Failure, Outcome, failure, hand_over, print};
 use crate::config::Config;
 use crate::db::{Db, Share};
 use crate::keys::expiry::Expiry;
@@ -87,7 +87,7 @@ pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> Outcome {
         store::rotate(conn, account, id, &rotation, &secret, limit, &actor)
             .map_err(|why| refusal(id, why))?;
         // Before the commit: a key that could not be printed must not replace one.
-        print(secret.expose()).map_err(Failure)
+        hand_over(secret.expose()).map_err(Failure)
     })?;
     Ok(())
 }

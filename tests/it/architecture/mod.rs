@@ -71,6 +71,7 @@ const OWNERS: &[(&str, &[&str])] = &[
         &[
             "clock_seen",
             "ends_journal",
+            "ends_unwritten",
             "nodes_secret",
             "verdict_changes",
         ],

@@ -1,0 +1,5 @@
+-- Changes that were committed while the journal of ends could not be written, by their numbers there.
+CREATE TABLE ends_unwritten (
+    n INTEGER PRIMARY KEY,
+    line TEXT NOT NULL
+) STRICT;
