@@ -10,7 +10,7 @@ use crate::accounts::event::Actor;
 use crate::clock;
 use crate::config::Config;
 use crate::db::Db;
-use crate::domains::dkim::SealedKey;
+use crate::domains::dkim::{SealedKey, record_name, record_text};
 use crate::domains::life::GRACE;
 use crate::domains::name::DomainName;
 use crate::domains::store::{self, Added, DomainStatus};
@@ -69,7 +69,7 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
         false => None,
     };
     let actor = Actor::operator();
-    let status = db.write_blocking(|conn| {
+    let (status, public) = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
         let (key, limit) = (key.as_ref(), config.domain_limit);
         if let Added::LimitReached(count) = store::add(conn, account, name, key, limit, &actor)? {
@@ -78,12 +78,23 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
         if verified && !store::set_status(conn, account, name, DomainStatus::Verified, &actor)? {
             return Err(verified_elsewhere(name));
         }
-        let domain = store::find_by_name(conn, account, name)?;
-        domain
-            .map(|domain| domain.status)
-            .ok_or_else(|| Failure("the domain was deleted in the meantime".into()))
+        let deleted = || Failure("the domain was deleted in the meantime".into());
+        let domain = store::find_by_name(conn, account, name)?.ok_or_else(deleted)?;
+        let records = store::find_records(conn, account, domain.id)?.ok_or_else(deleted)?;
+        Ok((domain.status, records.dkim_public))
     })?;
-    print(format_args!("{name} is {}.", status.as_str()))
+    print(format_args!("{name} is {}.", status.as_str()))?;
+    match public {
+        _ if status.is_verified() => Ok(()),
+        Some(public) => print(format_args!(
+            "Add this TXT record to DNS:\n{} {}",
+            record_name(name.as_ref()),
+            record_text(&public)
+        )),
+        None => {
+            print("Its page shows the DNS record to add as soon as the server has made its key.")
+        }
+    }
 }
 
 fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {

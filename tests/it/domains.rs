@@ -102,7 +102,8 @@ both! {
             assert!(page.contains(&format!("<h1 tabindex=\"-1\">{name}</h1>")), "{given}");
         }
         let add = ["domain", "add", "--account", EMAIL, "https://cli.test/"];
-        assert_eq!(cli(&app.database, &add, "").unwrap(), "cli.test is pending.\n");
+        let told = cli(&app.database, &add, "").unwrap();
+        assert!(told.starts_with("cli.test is pending.\n"), "{told}");
     }
 
     fn a_domain_that_is_there_already_costs_no_key(app: App) {
