@@ -52,6 +52,8 @@ impl fmt::Display for Recovered {
     }
 }
 
+const UNNAMED: &str = "this database is used with a journal of ends: name it in TOSEND_JOURNAL";
+
 /// Why a database could not be brought up to date.
 #[derive(Debug)]
 enum Fault {
@@ -123,7 +125,11 @@ pub fn attach_for_command(db: Db, config: &Config) -> Result<Db, String> {
     let db = open_journal(db, config)?;
     match recover_now(&db, false) {
         Ok(_) => Ok(db),
-        Err(fault @ Fault::Damaged { is_older: false, .. }) => {
+        Err(
+            fault @ Fault::Damaged {
+                is_older: false, ..
+            },
+        ) => {
             tracing::warn!("{}", explain(fault, &db));
             Ok(db)
         }
@@ -131,16 +137,48 @@ pub fn attach_for_command(db: Db, config: &Config) -> Result<Db, String> {
     }
 }
 
-/// The same for a database that was restored from a backup. Also returns what was done.
+/// The same for a database that was restored from a backup. Also returns what was done. `present`: what
+/// the database that it replaces knew of its journal.
 ///
 /// # Errors
 /// As above.
-pub fn attach_restored(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
+pub fn attach_restored(
+    db: Db,
+    config: &Config,
+    present: Option<&Belonging>,
+) -> Result<(Db, Recovered), String> {
     let db = open_journal(db, config)?;
+    if let (Some(journal), Some(present)) = (db.journal(), present)
+        && present.journal_id == journal.id()
+    {
+        journal.knows(present.last);
+    }
     match recover_now(&db, true) {
         Ok(recovered) => Ok((db, recovered.unwrap_or_default())),
         Err(fault) => Err(explain(fault, &db)),
     }
+}
+
+/// For a database that was restored from a backup, where there is no journal: emails that are not sent
+/// yet may have been sent since, and sessions may have ended.
+///
+/// # Errors
+/// One sentence: the database is used with a journal, or fails.
+pub fn without_journal(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
+    let db = open_journal(db, config)?;
+    let withheld = db.write_urgently_blocking(Share::All, withhold);
+    let recovered = Recovered {
+        was_older: true,
+        withheld: withheld.map_err(describe)?,
+        ..Recovered::default()
+    };
+    Ok((db, recovered))
+}
+
+/// What nobody can know of an older copy of the database.
+fn withhold(conn: &mut Connection) -> db::Result<usize> {
+    sessions::end_all_of_any_account(conn)?;
+    mail_store::withhold_unsent_of_any_account(conn)
 }
 
 /// Begins a new journal for this database; a file that is there is kept under another name. Keys that
@@ -164,10 +202,17 @@ pub fn begin_anew(db: Db, config: &Config) -> Result<(Db, Recovered), String> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
         _ => {}
     }
-    let id = Journal::create(path).map_err(cannot)?;
-    let adopt = |conn: &mut Connection| journal::adopt(conn, &id, 0);
-    db.write_blocking(adopt).map_err(describe)?;
-    attach_restored(db, config)
+    let begun = Journal::create(path).map_err(cannot).and_then(|id| {
+        let adopt = |conn: &mut Connection| journal::adopt(conn, &id, 0);
+        db.write_urgently_blocking(Share::All, adopt)
+            .map_err(describe)?;
+        attach_restored(db, config, None)
+    });
+    if begun.is_err() {
+        // Without it, the present database could not be used either.
+        let _ = std::fs::rename(&old, path);
+    }
+    begun
 }
 
 /// Pauses all keys. Returns how many were active.
@@ -175,41 +220,52 @@ pub fn pause_all_keys(conn: &mut Connection) -> db::Result<usize> {
     keys_store::pause_all_of_any_account(conn)
 }
 
+/// What the server would say of its journal of ends at its start. Changes nothing. `None`: there is
+/// nothing wrong, or the server makes it.
+///
+/// # Errors
+/// If the database fails.
+pub fn find_fault(db: &Db, config: &Config) -> db::Result<Option<String>> {
+    let belonging = db.read_blocking(journal::find)?;
+    let Some(path) = &config.journal else {
+        return Ok(belonging.map(|_| UNNAMED.to_owned()));
+    };
+    let last = belonging.as_ref().map_or(0, |found| found.last);
+    let file = match journal::read(path, i64::MAX) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(belonging.map(|_| lost("is missing", path))),
+        Err(error) => return Ok(Some(unusable(path, &error))),
+    };
+    if let Some(how) = mismatch(&file, belonging.as_ref()) {
+        return Ok(Some(lost(how, path)));
+    }
+    // A change that is under way may be in the file and not in the database, but not the other way round.
+    let unwritten = db.read_blocking(journal::find_unwritten)?;
+    let damage = file.check(last, &unwritten).err();
+    Ok(damage
+        .map(|damage| lost(&format!("is damaged ({damage})"), path))
+        .or_else(|| journal::check_access(path).err()))
+}
+
 fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
     let belonging = db.read_blocking(journal::find).map_err(describe)?;
     let Some(path) = &config.journal else {
         return match belonging {
             None => Ok(db),
-            Some(_) => Err(
-                "this database is used with a journal of ends: name it in TOSEND_JOURNAL".into(),
-            ),
+            Some(_) => Err(UNNAMED.to_owned()),
         };
     };
-    let cannot = |error| {
-        format!(
-            "the journal of ends {} cannot be used: {error}",
-            path.display()
-        )
-    };
+    let cannot = |error| unusable(path, &error);
     let file = journal::read(path, i64::MAX).map_err(cannot)?;
     let file = match (file, &belonging) {
         (Some(file), _) => file,
         (None, Some(_)) => return Err(lost("is missing", path)),
         (None, None) => create(path).map_err(cannot)?,
     };
-    let last = match belonging {
-        Some(of_database) if of_database.journal_id != file.id => {
-            return Err(lost("is not the one that this database is used with", path));
-        }
-        Some(of_database) => of_database.last,
-        None => 0,
-    };
-    if last + 1 < file.from {
-        return Err(lost(
-            "has forgotten what happened since this copy of the database",
-            path,
-        ));
+    if let Some(how) = mismatch(&file, belonging.as_ref()) {
+        return Err(lost(how, path));
     }
+    let last = belonging.map_or(0, |of_database| of_database.last);
     let adopt = |conn: &mut Connection| match journal::lock(conn)? {
         Some(_) => Ok(()),
         None => journal::adopt(conn, &file.id, 0),
@@ -217,6 +273,27 @@ fn open_journal(db: Db, config: &Config) -> Result<Db, String> {
     db.write_urgently_blocking(Share::All, adopt)
         .map_err(describe)?;
     Ok(db.with_journal(Journal::open(path, file.id, last)))
+}
+
+/// Why this is not a journal for this database.
+fn mismatch(file: &Contents, belonging: Option<&Belonging>) -> Option<&'static str> {
+    let last = belonging.map_or(0, |of_database| of_database.last);
+    match belonging {
+        Some(of_database) if of_database.journal_id != file.id => {
+            Some("is not the one that this database is used with")
+        }
+        _ if last + 1 < file.from => {
+            Some("has forgotten what happened since this copy of the database")
+        }
+        _ => None,
+    }
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> String {
+    format!(
+        "the journal of ends {} cannot be used: {error}; the user of the server must be able to read and write it",
+        path.display()
+    )
 }
 
 fn is_missing(path: &Path) -> bool {
@@ -241,7 +318,9 @@ fn lost(how: &str, path: &Path) -> String {
 }
 
 fn describe(error: db::Error) -> String {
-    error.to_string()
+    // PostgreSQL says some things in several lines.
+    let words = error.to_string();
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn explain(fault: Fault, db: &Db) -> String {
@@ -300,8 +379,7 @@ fn recover_now(db: &Db, is_restored: bool) -> Result<Option<Recovered>, Fault> {
         let mut missed = file.after(of_database.last);
         recovered.was_older = is_restored || missed.any(|(_, change)| change.is_done);
         if recovered.was_older {
-            recovered.withheld = mail_store::withhold_unsent_of_any_account(conn)?;
-            sessions::end_all_of_any_account(conn)?;
+            recovered.withheld = withhold(conn)?;
         }
         if recovered.was_older || newest > of_database.last {
             let since = recovered.was_older.then(clock::now);
@@ -312,6 +390,8 @@ fn recover_now(db: &Db, is_restored: bool) -> Result<Option<Recovered>, Fault> {
     })?;
     journal.knows(newest);
     match &recovered {
+        // The command tells what it did.
+        Some(_) if is_restored => {}
         Some(done) if done.was_older => tracing::warn!(
             "the database was an older copy: it was brought up to date from the journal of ends, and everybody was signed out; {done}"
         ),

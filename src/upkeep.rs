@@ -57,6 +57,13 @@ pub fn run(db: &Db, config: &Config, stop: &Receiver<()>) {
     let mut emails_at = now;
     let mut outage = Outage::default();
     loop {
+        // Which says so itself.
+        if db.check_place().is_err() {
+            match stop.recv_timeout(TICK) {
+                Err(RecvTimeoutError::Timeout) => continue,
+                _ => return,
+            }
+        }
         let mut done = recovery::watch(db);
         if done.is_ok() && (Instant::now() >= check_at || db.write_fault().is_some()) {
             check_at = Instant::now() + MINUTE;

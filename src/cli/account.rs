@@ -56,6 +56,13 @@ pub struct PasswordSource {
     password_stdin: bool,
 }
 
+impl Command {
+    /// The first account may be made before the server starts.
+    pub fn makes_the_database(&self) -> bool {
+        matches!(self, Self::Create { .. })
+    }
+}
+
 pub fn run(command: Command, db: &Db) -> Outcome {
     match command {
         Command::Create {

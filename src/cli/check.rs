@@ -4,7 +4,7 @@ use lettre::Address;
 use serde_json::json;
 
 use super::outcome::{Outcome, one_line, print};
-use super::server_secret;
+use super::{database, server_secret};
 use crate::background::Runtime;
 use crate::clock;
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::domains::dns::Dns;
 use crate::emails::message::Message;
 use crate::mail::mime;
 use crate::mail::relay::{Fate, Relay, Trouble};
+use crate::recovery;
 use crate::token;
 
 #[derive(Debug, clap::Args)]
@@ -108,6 +109,10 @@ fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
     let db = match Db::look(&config.database) {
         Ok(Some(db)) => db,
         Ok(None) => {
+            if let Some(journal) = config.journal.as_deref().filter(|path| path.exists()) {
+                let why = database::lost(config, journal, "is not there");
+                return vec![("database", Wrong(why))];
+            }
             let secret = config.secret_file.display();
             return vec![
                 (
@@ -132,6 +137,7 @@ fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
     };
     let mut found = vec![("database", Fine(format!("{database} answers")))];
     let missing = migrations::count_missing(&db);
+    found.push(("journal of ends", look_at_journal(config, &db)));
     found.push(("tables", match &missing {
         Ok(0) => Fine("they are up to date".to_owned()),
         Ok(count) => Note(format!(
@@ -164,6 +170,22 @@ fn look_at_database(config: &Config) -> Vec<(&'static str, Finding)> {
         ));
     }
     found
+}
+
+fn look_at_journal(config: &Config, db: &Db) -> Finding {
+    let path = config.journal.as_deref();
+    match (recovery::find_fault(db, config), path) {
+        (Err(error), _) => Wrong(error.to_string()),
+        (Ok(Some(why)), _) => Wrong(why),
+        (Ok(None), None) => Note(
+            "there is none: after a restore, nobody knows which keys have ended since; name a file in TOSEND_JOURNAL".to_owned(),
+        ),
+        (Ok(None), Some(path)) => match path.try_exists() {
+            Ok(false) => Note(format!("{} is not there: the server makes it at its start", path.display())),
+            _ if database::is_empty(db) == Ok(true) => Wrong(database::lost(config, path, "is empty")),
+            _ => Fine(format!("{} is whole", path.display())),
+        },
+    }
 }
 
 async fn look_at_dns(config: &Config) -> Vec<Finding> {

@@ -23,9 +23,10 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::database::{migrate, open};
+use self::database::{migrate, open, open_or_make};
 use self::outcome::{Outcome, print};
 use crate::config::{Config, Settings};
+use crate::db::Db;
 use crate::logging::Log;
 use crate::recovery;
 
@@ -67,7 +68,7 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Go on with a backup: what ended since, by the journal of ends, ends again
     Restore(restore::RestoreArgs),
-    /// Check every setting, the database, the secret, DNS and the relay, and change nothing
+    /// Check every setting, the database, its journal, the secret, DNS and the relay, and change nothing
     Check(check::CheckArgs),
     /// Ask the running server whether it is ready: exit code 0 if it is, 1 if not
     Healthcheck,
@@ -209,28 +210,38 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn execute(command: Command, config: Config) -> Outcome {
-    let up_to_date = || {
-        let db = open(&config)?;
+    let up_to_date = |db: Result<Db, String>| {
+        let db = db?;
         migrate(&db)?;
         Ok::<_, String>(db)
     };
-    let with_journal = || recovery::attach_for_command(up_to_date()?, &config);
+    let existing = || up_to_date(open(&config));
+    let with_journal = |db| recovery::attach_for_command(db, &config);
     match command {
         // It has more to check before the tables may be changed.
         Command::Serve => serve::run(config),
-        Command::Account(command) => account::run(command, &with_journal()?),
-        Command::Domain(command) => domain::run(command, &config, &with_journal()?),
-        Command::Key(command) => key::run(command, &config, &with_journal()?),
-        Command::Email(command) => email::run(&command, &up_to_date()?),
-        Command::Apply(args) => apply::run(&args, &config, &with_journal()?),
+        Command::Account(command) => {
+            let db = match command.makes_the_database() {
+                true => up_to_date(open_or_make(&config))?,
+                false => existing()?,
+            };
+            account::run(command, &with_journal(db)?)
+        }
+        Command::Domain(command) => domain::run(command, &config, &with_journal(existing()?)?),
+        Command::Key(command) => key::run(command, &config, &with_journal(existing()?)?),
+        Command::Email(command) => email::run(&command, &existing()?),
+        Command::Apply(args) => apply::run(&args, &config, &with_journal(existing()?)?),
         Command::Check(args) => check::run(&args, &config),
         Command::Healthcheck => healthcheck::run(&config),
         Command::Completions { shell } => completions::run(shell, self::command()),
-        Command::Clock(command) => clock::run(&command, &up_to_date()?),
-        Command::Backup(args) => backup::run(&args, &config, &with_journal()?),
+        Command::Clock(command) => clock::run(&command, &existing()?),
+        Command::Backup(args) => backup::run(&args, &config, &with_journal(existing()?)?),
         Command::Restore(args) => restore::run(&args, &config),
-        Command::Migrate => up_to_date().and_then(|_| print("The database is up to date.")),
-        Command::AdoptSecret => server_secret::adopt(&config, &up_to_date()?),
+        Command::Migrate => {
+            up_to_date(open_or_make(&config))?;
+            print("The database is up to date.")
+        }
+        Command::AdoptSecret => server_secret::adopt(&config, &existing()?),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write, stdout};
 use std::net::{SocketAddr, TcpListener};
 use std::thread::Builder;
 
-use super::database::{migrate, open};
+use super::database::{migrate, open_for_server};
 use super::outcome::Outcome;
 use super::server_secret;
 use crate::accounts::store as accounts_store;
@@ -29,7 +29,7 @@ pub fn run(mut config: Config) -> Outcome {
     let metrics = config.metrics_listen;
     let metrics = metrics.map(|address| reserve(address, "--metrics-listen"));
     let metrics = metrics.transpose()?;
-    let db = open(&config)?;
+    let db = open_for_server(&config)?;
     let secret = server_secret::read(&config, &db)?;
     migrate(&db)?;
     server_secret::record(&config, &db, &secret)?;

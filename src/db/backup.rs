@@ -10,8 +10,9 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 use diesel::{Connection as _, SqliteConnection};
 
+use super::journal::{self, Belonging};
 use super::sqlite_file::SqliteFile;
-use super::{Connection, has_column};
+use super::{Connection, DatabaseUrl, Error, has_column};
 use crate::clock;
 
 /// What SQLite keeps beside the file.
@@ -46,18 +47,74 @@ pub(super) fn copy_to(conn: &mut Connection, to: &Path) -> std::result::Result<(
         .map_err(sentence)
 }
 
-/// Puts a copy of this backup in the place of the database, which nothing may use meanwhile.
-/// Returns where the database from before is kept, if there was one.
-///
-/// # Errors
-/// One sentence. The database is left as it was, unless the last step failed half way.
-pub fn replace(file: &SqliteFile, backup: &Path) -> std::result::Result<Option<PathBuf>, String> {
+/// A copy of a backup beside the database that it is to replace. Removed when it is dropped.
+pub struct Restoring {
+    file: SqliteFile,
+    copy: PathBuf,
+}
+
+impl Restoring {
+    /// Copies the backup, if it is one.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn prepare(file: &SqliteFile, backup: &Path) -> std::result::Result<Self, String> {
+        let copy = file.beside(".restoring");
+        let restoring = Self {
+            file: file.clone(),
+            copy,
+        };
+        // What an earlier attempt may have left.
+        restoring.remove();
+        copy_backup(backup, &restoring.copy)?;
+        Ok(restoring)
+    }
+
+    pub fn url(&self) -> DatabaseUrl {
+        DatabaseUrl::Sqlite(SqliteFile::new(&self.copy))
+    }
+
+    /// Puts the copy, which [`Db::into_the_file`](super::Db::into_the_file) has made whole, in the place of
+    /// the database. Nothing may use either meanwhile. Returns where the database from before is kept, if there was one.
+    ///
+    /// # Errors
+    /// One sentence. The database is left as it was.
+    pub fn put_in_place(self) -> std::result::Result<Option<PathBuf>, String> {
+        let moved = move_away(&self.file).map_err(|e| e.to_string())?;
+        if let Err(error) = std::fs::rename(&self.copy, self.file.path()) {
+            if let Some(kept) = &moved {
+                move_back(&self.file, kept).map_err(|e| e.to_string())?;
+            }
+            return Err(error.to_string());
+        }
+        let folder = self.file.folder();
+        let folder = Some(folder).filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| e.to_string())?;
+        Ok(moved)
+    }
+
+    fn remove(&self) {
+        for end in [&[""], &COMPANIONS[..], &[".reserve"]].concat() {
+            let mut name = self.copy.clone().into_os_string();
+            name.push(end);
+            let _ = std::fs::remove_file(name);
+        }
+    }
+}
+
+impl Drop for Restoring {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+fn copy_backup(backup: &Path, to: &Path) -> std::result::Result<(), String> {
     let backup = SqliteFile::new(backup);
     if !backup.path().try_exists().map_err(|e| e.to_string())? {
         return Err("there is no such file".into());
     }
-    let new = file.beside(".restoring");
-    let _ = std::fs::remove_file(&new);
     let mut conn = SqliteConnection::establish(&backup.uri())
         .map(Connection::Sqlite)
         .map_err(|e| e.to_string())?;
@@ -70,15 +127,35 @@ pub fn replace(file: &SqliteFile, backup: &Path) -> std::result::Result<Option<P
     if !has_column(&mut conn, "api_keys", "hash").map_err(|e| e.to_string())? {
         return Err("it is not a database of this dashboard".into());
     }
-    copy_to(&mut conn, &new)?;
-    drop(conn);
-    let kept = move_away(file).map_err(|e| e.to_string())?;
-    std::fs::rename(&new, file.path()).map_err(|e| e.to_string())?;
-    let folder = Some(file.folder()).filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))
-        .and_then(|folder| folder.sync_all())
+    copy_to(&mut conn, to)
+}
+
+/// Writes what is in the WAL to the file, so that the file alone is the database.
+pub(super) fn into_the_file(conn: &mut Connection) -> super::Result<()> {
+    let done: Checkpointed =
+        diesel::sql_query("PRAGMA wal_checkpoint(TRUNCATE)").get_result(conn)?;
+    match done.busy {
+        0 => Ok(()),
+        _ => Err(Error::Unavailable("the copy is in use".into())),
+    }
+}
+
+/// What the database of this file, which is about to be replaced, knows of its journal of ends, whose
+/// file is at `journal`. What it alone knows is written to the journal.
+///
+/// # Errors
+/// One sentence: the database cannot be read.
+pub fn read_present(
+    file: &SqliteFile,
+    journal: &Path,
+) -> std::result::Result<Option<Belonging>, String> {
+    if !file.exists().map_err(|e| e.to_string())? {
+        return Ok(None);
+    }
+    let mut conn = SqliteConnection::establish(&file.uri())
+        .map(Connection::Sqlite)
         .map_err(|e| e.to_string())?;
-    Ok(kept)
+    journal::write_out(&mut conn, journal).map_err(|e| e.to_string())
 }
 
 /// Gives the database another name, together with what SQLite keeps beside it.
@@ -87,16 +164,32 @@ fn move_away(file: &SqliteFile) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let kept = file.beside(&format!(".before-{}", clock::micros(&clock::now())));
-    std::fs::rename(file.path(), &kept)?;
-    for companion in COMPANIONS {
-        let mut name = kept.clone().into_os_string();
-        name.push(companion);
-        match std::fs::rename(file.beside(companion), name) {
+    let moved = move_all(file, &SqliteFile::new(&kept));
+    if moved.is_err() {
+        move_back(file, &kept)?;
+    }
+    moved.map(|()| Some(kept))
+}
+
+fn move_back(file: &SqliteFile, kept: &Path) -> Result<()> {
+    move_all(&SqliteFile::new(kept), file)
+}
+
+/// The database goes last: without it, nobody takes the rest for its own.
+fn move_all(from: &SqliteFile, to: &SqliteFile) -> Result<()> {
+    for end in COMPANIONS.iter().chain(&[""]) {
+        match std::fs::rename(from.beside(end), to.beside(end)) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    Ok(Some(kept))
+    Ok(())
+}
+
+#[derive(diesel::QueryableByName)]
+struct Checkpointed {
+    #[diesel(sql_type = diesel::sql_types::Integer)]
+    busy: i32,
 }
 
 #[derive(diesel::QueryableByName)]

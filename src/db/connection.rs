@@ -1,6 +1,7 @@
 //! One connection type for both databases, chosen by the scheme of the URL.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use diesel::connection::SimpleConnection;
@@ -11,6 +12,8 @@ use diesel::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use super::Error;
+use super::place::Place;
 use super::sqlite_file::SqliteFile;
 use crate::clock;
 
@@ -30,6 +33,14 @@ pub enum DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// Whether it is a file that does not exist.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Sqlite(file) => matches!(file.exists(), Ok(false)),
+            Self::Postgres(_) => false,
+        }
+    }
+
     pub fn sqlite(path: &str) -> Self {
         Self::Sqlite(SqliteFile::new(path))
     }
@@ -58,6 +69,9 @@ impl fmt::Display for DatabaseUrl {
     }
 }
 
+/// A server is told this.
+pub(super) const RESTORING: &str = "it is being restored: try again when that is done";
+
 /// The purpose of a connection. On SQLite, a connection for reading cannot write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Access {
@@ -72,6 +86,10 @@ pub(super) enum Access {
 pub(super) struct Manager {
     pub url: DatabaseUrl,
     pub access: Access,
+    /// Whether a server uses them.
+    pub is_server: bool,
+    /// With SQLite: the file that all connections must have open.
+    pub place: Option<Arc<Place>>,
 }
 
 impl ManageConnection for Manager {
@@ -79,7 +97,12 @@ impl ManageConnection for Manager {
     type Error = diesel::r2d2::Error;
 
     fn connect(&self) -> std::result::Result<AnyConnection, Self::Error> {
-        Ok(establish(&self.url, self.access)?)
+        let conn = establish_as(&self.url, self.access, self.is_server)?;
+        if let Some(place) = &self.place {
+            let lost = |error: Error| ConnectionError::BadConnection(error.to_string());
+            place.check().map_err(lost)?;
+        }
+        Ok(conn)
     }
 
     fn is_valid(&self, conn: &mut AnyConnection) -> std::result::Result<(), Self::Error> {
@@ -101,6 +124,39 @@ pub(super) fn establish(
             establish_postgres(url.expose_secret(), access).map(AnyConnection::Postgres)
         }
     }
+}
+
+/// Opens a connection for a server, or for a command. A server opens none while the database is being
+/// restored.
+pub(super) fn establish_as(
+    url: &DatabaseUrl,
+    access: Access,
+    is_server: bool,
+) -> std::result::Result<AnyConnection, ConnectionError> {
+    let mut conn = establish(url, access)?;
+    if let AnyConnection::Postgres(conn) = &mut conn
+        && is_server
+        && !ask(conn, "pg_try_advisory_lock_shared")
+            .map_err(ConnectionError::CouldntSetupConfiguration)?
+    {
+        return Err(ConnectionError::BadConnection(RESTORING.to_owned()));
+    }
+    Ok(conn)
+}
+
+/// Until the connection closes. Returns `false` if a server runs. With SQLite, a file does this.
+pub(super) fn keep_servers_away(conn: &mut AnyConnection) -> QueryResult<bool> {
+    match conn {
+        AnyConnection::Postgres(conn) => ask(conn, "pg_try_advisory_lock"),
+        AnyConnection::Sqlite(_) => Ok(true),
+    }
+}
+
+fn ask(conn: &mut PgConnection, function: &str) -> QueryResult<bool> {
+    let answer: Answer = diesel::sql_query(format!("SELECT {function}($1) AS yes"))
+        .bind::<BigInt, _>(Purpose::Presence as i64)
+        .get_result(conn)?;
+    Ok(answer.yes)
 }
 
 fn establish_postgres(
@@ -342,6 +398,8 @@ pub enum Purpose {
     Migration = 7_306_002,
     NodesSecret = 7_306_003,
     Journal = 7_306_004,
+    /// Held by the connections of servers; see `presence`.
+    Presence = 7_306_006,
 }
 
 #[cfg(test)]

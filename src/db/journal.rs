@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{NaiveDateTime, TimeDelta};
 use diesel::prelude::*;
+use rustix::fs::{Access, access};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -165,6 +166,22 @@ pub fn find_unwritten(conn: &mut Connection) -> Result<BTreeMap<i64, i64>> {
     let rows: Vec<Unwritten> = ends_unwritten::table.load(conn)?;
     let known = rows.iter().filter_map(|row| Some((row.n, row.at()?)));
     Ok(known.collect())
+}
+
+/// Writes them to the journal in this file. Returns which journal belongs to the database.
+///
+/// # Errors
+/// If the database fails; what cannot be written stays where it is.
+pub(super) fn write_out(conn: &mut Connection, path: &Path) -> Result<Option<Belonging>> {
+    let belonging = find(conn)?;
+    if let Some(Belonging { journal_id, last }) = belonging.clone()
+        && !find_unwritten(conn)?.is_empty()
+    {
+        let rows: Vec<Unwritten> = ends_unwritten::table.order(ends_unwritten::n).load(conn)?;
+        // The failure is logged.
+        let _ = Journal::open(path, journal_id, last).write_late(&rows);
+    }
+    Ok(belonging)
 }
 
 /// The first of them.
@@ -446,9 +463,7 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -459,6 +474,17 @@ pub fn read(path: &Path, last: i64) -> IoResult<Option<Contents>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         read => read.map(Some),
     }
+}
+
+/// Whether this user may write the journal in this file.
+///
+/// # Errors
+/// One sentence.
+pub fn check_access(path: &Path) -> std::result::Result<(), String> {
+    access(path, Access::READ_OK | Access::WRITE_OK).map_err(|error| {
+        let (path, error) = (path.display(), IoError::from(error));
+        format!("the journal of ends {path} may not be written: {error}; give it to the user of the server with chown")
+    })
 }
 
 fn read_after(path: &Path, last: i64) -> IoResult<Contents> {

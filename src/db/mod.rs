@@ -10,7 +10,9 @@ pub mod journal;
 mod journal_lines;
 pub mod migrations;
 pub mod nodes;
+mod place;
 mod pool;
+mod presence;
 mod progress;
 mod reserve;
 pub mod space;
@@ -24,7 +26,9 @@ pub use connection::{
 pub use error::{Error, Result, is_foreign_key_violation, is_unique_violation};
 pub use full_disk::WriteFault;
 pub use pool::{Db, PoolState, name_of, watched};
+pub use presence::Alone;
 pub use reserve::Share;
+pub use sqlite_file::{SqliteFile, SqliteIdentity};
 
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;

@@ -9,11 +9,14 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::r2d2::R2D2Connection;
 use diesel::r2d2::{Pool, PooledConnection};
 
-use super::connection::{Access, Manager, establish};
+use super::connection::{Access, Manager, establish, establish_as};
 use super::error::{Sign, take_sign};
 use super::full_disk::{Space, WriteFault};
 use super::journal::{self, ChangeId, Journal};
+use super::place::Place;
+use super::presence::{Told, tell_of_server};
 use super::reserve::{Reserve, Share};
+use super::sqlite_file::SqliteIdentity;
 use super::{Connection, DatabaseUrl, Error, Result, backup, clock_watch};
 
 /// How long a request waits for a free connection before it is answered 503.
@@ -38,6 +41,11 @@ pub struct Db {
     writers: Connections,
     journal: Option<Arc<Journal>>,
     space: Arc<Space>,
+    /// With SQLite.
+    place: Option<Arc<Place>>,
+    is_server: bool,
+    /// Of a server with SQLite.
+    _presence: Option<Arc<Told>>,
 }
 
 /// A pool, and how many wait for one of its connections; clones share both.
@@ -62,6 +70,26 @@ impl Db {
     /// # Errors
     /// One sentence on why the database cannot be reached.
     pub fn open(url: &DatabaseUrl) -> std::result::Result<Self, String> {
+        Self::open_as(url, false)
+    }
+
+    /// The same for a server, which must not run while the database is being restored.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn open_for_server(url: &DatabaseUrl) -> std::result::Result<Self, String> {
+        Self::open_as(url, true)
+    }
+
+    fn open_as(url: &DatabaseUrl, is_server: bool) -> std::result::Result<Self, String> {
+        if let DatabaseUrl::Sqlite(file) = url {
+            file.check_access()?;
+        }
+        let presence = match url {
+            DatabaseUrl::Sqlite(file) if is_server => Some(tell_of_server(file)?),
+            _ => None,
+        };
+        let presence = presence.map(Arc::new);
         let space = Arc::new(match url {
             DatabaseUrl::Sqlite(file) => {
                 file.make_if_missing().map_err(|e| e.to_string())?;
@@ -70,30 +98,41 @@ impl Db {
             DatabaseUrl::Postgres(_) => Space::new(None),
         });
         // The first connection to a SQLite file makes other files beside it.
-        while let Err(error) = establish(url, Access::Write) {
+        while let Err(error) = establish_as(url, Access::Write, is_server) {
             if !space.is_used_up() || !space.make_room(Share::All) {
                 return Err(error.to_string());
             }
         }
-        let pool = |access, size| pool(url, access, size);
-        Ok(match url {
-            DatabaseUrl::Sqlite(_) => Self {
+        let place = match url {
+            DatabaseUrl::Sqlite(file) => Some(Place::of(file).map_err(|e| e.to_string())?),
+            DatabaseUrl::Postgres(_) => None,
+        };
+        let place = place.map(Arc::new);
+        let pool = |access, size| {
+            let manager = Manager {
                 url: url.clone(),
-                readers: pool(Access::Read, SQLITE_READERS),
-                writers: pool(Access::Write, 1),
-                journal: None,
-                space,
-            },
+                access,
+                is_server,
+                place: place.clone(),
+            };
+            pool(manager, size)
+        };
+        let (readers, writers) = match url {
+            DatabaseUrl::Sqlite(_) => (pool(Access::Read, SQLITE_READERS), pool(Access::Write, 1)),
             DatabaseUrl::Postgres(_) => {
                 let both = pool(Access::Write, POSTGRES_CONNECTIONS);
-                Self {
-                    url: url.clone(),
-                    readers: both.clone(),
-                    writers: both,
-                    journal: None,
-                    space,
-                }
+                (both.clone(), both)
             }
+        };
+        Ok(Self {
+            url: url.clone(),
+            readers,
+            writers,
+            journal: None,
+            space,
+            place,
+            is_server,
+            _presence: presence,
         })
     }
 
@@ -120,21 +159,58 @@ impl Db {
         {
             return Ok(None);
         }
+        if let DatabaseUrl::Sqlite(file) = url {
+            file.check_access()?;
+        }
         establish(url, Access::Look).map_err(|e| e.to_string())?;
-        let pool = pool(url, Access::Look, 1);
+        let manager = Manager {
+            url: url.clone(),
+            access: Access::Look,
+            is_server: false,
+            place: None,
+        };
+        let pool = pool(manager, 1);
         Ok(Some(Self {
             url: url.clone(),
             readers: pool.clone(),
             writers: pool,
             journal: None,
             space: Arc::new(Space::new(None)),
+            place: None,
+            is_server: false,
+            _presence: None,
         }))
     }
 
     /// A connection for reading outside the pools, for a caller that must never wait for a page's
     /// query.
     pub fn connect(&self) -> Result<Connection> {
-        establish(&self.url, Access::Read).map_err(|e| Error::Unavailable(e.to_string()))
+        let conn = establish_as(&self.url, Access::Read, self.is_server);
+        let conn = conn.map_err(|e| Error::Unavailable(e.to_string()))?;
+        self.check_place().map(|()| conn)
+    }
+
+    /// Which file has the name of the database now; `None` with PostgreSQL.
+    ///
+    /// # Errors
+    /// If none has.
+    pub fn sqlite_identity(&self) -> Result<Option<SqliteIdentity>> {
+        match &self.url {
+            DatabaseUrl::Sqlite(file) => match file.identity() {
+                Ok(identity) => Ok(Some(identity)),
+                Err(error) => Err(Error::Unavailable(error.to_string())),
+            },
+            DatabaseUrl::Postgres(_) => Ok(None),
+        }
+    }
+
+    /// Whether SQLite's file is the one that was opened: costs a `stat`. Every read and write asks this.
+    ///
+    /// # Errors
+    /// While it has been deleted or replaced: what is read may be out of date, and what is written is
+    /// lost.
+    pub fn check_place(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), |place| place.check())
     }
 
     pub fn pools(&self) -> Vec<PoolState> {
@@ -153,8 +229,14 @@ impl Db {
     /// # Errors
     /// One sentence.
     pub fn back_up(&self, to: &Path) -> std::result::Result<(), String> {
+        self.check_place().map_err(|e| e.to_string())?;
         let mut conn = establish(&self.url, Access::Write).map_err(|e| e.to_string())?;
         backup::copy_to(&mut conn, to)
+    }
+
+    /// Writes what is in SQLite's WAL to the file, so that the file alone is the database.
+    pub fn into_the_file(&self) -> Result<()> {
+        backup::into_the_file(&mut *self.writers.checkout()?)
     }
 
     /// Runs `f` on a connection for reading.
@@ -257,6 +339,7 @@ impl Db {
     where
         E: From<Error>,
     {
+        self.check_place()?;
         let conn = &mut *self.readers.checkout()?;
         watched(name_of(&f), || f(conn))
     }
@@ -345,6 +428,7 @@ impl Db {
     where
         E: From<Error>,
     {
+        self.check_place()?;
         let conn = &mut *self.writers.checkout()?;
         watched(name, || self.in_transaction(conn, f))
     }
@@ -361,6 +445,7 @@ impl Db {
         begin(conn).map_err(Error::from)?;
         journal::take_noted();
         let done = f(conn).and_then(|value| {
+            self.check_place()?;
             let number = self.write_to_journal(conn)?;
             Ok((value, number))
         });
@@ -492,16 +577,13 @@ fn too_late() -> Error {
     Error::Unavailable("it did not answer in time".to_owned())
 }
 
-fn pool(url: &DatabaseUrl, access: Access, size: u32) -> Connections {
+fn pool(manager: Manager, size: u32) -> Connections {
     let pool = Pool::builder()
         .max_size(size)
         .min_idle(Some(1))
         .connection_timeout(CHECKOUT)
         .error_handler(Box::new(LogWarning))
-        .build_unchecked(Manager {
-            url: url.clone(),
-            access,
-        });
+        .build_unchecked(manager);
     let waiting = Arc::default();
     Connections { pool, waiting }
 }

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Result};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 /// Where SQLite keeps the data. Only `db` can see the path, because of how POSIX locks work: when a
 /// process closes *any* descriptor of a file, it loses *all* its locks on that file. SQLite's own
@@ -13,6 +16,13 @@ use std::sync::Mutex;
 /// only user, and remove the WAL with everything written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SqliteFile(PathBuf);
+
+/// Tells a file from another one that takes its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SqliteIdentity {
+    device: u64,
+    inode: u64,
+}
 
 impl SqliteFile {
     pub(super) fn new(path: impl Into<PathBuf>) -> Self {
@@ -37,6 +47,40 @@ impl SqliteFile {
 
     pub fn is(&self, path: &Path) -> bool {
         self.0 == path
+    }
+
+    /// Which file has the name now. Does not open it.
+    pub(super) fn identity(&self) -> Result<SqliteIdentity> {
+        let found = std::fs::metadata(&self.0)?;
+        Ok(SqliteIdentity {
+            device: found.dev(),
+            inode: found.ino(),
+        })
+    }
+
+    /// Whether this user may write the file, what SQLite keeps beside it, and the folder. Opens nothing.
+    ///
+    /// # Errors
+    /// One sentence that names what may not be written.
+    pub(super) fn check_access(&self) -> std::result::Result<(), String> {
+        let folder = match self.folder() {
+            none if none.as_os_str().is_empty() => Path::new("."),
+            folder => folder,
+        };
+        let files = ["", "-wal", "-shm"].map(|end| self.beside(end));
+        for path in files.iter().map(PathBuf::as_path).chain([folder]) {
+            match access(path, Access::READ_OK | Access::WRITE_OK) {
+                // It is made.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => {
+                    let (path, error) = (path.display(), std::io::Error::from(error));
+                    return Err(format!(
+                        "{path} may not be written: {error}; run this as the user of the server, or give it the file and its folder with chown"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn exists(&self) -> Result<bool> {

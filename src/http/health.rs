@@ -59,6 +59,12 @@ pub async fn ready(
             .body("the server is shutting down\n");
     }
     let mut problems = match migrations::are_complete(&context.db).await {
+        _ if context.db.check_place().is_err() => {
+            vec![
+                "the database’s file was deleted or replaced: put it back, or restore a backup"
+                    .to_owned(),
+            ]
+        }
         Ok(true) => parts.list_down(),
         Ok(false) => vec!["migrations are missing".to_owned()],
         Err(error) => {

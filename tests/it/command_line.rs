@@ -556,6 +556,7 @@ fn a_plain_start_makes_files_for_its_owner_alone() {
             "tosend.db-wal",
             "tosend.db-shm",
             "tosend.db.ends",
+            "tosend.db.lock",
             "tosend.db.reserve",
             "secret",
         ];
@@ -790,7 +791,9 @@ fn a_database_that_cannot_be_used_is_told_in_one_sentence() {
     for url in urls {
         for args in [&[][..], &["migrate"], &["key", "list", "--account", EMAIL]] {
             let sentence = refused(command(&database).args(["--database-url", &url]).args(args));
-            assert!(sentence.contains("cannot be"), "{url}: {sentence}");
+            let is_told =
+                sentence.contains("cannot be") || sentence.contains("there is no database");
+            assert!(is_told, "{url}: {sentence}");
         }
     }
     let kept = std::fs::read_to_string(&garbage).unwrap();
@@ -921,7 +924,13 @@ fn a_lost_secret_is_noticed_and_another_one_adopted() {
         match backend {
             Backend::Sqlite => assert_refused_for(&database, &add, "is missing"),
             // The command line may run on another machine: a node makes the key later.
-            Backend::Postgres => assert_eq!(ok(&database, &add), "other.test is pending.\n"),
+            Backend::Postgres => {
+                let told = ok(&database, &add);
+                assert!(
+                    told.starts_with("other.test is pending.\nIts page shows the DNS record"),
+                    "{told}"
+                );
+            }
         }
         assert!(!secret.exists(), "a new one would hide the loss");
         std::fs::write(&secret, [7; 64]).unwrap();
@@ -945,7 +954,9 @@ fn a_lost_secret_is_noticed_and_another_one_adopted() {
         owner.sign_in(EMAIL);
         assert_eq!(owner.get("/api-keys").status, 200);
         let add = ["domain", "add", "--account", EMAIL, "third.test"];
-        assert_eq!(ok(&database, &add), "third.test is pending.\n");
+        let told = ok(&database, &add);
+        let record = "third.test is pending.\nAdd this TXT record to DNS:\ntosend._domainkey.third.test v=DKIM1; k=rsa; p=";
+        assert!(told.starts_with(record), "{told}");
         assert!(server.terminate());
 
         std::fs::copy(&aside, &secret).unwrap();
@@ -1108,4 +1119,84 @@ fn what_keeps_the_server_from_starting_is_told_in_one_sentence() {
     let sentence = refused(command(&unused).args(["--secret-file", nowhere]));
     assert!(sentence.contains("cannot be created"), "{sentence}");
     assert_eq!(server.visitor().get("/readyz").status, 200);
+}
+
+/// In the wrong folder, for example.
+#[test]
+fn a_command_that_only_looks_makes_no_database() {
+    let database = Database::new(Backend::Sqlite);
+    for args in [
+        &["key", "list", "--account", EMAIL][..],
+        &["key", "pause", "--account", EMAIL, "1"],
+        &["email", "list"],
+        &["clock", "show"],
+        &["backup", "copy.db"],
+        &["adopt-secret"],
+        &["domain", "add", "--account", EMAIL, "acme.test"],
+        &["account", "pause", "--account", EMAIL],
+    ] {
+        let told = cli(&database, args, "").unwrap_err();
+        let file = database.file().display().to_string();
+        assert!(
+            told.contains("there is no database") && told.contains(&file),
+            "{args:?}: {told}"
+        );
+        let made = std::fs::read_dir(database.folder.path()).unwrap().count();
+        assert_eq!(made, 0, "{args:?}");
+    }
+    create_account(&database, EMAIL, "Acme");
+    cli(&database, &["key", "list", "--account", EMAIL], "").unwrap();
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let database = Database::new(Backend::Sqlite);
+    create_account(&database, EMAIL, "Acme");
+    let run = |args: &[&str]| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(&database)
+            .args(args)
+            .stdout(writer)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    cli(
+        &database,
+        &["key", "create", "--account", EMAIL, "--name", "Key"],
+        "",
+    )
+    .unwrap();
+    let listed = run(&["key", "list", "--account", EMAIL]);
+    assert_eq!(listed, (Some(141), String::new()));
+    // A key that nobody has seen is lost.
+    let (code, told) = run(&["key", "create", "--account", EMAIL, "--name", "Key"]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("the result cannot be written"), "{told}");
+}
+
+#[test]
+fn what_may_not_be_written_is_named() {
+    let database = Database::new(Backend::Sqlite);
+    let disk = SmallDisk::mount(&database.folder.path().join("data"), 64);
+    create_account(&database, EMAIL, "Acme");
+    disk.forbid_writing();
+    let output = command(&database).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    let file = database.file().display().to_string();
+    assert!(
+        told.contains(&format!("{file} may not be written")) && told.contains("chown"),
+        "{told}"
+    );
+    let output = command(&database).arg("check").output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        told.contains("wrong database: ") && told.contains("may not be written"),
+        "{told}"
+    );
 }

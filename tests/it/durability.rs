@@ -367,3 +367,63 @@ fn a_key_deleted_on_one_node_is_refused_by_another_on_postgres() {
     owner.move_to(&there.base);
     assert_eq!(owner.get("/api-keys").status, 200);
 }
+
+/// What is written to a file without a name is lost when it is closed.
+#[test]
+fn nothing_is_accepted_while_the_database_is_not_in_its_place() {
+    let database = Database::new(Backend::Sqlite);
+    let mut dashboard = Dashboard::start(&database, &[]);
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    attest(&database, "acme.test");
+    let (_, key) = owner.create_key("Key", "");
+    let program = dashboard.program(&key);
+    let sends = || program.try_post(&email("ada@acme.test")).unwrap().status;
+    assert_eq!(sends(), 200);
+    let (file, away) = (database.file(), database.folder.path().join("away.db"));
+    let is_noticed = |dashboard: &Dashboard| {
+        assert_eq!(sends(), 503);
+        let ready = dashboard.visitor().try_get("/readyz").unwrap();
+        assert_eq!(ready.status, 503);
+        assert!(
+            ready.body.contains("was deleted or replaced"),
+            "{}",
+            ready.body
+        );
+    };
+    let is_ready = |dashboard: &Dashboard| {
+        let ready = dashboard.visitor().try_get("/readyz");
+        ready.is_some_and(|ready| ready.status == 200)
+    };
+
+    std::fs::rename(&file, &away).unwrap();
+    is_noticed(&dashboard);
+    std::fs::copy(&away, &file).unwrap();
+    is_noticed(&dashboard);
+    std::fs::rename(&away, &file).unwrap();
+    until("it is ready again", || is_ready(&dashboard));
+    until("emails are accepted again", || sends() == 200);
+    let log = std::fs::read_to_string(&dashboard.log).unwrap();
+    let told = "was deleted or replaced: nothing is accepted";
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+
+    // A restart uses what is there.
+    assert!(dashboard.terminate());
+    cli(&database, &["backup", away.to_str().unwrap()], "").unwrap();
+    let mut dashboard = Dashboard::start(&database, &[]);
+    std::fs::rename(&away, &file).unwrap();
+    until("it is noticed", || !is_ready(&dashboard));
+    dashboard.kill();
+    // As whoever replaces a database must do.
+    for end in ["-wal", "-shm"] {
+        let mut path = file.clone().into_os_string();
+        path.push(end);
+        let _ = std::fs::remove_file(path);
+    }
+    let dashboard = Dashboard::start(&database, &[]);
+    let program = dashboard.program(&key);
+    assert_eq!(
+        program.try_post(&email("ada@acme.test")).unwrap().status,
+        200
+    );
+}

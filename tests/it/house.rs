@@ -50,8 +50,8 @@ fn nothing_but_sqlite_opens_its_file() {
     let the_place = "db/sqlite_file.rs";
     // Files that are not the database, each opened where it is named: a new copy, which must not exist
     // before, and folders; the journal, which the configuration keeps apart from the database; the
-    // reserve, whose name is never the database's, and which is not opened through a link.
-    let others: [(&str, &[&str]); 3] = [
+    // reserve and the lock, whose names are never the database's, and which are not opened through a link.
+    let others: [(&str, &[&str]); 4] = [
         (
             "db/backup.rs",
             &[
@@ -63,12 +63,22 @@ fn nothing_but_sqlite_opens_its_file() {
         (
             "db/journal.rs",
             &[
+                "let _ = Journal::open(path, journal_id, last).write_late(&rows);",
                 ".open(path)?;",
                 "pub fn open(path: &Path, id: String, known: i64) -> Arc<Self> {",
                 ".open(&name)?;",
                 ".open(&self.path)?;",
                 "let file = File::open(path)?;",
                 "File::open(folder.unwrap_or(Path::new(\".\")))?.sync_all()",
+            ],
+        ),
+        (
+            "db/presence.rs",
+            &[
+                "let lock = open(file)?;",
+                "let lock = open(file)?;",
+                "fn open(file: &SqliteFile) -> Result<File, String> {",
+                ".open(file.beside(SUFFIX))",
             ],
         ),
         (
@@ -88,8 +98,12 @@ fn nothing_but_sqlite_opens_its_file() {
             let uses = text.lines().filter(|line| line.contains("fs::"));
             let allowed = [
                 "use std::fs::OpenOptions;",
-                "use std::os::unix::fs::OpenOptionsExt;",
+                "use std::os::unix::fs::{MetadataExt, OpenOptionsExt};",
+                "use rustix::fs::{Access, access};",
+                // Which opens nothing.
+                "let found = std::fs::metadata(&self.0)?;",
             ];
+            let uses = uses.map(str::trim);
             assert_eq!(uses.collect::<Vec<_>>(), allowed);
             assert_eq!(text.matches("OpenOptions::new()").count(), 1);
             assert!(

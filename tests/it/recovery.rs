@@ -371,3 +371,365 @@ fn an_end_that_was_answered_holds_after_a_kill_and_a_restore() {
         owner.sign_in(EMAIL);
     }
 }
+
+/// A server with an owner and keys, of which the first ones were deleted, that was stopped.
+fn stopped_with_ends(database: &Database) -> (Vec<String>, Copy) {
+    let mut dashboard = Dashboard::start(database, &[]);
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    let keys: Vec<_> = (0..4).map(|_| owner.create_key("Key", "")).collect();
+    let copy = Copy::take(database);
+    for (id, _) in &keys[..3] {
+        assert_eq!(owner.delete_key(*id).status, 303);
+    }
+    assert!(dashboard.terminate());
+    (keys.into_iter().map(|(_, key)| key).collect(), copy)
+}
+
+fn lines_of(journal: &str) -> Vec<String> {
+    journal.lines().map(str::to_owned).collect()
+}
+
+fn is_change(line: &str) -> bool {
+    line.starts_with("{\"change\"")
+}
+
+fn a_damaged_journal_is_not_used(backend: Backend) {
+    let database = Database::with_journal(backend);
+    let (keys, _copy) = stopped_with_ends(&database);
+    let whole = std::fs::read_to_string(journal(&database)).unwrap();
+    let lines = lines_of(&whole);
+    let changes: Vec<usize> = (0..lines.len()).filter(|i| is_change(&lines[*i])).collect();
+    let middle = changes[changes.len() / 2];
+    let with = |text: &str| {
+        std::fs::write(journal(&database), text).unwrap();
+        let told = refused(&database);
+        assert!(
+            told.contains("restore --pause-keys") && told.contains("ends is damaged"),
+            "{told}"
+        );
+        told
+    };
+
+    let told = with(&whole[..whole.len() / 2]);
+    assert!(told.contains("it ends with the change"), "{told}");
+    let mut garbled = lines.clone();
+    garbled[middle] = "x".repeat(garbled[middle].len());
+    let told = with(&(garbled.join("\n") + "\n"));
+    assert!(
+        told.contains(&format!("its line {} cannot be read", middle + 1)),
+        "{told}"
+    );
+    let mut gap = lines.clone();
+    gap.remove(middle);
+    let told = with(&(gap.join("\n") + "\n"));
+    assert!(told.contains("is missing before its line"), "{told}");
+
+    // A crash cuts off what was not committed.
+    std::fs::write(journal(&database), whole + "{\"change\":{\"n\":").unwrap();
+    for _ in 0..2 {
+        let mut dashboard = Dashboard::start(&database, &[]);
+        assert_eq!(dashboard.program(&keys[0]).verdict(), 403);
+        assert_eq!(dashboard.program(&keys[3]).verdict(), 200);
+        dashboard.kill();
+    }
+}
+
+#[test]
+fn a_damaged_journal_is_not_used_on_sqlite() {
+    a_damaged_journal_is_not_used(Backend::Sqlite);
+}
+
+#[test]
+fn a_damaged_journal_is_not_used_on_postgres() {
+    a_damaged_journal_is_not_used(Backend::Postgres);
+}
+
+/// The database that is replaced still knows how far the journal went.
+#[test]
+fn a_backup_is_not_restored_with_a_journal_that_was_cut_off() {
+    let database = Database::with_journal(Backend::Sqlite);
+    let (keys, copy) = stopped_with_ends(&database);
+    let whole = std::fs::read_to_string(journal(&database)).unwrap();
+    let lines = lines_of(&whole);
+    let last = (0..lines.len()).rfind(|i| lines[*i].contains("mark"));
+    let up_to_the_copy = lines[..=last.unwrap()].join("\n") + "\n";
+    std::fs::write(journal(&database), up_to_the_copy).unwrap();
+    let restore = ["restore", copy.0.to_str().unwrap()];
+    let told = cli(&database, &restore, "").unwrap_err();
+    assert!(told.contains("it ends with the change"), "{told}");
+    assert!(traces(&database).is_empty());
+
+    std::fs::write(journal(&database), whole).unwrap();
+    cli(&database, &restore, "").unwrap();
+    let dashboard = Dashboard::start(&database, &[]);
+    assert_eq!(dashboard.program(&keys[0]).verdict(), 403);
+    assert_eq!(dashboard.program(&keys[3]).verdict(), 200);
+}
+
+/// What a restore leaves beside the database.
+fn traces(database: &Database) -> Vec<String> {
+    let folder = database.file().parent().unwrap().to_owned();
+    let names = std::fs::read_dir(folder).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let of_restore = |name: &String| name.contains(".before-") || name.contains(".restoring");
+    names.filter(of_restore).collect()
+}
+
+#[test]
+fn a_running_server_believes_no_damaged_journal_on_postgres() {
+    let database = Database::with_journal(Backend::Postgres);
+    let dashboard = Dashboard::start(&database, &[]);
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    let (id, gone) = owner.create_key("Gone", "");
+    let copy = Copy::take(&database);
+    let before = std::fs::read_to_string(journal(&database)).unwrap();
+    owner.delete_key(id);
+    std::fs::write(journal(&database), before).unwrap();
+    copy.put_back(&database);
+    until("the log says why", || {
+        let verdict = dashboard.program(&gone).try_verify();
+        assert!(verdict.is_none_or(|answer| matches!(answer.status, 403 | 503)));
+        let log = std::fs::read_to_string(&dashboard.log).unwrap();
+        log.contains("its journal of ends is damaged: it ends with the change")
+    });
+    let verdict = dashboard.program(&gone).try_verify().unwrap();
+    assert_eq!(verdict.status, 503);
+}
+
+fn what_the_journal_lacks_is_kept_in_the_database(backend: Backend) {
+    let database = Database::with_journal(backend);
+    let mut dashboard = Dashboard::start(&database, &[]);
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    let [deleted, paused, kept] = ["Deleted", "Paused", "Kept"].map(|n| owner.create_key(n, ""));
+    let copy = Copy::take(&database);
+    let away = database.folder.path().join("away");
+    std::fs::rename(journal(&database), &away).unwrap();
+    assert_eq!(owner.delete_key(deleted.0).status, 303);
+    // Beside the server, and without the file.
+    key(&database, &["pause"], paused.0);
+    assert_eq!(dashboard.program(&paused.1).verdict(), 403);
+    dashboard.kill();
+    assert!(refused(&database).contains("is missing"));
+
+    std::fs::rename(&away, journal(&database)).unwrap();
+    dashboard = Dashboard::start(&database, &[]);
+    until("the journal has caught up", || {
+        database.number("SELECT count(*) FROM ends_unwritten") == 0
+    });
+    dashboard.kill();
+    copy.put_back(&database);
+    let dashboard = Dashboard::start(&database, &[]);
+    assert_eq!(dashboard.program(&deleted.1).verdict(), 403);
+    assert_eq!(dashboard.program(&paused.1).verdict(), 403);
+    assert_eq!(dashboard.program(&kept.1).verdict(), 200);
+}
+
+#[test]
+fn what_the_journal_lacks_is_kept_in_the_database_on_sqlite() {
+    what_the_journal_lacks_is_kept_in_the_database(Backend::Sqlite);
+}
+
+#[test]
+fn what_the_journal_lacks_is_kept_in_the_database_on_postgres() {
+    what_the_journal_lacks_is_kept_in_the_database(Backend::Postgres);
+}
+
+#[test]
+fn without_a_journal_nothing_is_restored_in_silence_on_postgres() {
+    let database = Database::new(Backend::Postgres);
+    let mut dashboard = Dashboard::start(&database, &[]);
+    let warning = "there is no journal of ends";
+    let log = std::fs::read_to_string(&dashboard.log).unwrap();
+    assert_eq!(log.matches(warning).count(), 1, "{log}");
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    attest(&database, "a.test");
+    let (id, gone) = owner.create_key("Gone", "");
+    let (_, kept) = owner.create_key("Kept", "");
+    assert_eq!(
+        dashboard.program(&kept).email_from("ada@a.test").status,
+        200
+    );
+    let copy = Copy::take(&database);
+    owner.delete_key(id);
+    assert!(dashboard.terminate());
+
+    copy.put_back(&database);
+    let told = cli(&database, &["restore"], "").unwrap_err();
+    assert!(
+        told.contains(warning) && told.contains("--pause-keys"),
+        "{told}"
+    );
+    let unsent = "SELECT count(*) FROM emails WHERE ended_at IS NULL";
+    assert_eq!(database.number(unsent), 1);
+    let told = cli(&database, &["restore", "--pause-keys"], "").unwrap();
+    assert!(
+        told.contains("may have been sent: 1.") && told.contains("whether they ended: 2."),
+        "{told}"
+    );
+    assert_eq!(database.number(unsent), 0);
+    assert_eq!(database.number("SELECT count(*) FROM sessions"), 0);
+    let mut dashboard = Dashboard::start(&database, &[]);
+    assert_eq!(dashboard.program(&gone).verdict(), 403);
+    assert_eq!(dashboard.program(&kept).verdict(), 403);
+    assert!(dashboard.terminate());
+
+    copy.put_back(&database);
+    let told = cli(&database, &["restore", "--trust-backup"], "").unwrap();
+    assert!(told.contains("may have been sent: 1."), "{told}");
+    let dashboard = Dashboard::start(&database, &[]);
+    assert_eq!(dashboard.program(&kept).verdict(), 200);
+}
+
+#[test]
+fn an_email_that_an_older_copy_does_not_know_was_sent_is_not_sent_again_on_postgres() {
+    let database = Database::with_journal(Backend::Postgres);
+    let relay = Relay::start();
+    let mut dashboard = Dashboard::start(&database, &[]);
+    let owner = dashboard.visitor();
+    owner.sign_up();
+    attest(&database, "a.test");
+    let (id, _) = owner.create_key("Gone", "");
+    let (_, kept) = owner.create_key("Kept", "");
+    assert_eq!(
+        dashboard.program(&kept).email_from("ada@a.test").status,
+        200
+    );
+    let copy = Copy::take(&database);
+    assert!(dashboard.terminate());
+    let dashboard = Dashboard::start(&database, &["--smtp-url", &relay.url()]);
+    until("the email is delivered", || {
+        database.number("SELECT count(*) FROM emails WHERE status = 'delivered'") == 1
+    });
+    let owner = dashboard.visitor();
+    owner.sign_in(EMAIL);
+    owner.delete_key(id);
+
+    // Nobody can bring the database up to date meanwhile.
+    let held = database.hold_the_journal();
+    copy.put_back(&database);
+    until("no email is claimed", || {
+        let log = std::fs::read_to_string(&dashboard.log).unwrap();
+        log.contains("emails cannot be claimed for delivery")
+    });
+    drop(held);
+    until("the email is withheld", || {
+        database.number("SELECT count(*) FROM emails WHERE status = 'failed'") == 1
+    });
+    assert_eq!(relay.got().len(), 1);
+}
+
+fn nothing_is_restored_under_a_server(backend: Backend) {
+    let database = Database::with_journal(backend);
+    let mut dashboard = Dashboard::start(&database, &[]);
+    dashboard.visitor().sign_up();
+    let copy = Copy::take(&database);
+    let file = copy.0.display().to_string();
+    let args = match backend {
+        Backend::Sqlite => vec!["restore", &file],
+        Backend::Postgres => vec!["restore"],
+    };
+    // The test's commands have another address than the server.
+    let told = cli(&database, &args, "").unwrap_err();
+    assert!(told.contains("a server uses the database"), "{told}");
+    assert!(dashboard.terminate());
+    until("the server's connections are closed", || {
+        cli(&database, &args, "").is_ok()
+    });
+}
+
+#[test]
+fn nothing_is_restored_under_a_server_on_sqlite() {
+    nothing_is_restored_under_a_server(Backend::Sqlite);
+}
+
+#[test]
+fn nothing_is_restored_under_a_server_on_postgres() {
+    nothing_is_restored_under_a_server(Backend::Postgres);
+}
+
+#[test]
+fn a_restore_that_fails_changes_nothing() {
+    let database = Database::with_journal(Backend::Sqlite);
+    let (keys, copy) = stopped_with_ends(&database);
+    let file = copy.0.display().to_string();
+    let away = database.folder.path().join("away");
+    std::fs::rename(journal(&database), &away).unwrap();
+    let told = cli(&database, &["restore", &file], "").unwrap_err();
+    assert!(told.contains("is missing"), "{told}");
+    assert_eq!(traces(&database), Vec::<String>::new());
+
+    std::fs::rename(&away, journal(&database)).unwrap();
+    let newer = "INSERT INTO __diesel_schema_migrations (version) VALUES ('99990101000000')";
+    tool("sqlite3", &[&file, newer]);
+    let told = cli(&database, &["restore", &file], "").unwrap_err();
+    assert!(told.contains("a newer version of this program"), "{told}");
+    assert_eq!(traces(&database), Vec::<String>::new());
+    let dashboard = Dashboard::start(&database, &[]);
+    assert_eq!(dashboard.program(&keys[0]).verdict(), 403);
+    assert_eq!(dashboard.program(&keys[3]).verdict(), 200);
+    let owner = dashboard.visitor();
+    owner.sign_in(EMAIL);
+}
+
+#[test]
+fn a_journal_without_its_database_is_not_begun_with() {
+    let database = Database::with_journal(Backend::Sqlite);
+    let (keys, copy) = stopped_with_ends(&database);
+    let away = database.folder.path().join("away");
+    std::fs::rename(database.file(), &away).unwrap();
+    let told = refused(&database);
+    assert!(
+        told.contains(
+            "with “restore”; to begin anew, without any account or key, move the journal away"
+        ),
+        "{told}"
+    );
+    assert!(cli(&database, &["migrate"], "").is_err());
+    assert!(cli(&database, &["check"], "").is_err());
+    // As a failed attempt of another program may leave it.
+    std::fs::write(database.file(), "").unwrap();
+    assert!(refused(&database).contains("is empty, but its journal"));
+    std::fs::remove_file(database.file()).unwrap();
+
+    cli(&database, &["restore", copy.0.to_str().unwrap()], "").unwrap();
+    let mut dashboard = Dashboard::start(&database, &[]);
+    assert_eq!(dashboard.program(&keys[0]).verdict(), 403);
+    assert_eq!(dashboard.program(&keys[3]).verdict(), 200);
+    assert!(dashboard.terminate());
+    std::fs::remove_file(database.file()).unwrap();
+    std::fs::remove_file(journal(&database)).unwrap();
+    let dashboard = Dashboard::start(&database, &[]);
+    dashboard.visitor().sign_up();
+}
+
+#[test]
+fn a_check_looks_at_the_journal() {
+    let database = Database::with_journal(Backend::Sqlite);
+    stopped_with_ends(&database);
+    let check = || match cli(&database, &["check"], "") {
+        Ok(told) => told,
+        Err(_) => {
+            let output = command(&database).arg("check").output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        }
+    };
+    assert!(check().contains("ok    journal of ends: "));
+    let whole = std::fs::read_to_string(journal(&database)).unwrap();
+    let other = "{\"journal\":{\"id\":\"x\",\"from\":1}}\n";
+    for (text, why) in [
+        (&whole[..whole.len() / 2], "is damaged"),
+        (other, "is not the one that this database is used with"),
+        ("nonsense", "it is not a journal of ends"),
+    ] {
+        std::fs::write(journal(&database), text).unwrap();
+        let told = check();
+        assert!(told.contains("wrong journal of ends: "), "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    std::fs::remove_file(journal(&database)).unwrap();
+    assert!(check().contains("is missing, so keys"));
+}

@@ -109,6 +109,7 @@ fn a_command_ends_with_the_right_code_whatever_its_stderr_is() {
 #[test]
 fn what_is_logged_arrives_before_the_end() {
     let database = Database::new(Backend::Sqlite);
+    create_account(&database, EMAIL, "Acme");
     let error = cli(
         &database,
         &["key", "list", "--account", "nobody@acme.test"],

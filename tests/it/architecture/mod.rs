@@ -66,7 +66,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("outbox/store/", &["email_counts", "email_counts_frontier"]),
     (
         "db/",
-        &["clock_seen", "ends_journal", "ends_unwritten", "nodes_secret"],
+        &[
+            "clock_seen",
+            "ends_journal",
+            "ends_unwritten",
+            "nodes_secret",
+        ],
     ),
 ];
 

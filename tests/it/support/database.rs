@@ -112,6 +112,14 @@ impl Database {
         }
     }
 
+    /// On PostgreSQL: makes everybody wait who writes to the journal of ends, until it is dropped.
+    pub fn hold_the_journal(&self) -> Box<dyn SimpleConnection> {
+        let mut conn = PgConnection::establish(&self.direct).unwrap();
+        conn.batch_execute("SELECT pg_advisory_lock(7306004)")
+            .unwrap();
+        Box::new(conn)
+    }
+
     /// The same database for another node; it exists as long as the first value does.
     pub fn again(&self) -> Self {
         Self {

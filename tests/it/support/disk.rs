@@ -68,6 +68,16 @@ impl SmallDisk {
         fs::remove_file(self.filling()).unwrap();
     }
 
+    /// From now on, it can only be read.
+    pub fn forbid_writing(&self) {
+        let remounted = Command::new("mount")
+            .args(["-o", "remount,ro"])
+            .arg(&self.folder)
+            .output()
+            .unwrap();
+        assert!(remounted.status.success(), "{remounted:?}");
+    }
+
     fn filling(&self) -> PathBuf {
         self.folder.join("filling")
     }
