@@ -4,10 +4,8 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use diesel::connection::SimpleConnection;
-
 use crate::seed::Database;
+use anyhow::{Context, Result};
 
 pub const A_SECOND: u32 = 10;
 

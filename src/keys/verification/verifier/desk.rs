@@ -29,6 +29,9 @@ pub(super) enum Failure {
 
 pub(super) type Reply = Result<Option<Arc<LiveKey>>, Failure>;
 
+/// Replies, each with the number of its question.
+type Replies = Vec<(u64, Reply)>;
+
 /// When dropped without an answer, it reports that there is none.
 pub(super) struct Question {
     pub hash: KeyHash,
@@ -54,11 +57,11 @@ impl Drop for Question {
 
 /// Delivers answers, to each serving thread all of its own at once.
 pub(super) fn deliver(answered: impl Iterator<Item = (Question, Option<Arc<LiveKey>>)>) {
-    let mut by_thread: Vec<(Arc<Inbox>, Vec<(u64, Reply)>)> = Vec::new();
+    let mut by_thread: Vec<(Arc<Inbox>, Replies)> = Vec::new();
     for (mut question, answer) in answered {
         question.is_answered = true;
         let reply = (question.number, Ok(answer));
-        let is_same = |(inbox, _): &&mut (Arc<Inbox>, _)| Arc::ptr_eq(inbox, &question.inbox);
+        let is_same = |(inbox, _): &&mut (Arc<Inbox>, Replies)| Arc::ptr_eq(inbox, &question.inbox);
         match by_thread.iter_mut().find(is_same) {
             Some((_, replies)) => replies.push(reply),
             None => by_thread.push((Arc::clone(&question.inbox), vec![reply])),
@@ -79,7 +82,7 @@ struct Inbox {
 
 #[derive(Default)]
 struct Mail {
-    replies: Vec<(u64, Reply)>,
+    replies: Replies,
     /// Of the courier, until there is mail.
     waker: Option<Waker>,
     /// Questions without a reply that nobody waits for.

@@ -71,12 +71,10 @@ impl Memory {
     /// Whether the first one is the last one that was seen, and the numbers of the others have no gap.
     fn is_continued_by(&self, changes: &Changes) -> bool {
         let first = changes.rows.first().map(|first| &first.position);
-        let in_turn = changes.rows.windows(2);
+        let mut in_turn = changes.rows.windows(2);
         first.is_some()
             && first == self.position.as_ref()
-            && in_turn.fold(true, |so_far, pair| {
-                so_far && pair[0].position.n + 1 == pair[1].position.n
-            })
+            && in_turn.all(|pair| pair[0].position.n + 1 == pair[1].position.n)
     }
 
     /// The key, if it is remembered.
