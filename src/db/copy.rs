@@ -3,11 +3,10 @@
 //!
 //! The tables and columns are those that the databases themselves name, so that none is forgotten.
 
-use diesel::connection::SimpleConnection;
+use diesel::connection::{DefaultLoadingMode, SimpleConnection};
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Text};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -15,8 +14,8 @@ use super::connection::{Access, AnyConnection, establish};
 use super::{DatabaseUrl, Db, migrations};
 
 /// Rows and bytes per statement; a row that is longer goes alone.
-const ROWS: i64 = 500;
-const BYTES: i64 = 4 * 1024 * 1024;
+const ROWS: usize = 500;
+const BYTES: usize = 4 * 1024 * 1024;
 /// diesel's own table, which both databases have.
 const MIGRATIONS: &str = "__diesel_schema_migrations";
 /// With a row in one of these, a server or a person has used the database.
@@ -255,60 +254,52 @@ fn copy_table(
         "INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE
          SELECT {names} FROM json_populate_recordset(NULL::{table}, $1::json)"
     );
-    let read = format!(
-        "SELECT rowid AS number, {} AS text FROM {table} WHERE rowid > ? AND rowid <= ? ORDER BY rowid",
-        as_json(columns)
-    );
-    let (mut sum, mut after) = (Sum { rows: 0, hashes: 0 }, i64::MIN);
-    while let Some(last) = end_of_batch(from, table, columns, after)? {
-        let rows: Vec<Row> = sql_query(&read)
-            .bind::<BigInt, _>(after)
-            .bind::<BigInt, _>(last)
-            .load(from)?;
-        for row in &rows {
-            sum.rows += 1;
-            sum.hashes += u128::from(hash(&row.text, columns)?);
+    let read = sql_query(format!("SELECT {} AS text FROM {table}", as_json(columns)));
+    let mut sum = Sum { rows: 0, hashes: 0 };
+    let mut batch = Batch::default();
+    // One row at a time: SQLite does not read ahead.
+    for row in read.load_iter::<Name, DefaultLoadingMode>(from)? {
+        let row = row?.text;
+        sum.rows += 1;
+        sum.hashes += u128::from(hash(&row, columns)?);
+        if batch.is_full_with(&row) {
+            batch.write(to, table, &insert)?;
         }
-        let rows: Vec<&RawValue> = rows
-            .iter()
-            .map(|row| serde_json::from_str(&row.text))
-            .collect::<Result<_, _>>()?;
-        sql_query(&insert)
-            .bind::<Text, _>(serde_json::to_string(&rows)?)
-            .execute(to)
-            .map_err(|e| Failed(format!("{table} cannot be copied: {e}")))?;
-        after = last;
+        batch.add(row);
     }
+    batch.write(to, table, &insert)?;
     Ok(sum)
 }
 
-/// The last row of the next batch after this row.
-fn end_of_batch(
-    from: &mut SqliteConnection,
-    table: &str,
-    columns: &[Column],
-    after: i64,
-) -> Result<Option<i64>, Failed> {
-    let long = columns
-        .iter()
-        .filter(|c| matches!(c.kind, Kind::Text | Kind::Bytes));
-    let bytes: String = long
-        .map(|column| format!(" + coalesce(octet_length({}), 0)", column.name))
-        .collect();
-    let sizes: Vec<Size> = sql_query(format!(
-        "SELECT rowid AS number, 0{bytes} AS bytes FROM {table} WHERE rowid > ? ORDER BY rowid LIMIT {ROWS}"
-    ))
-    .bind::<BigInt, _>(after)
-    .load(from)?;
-    let (mut last, mut total) = (None, 0);
-    for size in sizes {
-        total += size.bytes;
-        if last.is_some() && total > BYTES {
-            break;
-        }
-        last = Some(size.number);
+/// Rows of one statement.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<String>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn is_full_with(&self, row: &str) -> bool {
+        self.rows.len() == ROWS || (self.bytes > 0 && self.bytes + row.len() > BYTES)
     }
-    Ok(last)
+
+    fn add(&mut self, row: String) {
+        self.bytes += row.len();
+        self.rows.push(row);
+    }
+
+    /// Writes and empties it.
+    fn write(&mut self, to: &mut PgConnection, table: &str, insert: &str) -> Result<(), Failed> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        sql_query(insert)
+            .bind::<Text, _>(format!("[{}]", self.rows.join(",")))
+            .execute(to)
+            .map_err(|e| Failed(format!("{table} cannot be copied: {e}")))?;
+        *self = Self::default();
+        Ok(())
+    }
 }
 
 /// A row in the form in which PostgreSQL reads it.
@@ -414,10 +405,8 @@ fn continue_numbers(from: &mut SqliteConnection, to: &mut PgConnection) -> Resul
 }
 
 fn count(to: &mut PgConnection, table: &str) -> Result<i64, Failed> {
-    let rows: Size = sql_query(format!(
-        "SELECT count(*) AS number, 0::bigint AS bytes FROM {table}"
-    ))
-    .get_result(to)?;
+    let rows: Number =
+        sql_query(format!("SELECT count(*) AS number FROM {table}")).get_result(to)?;
     Ok(rows.number)
 }
 
@@ -448,11 +437,9 @@ struct Row {
 }
 
 #[derive(QueryableByName)]
-struct Size {
+struct Number {
     #[diesel(sql_type = BigInt)]
     number: i64,
-    #[diesel(sql_type = BigInt)]
-    bytes: i64,
 }
 
 /// Why nothing was copied, in one sentence.
