@@ -12,7 +12,7 @@ use crate::account_end;
 use crate::accounts::store::{self as accounts_store, AccountLine, sessions};
 use crate::clock;
 use crate::config::Config;
-use crate::db::journal::{self, Belonging, Change, Contents, Damage, Journal};
+use crate::db::journal::{self, Belonging, Contents, Damage, Journal, JournalChange};
 use crate::db::{self, Connection, Db, Share};
 use crate::domains::store::{self as domains_store, DeletedDomain};
 use crate::keys::store::{self as keys_store, Again, KeyLine};
@@ -434,7 +434,7 @@ fn unavailable(why: String) -> db::Error {
 /// Applies the newest entry about each key and account, and all about domains.
 fn do_again<'a>(
     conn: &mut Connection,
-    changes: impl Iterator<Item = (i64, &'a Change)>,
+    changes: impl Iterator<Item = (i64, &'a JournalChange)>,
 ) -> Result<Recovered, Fault> {
     let (mut keys, mut accounts, mut domains) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (n, change) in changes {

@@ -15,7 +15,7 @@ use crate::accounts::downloads::{BUSY_SECONDS, DownloadTurn, Downloads};
 use crate::accounts::session::{Acting, SignedIn};
 use crate::accounts::sign_in::SignInGuard;
 use crate::accounts::store::{self, User};
-use crate::accounts::throttle::Counter;
+use crate::accounts::throttle::ThrottleCounter;
 use crate::clock;
 use crate::db::{Db, Share};
 use crate::http::{Context, Error, client_address, page};
@@ -173,7 +173,7 @@ pub async fn delete(
     Acting { user, session, .. }: Acting,
     web::Form(form): web::Form<DeleteForm>,
 ) -> Result<HttpResponse, Error> {
-    let counter = Counter::of_session(&session.id);
+    let counter = ThrottleCounter::of_session(&session.id);
     let from = client_address(&request);
     guard.admit_session(counter, from)?;
     let mut page = DeletePage::new(&context, user.clone()).await?;

@@ -8,7 +8,7 @@
 use sha2::{Digest, Sha256};
 
 use super::store::Credentials;
-use super::throttle::Counter;
+use super::throttle::ThrottleCounter;
 use crate::secret::{SecretRing, ServerSecret};
 use crate::token;
 
@@ -35,7 +35,7 @@ impl KnownDevices {
 
     /// The counter for wrong passwords of this person on a device with this cookie; `None` unless
     /// they signed in there with their current password.
-    pub fn find(&self, cookie: &str, person: Option<&Credentials>) -> Option<Counter> {
+    pub fn find(&self, cookie: &str, person: Option<&Credentials>) -> Option<ThrottleCounter> {
         let nobody = Credentials {
             user_id: 0,
             password_hash: NOBODY.to_owned(),
@@ -45,7 +45,7 @@ impl KnownDevices {
             None => (&nobody, false),
         };
         let token = self.token_in(cookie, user)?;
-        is_somebody.then(|| Counter::of_device(user.user_id, token))
+        is_somebody.then(|| ThrottleCounter::of_device(user.user_id, token))
     }
 
     /// The cookie after a sign-in: this person comes first, on the same device as before if it is

@@ -12,14 +12,14 @@ use super::failures::{self, Failures};
 use super::known_device::KnownDevices;
 use super::password::{Hasher, Match, Password};
 use super::store::{self, Credentials};
-use super::throttle::{Counter, PerAddress, PerDevice};
+use super::throttle::{PerAddress, PerDevice, ThrottleCounter};
 use crate::db::{Db, Share};
 use crate::http::Error;
 use crate::http::refusals::{RefusalKind, Refusals};
 use crate::secret::SecretRing;
 
 /// Where a person signs in from.
-pub struct Place<'a> {
+pub struct SignInPlace<'a> {
     pub address: IpAddr,
     /// The cookie of devices on which people signed in before; empty if there is none.
     pub devices: &'a str,
@@ -60,7 +60,7 @@ impl SignInGuard {
     }
 
     /// Limits how often a signed-in person may enter their password, for each session separately.
-    pub fn admit_session(&self, session: Counter, from: IpAddr) -> Result<(), Error> {
+    pub fn admit_session(&self, session: ThrottleCounter, from: IpAddr) -> Result<(), Error> {
         let admitted = self.per_device.admit(session);
         admitted.map_err(|wait| self.too_many(from, wait))
     }
@@ -76,7 +76,7 @@ impl SignInGuard {
     pub async fn authenticate(
         &self,
         db: &Db,
-        place: Place<'_>,
+        place: SignInPlace<'_>,
         email: &Email,
         password: &SecretString,
     ) -> Result<Option<Credentials>, Error> {
@@ -122,7 +122,7 @@ impl SignInGuard {
     async fn look(
         &self,
         db: &Db,
-        place: &Place<'_>,
+        place: &SignInPlace<'_>,
         email: &Email,
         found: Option<Credentials>,
         password: &SecretString,
@@ -135,7 +135,7 @@ impl SignInGuard {
         admitted.map_err(|retry_after_seconds| Error::TooMany {
             retry_after_seconds,
         })?;
-        let counter = device.unwrap_or(Counter::of_email(email));
+        let counter = device.unwrap_or(ThrottleCounter::of_email(email));
         self.compare(db, counter, found, password).await
     }
 
@@ -143,7 +143,7 @@ impl SignInGuard {
     pub async fn confirm(
         &self,
         db: &Db,
-        session: Counter,
+        session: ThrottleCounter,
         from: IpAddr,
         known: Option<Credentials>,
         password: &SecretString,
@@ -161,7 +161,7 @@ impl SignInGuard {
     async fn compare(
         &self,
         db: &Db,
-        counter: Counter,
+        counter: ThrottleCounter,
         found: Option<Credentials>,
         password: &SecretString,
     ) -> Result<Option<Credentials>, Error> {

@@ -99,7 +99,7 @@ impl Default for PerAddress {
 
 /// How often they may be submitted, from any address, by a device on which this person signed in
 /// before, or in a session.
-pub struct PerDevice(Limit<Counter>);
+pub struct PerDevice(Limit<ThrottleCounter>);
 
 impl PerDevice {
     pub fn new() -> Self {
@@ -108,7 +108,7 @@ impl PerDevice {
 
     /// # Errors
     /// With the seconds to wait.
-    pub fn admit(&self, device: Counter) -> Result<(), u64> {
+    pub fn admit(&self, device: ThrottleCounter) -> Result<(), u64> {
         self.0.admit(&device)
     }
 }
@@ -121,9 +121,9 @@ impl Default for PerDevice {
 
 /// Identifies what wrong passwords count against, as a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Counter([u8; 32]);
+pub struct ThrottleCounter([u8; 32]);
 
-impl Counter {
+impl ThrottleCounter {
     /// For a client that knows only the email address, which may be nobody's.
     pub fn of_email(email: &Email) -> Self {
         Self(token::hash(email.as_ref()))
@@ -140,7 +140,7 @@ impl Counter {
     }
 }
 
-impl AsRef<[u8]> for Counter {
+impl AsRef<[u8]> for ThrottleCounter {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }
@@ -200,11 +200,11 @@ mod tests {
     fn what_is_counted_is_kept_apart() {
         let email = Email::parse("ada@acme.test").unwrap();
         let all = [
-            Counter::of_email(&email),
-            Counter::of_device(1, "a"),
-            Counter::of_device(11, "a"),
-            Counter::of_device(1, "b"),
-            Counter::of_session(&1),
+            ThrottleCounter::of_email(&email),
+            ThrottleCounter::of_device(1, "a"),
+            ThrottleCounter::of_device(11, "a"),
+            ThrottleCounter::of_device(1, "b"),
+            ThrottleCounter::of_session(&1),
         ];
         let kinds: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(kinds.len(), all.len());

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::database::find_account;
-use super::outcome::{Failure, Outcome, failure, print};
+use super::outcome::{CommandFailure, CommandResult, failure, print};
 use crate::account_end::export::{Export, Format, Table};
 use crate::account_end::{self, MOST_COUNTED};
 use crate::accounts::email::Email;
@@ -85,7 +85,7 @@ impl Command {
     }
 }
 
-pub fn run(command: Command, db: &Db) -> Outcome {
+pub fn run(command: Command, db: &Db) -> CommandResult {
     match command {
         Command::Create {
             email,
@@ -100,7 +100,7 @@ pub fn run(command: Command, db: &Db) -> Outcome {
     }
 }
 
-fn create(db: &Db, email: Email, title: Title, source: &PasswordSource) -> Outcome {
+fn create(db: &Db, email: Email, title: Title, source: &PasswordSource) -> CommandResult {
     let password = choose_password(source, &email, title.as_ref())?;
     let new = NewAccount {
         title,
@@ -115,12 +115,12 @@ fn create(db: &Db, email: Email, title: Title, source: &PasswordSource) -> Outco
     ))
 }
 
-fn set_password(db: &Db, email: &Email, source: &PasswordSource) -> Outcome {
+fn set_password(db: &Db, email: &Email, source: &PasswordSource) -> CommandResult {
     let password = choose_password(source, email, "")?;
     let hash = hash_blocking(&password);
     let actor = Actor::operator();
     let is_set = db.write_urgently_blocking(Share::All, |conn| {
-        store::set_password(conn, email, &hash, &actor).map_err(Failure::from)
+        store::set_password(conn, email, &hash, &actor).map_err(CommandFailure::from)
     })?;
     if !is_set {
         return Err(format!("there is no account for {email}"));
@@ -130,14 +130,14 @@ fn set_password(db: &Db, email: &Email, source: &PasswordSource) -> Outcome {
     ))
 }
 
-fn set_status(db: &Db, email: &Email, status: AccountStatus) -> Outcome {
+fn set_status(db: &Db, email: &Email, status: AccountStatus) -> CommandResult {
     let share = match status {
         AccountStatus::Active => Share::Nothing,
         _ => Share::All,
     };
     db.write_urgently_blocking(share, |conn| {
         let account = find_account(conn, email)?;
-        store::set_status(conn, account, status, &Actor::operator()).map_err(Failure::from)
+        store::set_status(conn, account, status, &Actor::operator()).map_err(CommandFailure::from)
     })?;
     print(format_args!(
         "The account of {email} is {}.",
@@ -145,11 +145,11 @@ fn set_status(db: &Db, email: &Email, status: AccountStatus) -> Outcome {
     ))
 }
 
-fn export(db: &Db, email: &Email, table: Option<Table>) -> Outcome {
+fn export(db: &Db, email: &Email, table: Option<Table>) -> CommandResult {
     let account = db.read_blocking(|conn| find_account(conn, email))?;
     let mut rest = Export::new(account, table.map_or(Format::Json, Format::Csv));
     let mut out = std::io::stdout().lock();
-    let mut next = || db.read_blocking(|conn| rest.next(conn).map_err(Failure::from));
+    let mut next = || db.read_blocking(|conn| rest.next(conn).map_err(CommandFailure::from));
     while let Some(part) = next()? {
         out.write_all(&part)
             .map_err(|e| format!("the export cannot be written: {e}"))?;
@@ -158,7 +158,7 @@ fn export(db: &Db, email: &Email, table: Option<Table>) -> Outcome {
         .map_err(|e| format!("the export cannot be written: {e}"))
 }
 
-fn delete(db: &Db, email: &Email, title: Option<&str>) -> Outcome {
+fn delete(db: &Db, email: &Email, title: Option<&str>) -> CommandResult {
     let ended = db.write_urgently_blocking(Share::All, |conn| {
         let account = find_account(conn, email)?;
         let found = store::find(conn, account)?;

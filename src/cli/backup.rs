@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use crate::config::Config;
 use crate::db::{DatabaseUrl, Db};
 use crate::recovery;
@@ -15,7 +15,7 @@ pub struct BackupArgs {
     file: PathBuf,
 }
 
-pub fn run(args: &BackupArgs, config: &Config, db: &Db) -> Outcome {
+pub fn run(args: &BackupArgs, config: &Config, db: &Db) -> CommandResult {
     if let DatabaseUrl::Postgres(_) = config.database {
         return Err("this is for SQLite: make backups of PostgreSQL with pg_dump, and keep the secret and the journal of ends, too".into());
     }

@@ -3,7 +3,7 @@
 use lettre::Address;
 use serde_json::json;
 
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use super::{database, server_secret};
 use crate::background::Runtime;
 use crate::clock;
@@ -46,7 +46,7 @@ use Finding::{Fine, Note, Wrong};
 
 /// Prints one line for each setting. `problems`: those of the configuration, which begin with the
 /// name of the setting.
-pub fn settings(all: &[Given], problems: &[String]) -> Outcome {
+pub fn settings(all: &[Given], problems: &[String]) -> CommandResult {
     for Given { name, value } in all {
         let mut problems = problems
             .iter()
@@ -66,7 +66,7 @@ pub fn settings(all: &[Given], problems: &[String]) -> Outcome {
 ///
 /// # Errors
 /// Something would keep the server from starting or from doing its work.
-pub fn run(args: &CheckArgs, config: &Config) -> Outcome {
+pub fn run(args: &CheckArgs, config: &Config) -> CommandResult {
     let runtime = Runtime::new(Some(mime::STACK_BYTES)).map_err(|e| e.to_string())?;
     let mut wrong = 0;
     let mut report = |what: &str, finding: Finding| {
@@ -94,7 +94,7 @@ pub fn run(args: &CheckArgs, config: &Config) -> Outcome {
     }
 }
 
-fn tell(what: &str, finding: &Finding) -> Outcome {
+fn tell(what: &str, finding: &Finding) -> CommandResult {
     let (mark, text) = match finding {
         Fine(text) => ("ok", text),
         Note(text) => ("note", text),

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use crate::clock;
 use crate::db::{self, Db, clock_watch};
 
@@ -15,7 +15,7 @@ pub enum Command {
     Accept,
 }
 
-pub fn run(command: &Command, db: &Db) -> Outcome {
+pub fn run(command: &Command, db: &Db) -> CommandResult {
     let told = match command {
         Command::Show => db.read_blocking(show),
         Command::Accept => db.write_blocking(accept),

@@ -3,10 +3,10 @@
 use clap::Command;
 use clap_complete::{Shell, generate};
 
-use super::outcome::{Outcome, print};
+use super::outcome::{CommandResult, print};
 
 /// Prints the script with which a shell completes this command line.
-pub fn run(shell: Shell, mut command: Command) -> Outcome {
+pub fn run(shell: Shell, mut command: Command) -> CommandResult {
     let name = command.get_name().to_owned();
     // In memory first: `generate` panics if it cannot write.
     let mut script = Vec::new();

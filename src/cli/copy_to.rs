@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use crate::config::Config;
 use crate::db::{DatabaseUrl, Db, copy};
 use crate::listener::ReservedAddress;
@@ -24,7 +24,7 @@ pub struct CopyToArgs {
     beside_server: bool,
 }
 
-pub fn run(args: &CopyToArgs, config: &Config, db: &Db) -> Outcome {
+pub fn run(args: &CopyToArgs, config: &Config, db: &Db) -> CommandResult {
     let DatabaseUrl::Sqlite(file) = &config.database else {
         return Err("this copies from SQLite: move PostgreSQL with pg_dump and pg_restore".into());
     };

@@ -4,7 +4,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::outcome::{Failure, Outcome, one_line};
+use super::outcome::{CommandFailure, CommandResult, one_line};
 use crate::accounts::email::Email;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::config::Config;
@@ -81,7 +81,7 @@ pub fn lost(config: &Config, journal: &Path, how: &str) -> String {
 }
 
 /// Brings the tables up to date.
-pub fn migrate(db: &Db) -> Outcome {
+pub fn migrate(db: &Db) -> CommandResult {
     let ran = migrations::run(db).map_err(|e| one_line(&e.to_string()))?;
     if ran > 0 {
         tracing::info!(
@@ -94,7 +94,7 @@ pub fn migrate(db: &Db) -> Outcome {
 
 /// Creates a folder that only its owner can access. An existing folder is not changed; an empty
 /// name means the current one.
-pub fn make_folder(folder: &Path) -> Outcome {
+pub fn make_folder(folder: &Path) -> CommandResult {
     if folder.as_os_str().is_empty() {
         return Ok(());
     }
@@ -106,7 +106,7 @@ pub fn make_folder(folder: &Path) -> Outcome {
 }
 
 /// The account of the person with this email address.
-pub fn find_account(conn: &mut Connection, email: &Email) -> Result<AccountId, Failure> {
+pub fn find_account(conn: &mut Connection, email: &Email) -> Result<AccountId, CommandFailure> {
     accounts_store::find_id_by_email(conn, email)?
-        .ok_or_else(|| Failure(format!("there is no account for {email}")))
+        .ok_or_else(|| CommandFailure(format!("there is no account for {email}")))
 }

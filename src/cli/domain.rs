@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::database::find_account;
-use super::outcome::{Failure, Outcome, print};
+use super::outcome::{CommandFailure, CommandResult, print};
 use super::server_secret;
 use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
@@ -20,7 +20,7 @@ pub enum Command {
     /// Add a sending domain; running it again changes nothing
     Add {
         #[command(flatten)]
-        which: Which,
+        which: DomainArg,
         /// Attest, as the operator, that the account owns the domain
         #[arg(long)]
         verified: bool,
@@ -29,17 +29,17 @@ pub enum Command {
     /// changes too
     ReplaceKey {
         #[command(flatten)]
-        which: Which,
+        which: DomainArg,
     },
     /// Withdraw the operator's attestation of a domain: from now on, its DNS record decides
     Unattest {
         #[command(flatten)]
-        which: Which,
+        which: DomainArg,
     },
 }
 
 #[derive(Debug, Args)]
-pub struct Which {
+pub struct DomainArg {
     /// Email address of a person in the account
     #[arg(long, value_parser = Email::parse)]
     account: Email,
@@ -48,7 +48,7 @@ pub struct Which {
     name: DomainName,
 }
 
-pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
+pub fn run(command: Command, config: &Config, db: &Db) -> CommandResult {
     match command {
         Command::Add { which, verified } => add(&which, verified, config, db),
         Command::ReplaceKey { which } => replace_key(&which, config, db),
@@ -56,12 +56,12 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
     }
 }
 
-fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
+fn add(which: &DomainArg, verified: bool, config: &Config, db: &Db) -> CommandResult {
     let name = &which.name;
     let is_new = db.read_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
         let refusal = store::refusal(conn, account, name, config.domain_limit)?;
-        Ok::<_, Failure>(refusal.is_none())
+        Ok::<_, CommandFailure>(refusal.is_none())
     })?;
     // Before the transaction, because other transactions may wait for that one.
     let key = match is_new {
@@ -78,7 +78,7 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
         if verified && !store::set_status(conn, account, name, DomainStatus::Verified, &actor)? {
             return Err(verified_elsewhere(name));
         }
-        let deleted = || Failure("the domain was deleted in the meantime".into());
+        let deleted = || CommandFailure("the domain was deleted in the meantime".into());
         let domain = store::find_by_name(conn, account, name)?.ok_or_else(deleted)?;
         let records = store::find_records(conn, account, domain.id)?.ok_or_else(deleted)?;
         Ok((domain.status, records.dkim_public))
@@ -97,7 +97,7 @@ fn add(which: &Which, verified: bool, config: &Config, db: &Db) -> Outcome {
     }
 }
 
-fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
+fn replace_key(which: &DomainArg, config: &Config, db: &Db) -> CommandResult {
     let name = &which.name;
     let key = make_domain_key(config, db, name)?;
     db.write_blocking(|conn| {
@@ -113,7 +113,7 @@ fn replace_key(which: &Which, config: &Config, db: &Db) -> Outcome {
     ))
 }
 
-fn unattest(which: &Which, db: &Db) -> Outcome {
+fn unattest(which: &DomainArg, db: &Db) -> CommandResult {
     let name = &which.name;
     let status = db.write_blocking(|conn| {
         let account = find_account(conn, &which.account)?;
@@ -123,8 +123,8 @@ fn unattest(which: &Which, db: &Db) -> Outcome {
     print(format_args!("{name} is {}.", status.as_str()))
 }
 
-fn no_such_domain(name: &DomainName) -> Failure {
-    Failure(format!("the account has no domain {name}"))
+fn no_such_domain(name: &DomainName) -> CommandFailure {
+    CommandFailure(format!("the account has no domain {name}"))
 }
 
 /// A key for a new domain. `None` where the server has to make it later: only the secret that the
@@ -140,15 +140,15 @@ pub fn make_domain_key(
 }
 
 /// Why a domain cannot be added.
-pub fn domain_limit_reached(count: i64) -> Failure {
-    Failure(format!(
+pub fn domain_limit_reached(count: i64) -> CommandFailure {
+    CommandFailure(format!(
         "the account has {count} domains, which is its limit (TOSEND_DOMAIN_LIMIT): delete one that is no longer used, or raise the limit"
     ))
 }
 
 /// Why a domain cannot be attested.
-pub fn verified_elsewhere(name: &DomainName) -> Failure {
-    Failure(format!(
+pub fn verified_elsewhere(name: &DomainName) -> CommandFailure {
+    CommandFailure(format!(
         "{name} is verified in another account of this server: only one can send from it"
     ))
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use crate::config::Config;
 use crate::http::health::{ask, reachable};
 
 /// The server itself needs up to four seconds while its database does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn run(config: &Config) -> Outcome {
+pub fn run(config: &Config) -> CommandResult {
     let address = reachable(config.listen);
     if address.port() == 0 {
         return Err(

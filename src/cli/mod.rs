@@ -26,7 +26,7 @@ use clap::{Arg, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcom
 use clap_complete::Shell;
 
 use self::database::{migrate, open, open_or_make};
-use self::outcome::{Outcome, print};
+use self::outcome::{CommandResult, print};
 use crate::config::{Config, Settings};
 use crate::db::Db;
 use crate::logging::Log;
@@ -120,7 +120,7 @@ impl Cli {
     }
 
     /// What is wrong with several arguments together; each one has parsed itself.
-    fn check_arguments(&self) -> Outcome {
+    fn check_arguments(&self) -> CommandResult {
         match &self.command {
             Some(Command::Key(command)) => command.check(),
             Some(Command::Email(command)) => command.check(),
@@ -180,7 +180,7 @@ fn given(matches: &ArgMatches) -> Vec<check::Given> {
 /// Runs a command. Exit code 2 for configuration errors, 1 for other failures.
 pub fn run(cli: Cli) -> ExitCode {
     let log = Log::to_stderr();
-    let done = |outcome: Outcome| match outcome {
+    let done = |outcome: CommandResult| match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             log.line(format_args!("error: {why}"));
@@ -219,7 +219,7 @@ pub fn run(cli: Cli) -> ExitCode {
     code
 }
 
-fn execute(command: Command, config: Config) -> Outcome {
+fn execute(command: Command, config: Config) -> CommandResult {
     let up_to_date = |db: Result<Db, String>| {
         let db = db?;
         migrate(&db)?;

@@ -6,14 +6,14 @@ use std::io::{ErrorKind, Write};
 use crate::db;
 
 /// Why a command failed, in one sentence.
-pub type Outcome = Result<(), String>;
+pub type CommandResult = Result<(), String>;
 
 /// How a shell reports a program that a closed pipe has ended: 128 and SIGPIPE.
 const CLOSED_PIPE: i32 = 141;
 
 /// Prints a line of the result. If the reader has gone, such as `head`, which has seen enough, the program
 /// ends without a word.
-pub fn print(line: impl Display) -> Outcome {
+pub fn print(line: impl Display) -> CommandResult {
     write(line).or_else(|error| match error.kind() {
         ErrorKind::BrokenPipe => std::process::exit(CLOSED_PIPE),
         _ => Err(unwritable(&error)),
@@ -21,7 +21,7 @@ pub fn print(line: impl Display) -> Outcome {
 }
 
 /// Prints what cannot be had again, such as a new key: a reader that has gone is an error.
-pub fn hand_over(line: impl Display) -> Outcome {
+pub fn hand_over(line: impl Display) -> CommandResult {
     write(line).map_err(|error| unwritable(&error))
 }
 
@@ -41,26 +41,26 @@ pub fn one_line(text: &str) -> String {
 
 /// The message of a command that failed.
 #[derive(Debug)]
-pub struct Failure(pub String);
+pub struct CommandFailure(pub String);
 
-pub fn failure(why: impl Display) -> Failure {
-    Failure(why.to_string())
+pub fn failure(why: impl Display) -> CommandFailure {
+    CommandFailure(why.to_string())
 }
 
-impl From<db::Error> for Failure {
+impl From<db::Error> for CommandFailure {
     fn from(error: db::Error) -> Self {
         Self(one_line(&error.to_string()))
     }
 }
 
-impl From<String> for Failure {
+impl From<String> for CommandFailure {
     fn from(why: String) -> Self {
         Self(why)
     }
 }
 
-impl From<Failure> for String {
-    fn from(failure: Failure) -> Self {
+impl From<CommandFailure> for String {
+    fn from(failure: CommandFailure) -> Self {
         failure.0
     }
 }

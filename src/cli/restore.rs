@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::database::{make_folder, migrate, open};
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use crate::config::Config;
 use crate::db::backup::{Restoring, read_present};
 use crate::db::journal::Belonging;
@@ -28,7 +28,7 @@ pub struct RestoreArgs {
     trust_backup: bool,
 }
 
-pub fn run(args: &RestoreArgs, config: &Config) -> Outcome {
+pub fn run(args: &RestoreArgs, config: &Config) -> CommandResult {
     match (&args.file, &config.database) {
         (Some(backup), DatabaseUrl::Sqlite(file)) => restore(args, config, file, backup),
         (Some(_), DatabaseUrl::Postgres(_)) => Err(
@@ -39,7 +39,7 @@ pub fn run(args: &RestoreArgs, config: &Config) -> Outcome {
 }
 
 /// Everything is done on a copy of the backup, so that the database stays as it is if anything fails.
-fn restore(args: &RestoreArgs, config: &Config, file: &SqliteFile, backup: &Path) -> Outcome {
+fn restore(args: &RestoreArgs, config: &Config, file: &SqliteFile, backup: &Path) -> CommandResult {
     make_folder(file.folder())?;
     let _alone = be_alone(config)?;
     let cannot = |why: String| {
@@ -69,7 +69,7 @@ fn restore(args: &RestoreArgs, config: &Config, file: &SqliteFile, backup: &Path
     print(done)
 }
 
-fn take_present(args: &RestoreArgs, config: &Config) -> Outcome {
+fn take_present(args: &RestoreArgs, config: &Config) -> CommandResult {
     let db = open(config)?;
     let _alone = be_alone(config)?;
     migrate(&db)?;

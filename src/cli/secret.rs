@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 
-use super::outcome::{Failure, Outcome, failure, one_line, print};
+use super::outcome::{CommandFailure, CommandResult, failure, one_line, print};
 use super::server_secret;
 use crate::config::Config;
 use crate::db::{Connection, Db, nodes};
@@ -34,7 +34,7 @@ pub enum Command {
     ForgetOld,
 }
 
-pub fn run(command: &Command, config: &Config, db: &Db) -> Outcome {
+pub fn run(command: &Command, config: &Config, db: &Db) -> CommandResult {
     // Also makes sure that the file belongs to the database, before anything is changed.
     let secrets = server_secret::read(config, db)?;
     server_secret::record(config, db, &secrets)?;
@@ -52,7 +52,7 @@ enum Step {
     Encrypt { was_in_use: bool },
 }
 
-fn rotate(config: &Config, db: &Db, is_copied: bool) -> Outcome {
+fn rotate(config: &Config, db: &Db, is_copied: bool) -> CommandResult {
     let file = config.secret_file.display();
     let step = db.write_blocking(|conn| {
         let (secrets, current) = find(conn, config)?;
@@ -91,12 +91,12 @@ fn rotate(config: &Config, db: &Db, is_copied: bool) -> Outcome {
     ))
 }
 
-fn switch(conn: &mut Connection, to: &ServerSecret) -> Result<Step, Failure> {
+fn switch(conn: &mut Connection, to: &ServerSecret) -> Result<Step, CommandFailure> {
     nodes::adopt_secret(conn, &to.hash())?;
     Ok(Step::Encrypt { was_in_use: false })
 }
 
-fn forget_old(config: &Config, db: &Db) -> Outcome {
+fn forget_old(config: &Config, db: &Db) -> CommandResult {
     let file = config.secret_file.display();
     let done = encrypt_anew(config, db)?;
     db.write_blocking(|conn| {
@@ -121,7 +121,10 @@ fn forget_old(config: &Config, db: &Db) -> Outcome {
 
 /// The secrets in the file and the one in use. Another command like this one waits until this
 /// transaction ends.
-fn find(conn: &mut Connection, config: &Config) -> Result<(SecretRing, ServerSecret), Failure> {
+fn find(
+    conn: &mut Connection,
+    config: &Config,
+) -> Result<(SecretRing, ServerSecret), CommandFailure> {
     let secrets = SecretRing::find(&config.secret_file)?;
     let shared = nodes::lock_secret(conn)?;
     let found = secrets.zip(shared).and_then(|(secrets, shared)| {

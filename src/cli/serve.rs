@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread::Builder;
 
 use super::database::{migrate, open_for_server};
-use super::outcome::Outcome;
+use super::outcome::CommandResult;
 use super::server_secret;
 use crate::accounts::store as accounts_store;
 use crate::config::{Config, Signup};
@@ -21,7 +21,7 @@ use crate::signals;
 /// but not listened on yet. A request that waited instead would be carried out long after its
 /// client has given up. Where a service manager keeps the listener open, clients do wait: that is
 /// what it is for.
-pub fn run(mut config: Config) -> Outcome {
+pub fn run(mut config: Config) -> CommandResult {
     signals::ignore_strays();
     open_files::raise_limit();
     let place = Place::take(&mut config)?;

@@ -1,7 +1,7 @@
 //! The server's secret, and the check that it belongs to the database.
 
 use super::database::make_folder;
-use super::outcome::{Outcome, one_line, print};
+use super::outcome::{CommandResult, one_line, print};
 use crate::config::Config;
 use crate::db::{Db, Share, nodes};
 use crate::domains::dkim::DkimKey;
@@ -50,7 +50,7 @@ pub fn check(config: &Config, db: &Db) -> Result<Option<SecretRing>, String> {
 
 /// Records that the secret belongs to the database, unless another one does. The tables must be up
 /// to date.
-pub fn record(config: &Config, db: &Db, secrets: &SecretRing) -> Outcome {
+pub fn record(config: &Config, db: &Db, secrets: &SecretRing) -> CommandResult {
     let hash = secrets.current().hash();
     let is_shared = db
         .write_urgently_blocking(Share::Half, |conn| nodes::share_secret(conn, &hash))
@@ -75,7 +75,7 @@ pub fn find_for_sealing(config: &Config, db: &Db) -> Result<Option<ServerSecret>
 }
 
 /// Makes the newest secret in the file, or a new one, the one of this database.
-pub fn adopt(config: &Config, db: &Db) -> Outcome {
+pub fn adopt(config: &Config, db: &Db) -> CommandResult {
     let secrets = read_or_make(config)?;
     let hash = secrets.current().hash();
     db.write_blocking(|conn| nodes::adopt_secret(conn, &hash))

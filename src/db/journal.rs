@@ -26,7 +26,7 @@ use super::{Connection, Error, Purpose, Result, has_column, serialize};
 use crate::schema::{ends_journal, ends_unwritten};
 use crate::{clock, token};
 
-pub use super::journal_lines::{Change, Contents, Damage};
+pub use super::journal_lines::{Contents, Damage, JournalChange};
 
 const THE_ROW: i64 = 1;
 /// Lines about commits and rollbacks that are kept in memory while the file cannot be written. A change
@@ -392,7 +392,7 @@ impl Journal {
         };
         new.write_all(head.text().as_bytes())?;
         for (n, change) in contents.changes.into_iter().filter(|(n, _)| *n >= from) {
-            let Change {
+            let JournalChange {
                 entries,
                 is_done,
                 at,

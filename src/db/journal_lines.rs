@@ -33,7 +33,7 @@ impl Line {
 
 /// A change that a database may have missed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
+pub struct JournalChange {
     /// Read only of those that are asked for.
     pub entries: Vec<Value>,
     /// Whether a database is known to have had it.
@@ -49,7 +49,7 @@ pub struct Contents {
     pub id: String,
     /// The number of the first change that it can have.
     pub from: i64,
-    pub changes: BTreeMap<i64, Change>,
+    pub changes: BTreeMap<i64, JournalChange>,
     /// The first line that is not one, except for the last line, which a crash may have cut off.
     unreadable: Option<usize>,
 }
@@ -75,7 +75,7 @@ impl Contents {
     }
 
     /// The changes after this number.
-    pub fn after(&self, last: i64) -> impl Iterator<Item = (i64, &Change)> + Clone {
+    pub fn after(&self, last: i64) -> impl Iterator<Item = (i64, &JournalChange)> + Clone {
         let later = self.changes.range(last.saturating_add(1)..);
         later.map(|(n, change)| (*n, change))
     }
@@ -143,7 +143,7 @@ impl Contents {
             Ok(Line::Change { n, .. }) if n < self.from => {}
             Ok(Line::Change { n, at, entries }) => {
                 let entries = if n > last { entries } else { Vec::new() };
-                let change = Change {
+                let change = JournalChange {
                     entries,
                     is_done: false,
                     at,

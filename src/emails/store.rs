@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use super::message::Message;
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
-use crate::outbox::Status;
+use crate::outbox::EmailStatus;
 use crate::outbox::store::{self as outbox_store, Accepted};
 use crate::schema::emails;
 use crate::token;
@@ -103,7 +103,7 @@ pub fn accept_of_any_account(conn: &mut Connection, submitted: &[Submitted<'_>])
             domain_id: email.domain_id,
             message_id: &email.message_id,
             message: &email.fields,
-            status: Status::Held.as_str(),
+            status: EmailStatus::Held.as_str(),
             created_at: now,
             internet_id: token::random(),
             // Delivery takes the one that is due first: they keep their order.

@@ -68,18 +68,18 @@ impl Standing {
         }
     }
 
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> KeyStatus {
         match self {
-            Self::Active => Status::Active,
-            Self::Stopping(_) => Status::Stopping,
-            Self::Expiring(_) => Status::Expiring,
-            Self::Paused(_) => Status::Paused,
-            Self::DomainNotVerified => Status::DomainNotVerified,
-            Self::AccountPaused => Status::AccountPaused,
+            Self::Active => KeyStatus::Active,
+            Self::Stopping(_) => KeyStatus::Stopping,
+            Self::Expiring(_) => KeyStatus::Expiring,
+            Self::Paused(_) => KeyStatus::Paused,
+            Self::DomainNotVerified => KeyStatus::DomainNotVerified,
+            Self::AccountPaused => KeyStatus::AccountPaused,
             Self::Ended(end) => match end.how {
-                EndedHow::Deleted => Status::Deleted,
-                EndedHow::Expired => Status::Expired,
-                EndedHow::Stopped => Status::Stopped,
+                EndedHow::Deleted => KeyStatus::Deleted,
+                EndedHow::Expired => KeyStatus::Expired,
+                EndedHow::Stopped => KeyStatus::Stopped,
             },
         }
     }
@@ -118,7 +118,7 @@ impl Standing {
 
 /// The one word for a key's state, wherever it is shown: badges, filters, the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum KeyStatus {
     Active,
     /// It works until a set time, because it was replaced.
     Stopping,
@@ -133,7 +133,7 @@ pub enum Status {
     Stopped,
 }
 
-impl Status {
+impl KeyStatus {
     pub const ALL: [Self; 9] = [
         Self::Active,
         Self::Stopping,
@@ -163,7 +163,7 @@ impl Status {
 }
 
 /// The wording on pages.
-impl fmt::Display for Status {
+impl fmt::Display for KeyStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, rest) = self.as_str().split_at(1);
         write!(f, "{}{rest}", first.to_ascii_uppercase())

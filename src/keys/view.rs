@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use url::form_urlencoded::{Serializer, parse};
 
 use super::secret::shorten_keys;
-use super::standing::Status;
+use super::standing::KeyStatus;
 use crate::accounts::store::AccountStatus;
 
 const MAX_SEARCH_CHARS: usize = 100;
@@ -30,7 +30,7 @@ pub enum Which {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusFilter {
     /// Keys with this status.
-    Of(Status),
+    Of(KeyStatus),
     Unused,
     Old,
 }
@@ -174,12 +174,12 @@ impl View {
 
 impl StatusFilter {
     const ALL: [Self; 8] = [
-        Self::Of(Status::Active),
-        Self::Of(Status::Stopping),
-        Self::Of(Status::Expiring),
-        Self::Of(Status::Paused),
-        Self::Of(Status::DomainNotVerified),
-        Self::Of(Status::AccountPaused),
+        Self::Of(KeyStatus::Active),
+        Self::Of(KeyStatus::Stopping),
+        Self::Of(KeyStatus::Expiring),
+        Self::Of(KeyStatus::Paused),
+        Self::Of(KeyStatus::DomainNotVerified),
+        Self::Of(KeyStatus::AccountPaused),
         Self::Unused,
         Self::Old,
     ];
@@ -187,14 +187,14 @@ impl StatusFilter {
     /// The statuses that keys of this account can have.
     pub fn offered(account: &AccountStatus) -> impl Iterator<Item = Self> + use<> {
         let is_paused = *account == AccountStatus::Paused;
-        let can_be = move |one: &Self| is_paused || *one != Self::Of(Status::AccountPaused);
+        let can_be = move |one: &Self| is_paused || *one != Self::Of(KeyStatus::AccountPaused);
         Self::ALL.into_iter().filter(can_be)
     }
 
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Of(Status::DomainNotVerified) => "not-verified",
-            Self::Of(Status::AccountPaused) => "account-paused",
+            Self::Of(KeyStatus::DomainNotVerified) => "not-verified",
+            Self::Of(KeyStatus::AccountPaused) => "account-paused",
             Self::Of(status) => status.as_str(),
             Self::Unused => "unused",
             Self::Old => "old",

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mime::Unsendable;
 use super::relay::{Fate, Trouble, refuses};
-use crate::outbox::Status;
+use crate::outbox::EmailStatus;
 
 /// Minutes until the second attempt, the third, and so on; then always the last value.
 const DELAYS: [i64; 7] = [1, 5, 15, 30, 60, 120, 240];
@@ -22,7 +22,7 @@ const PATIENCE: TimeDelta = TimeDelta::hours(48);
 
 /// A recipient that will not get the email, and the relay's words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct RefusedRecipient {
     pub email: String,
     pub reply: String,
 }
@@ -32,15 +32,15 @@ pub struct Refused {
 pub struct Before {
     pub attempts: i64,
     pub first_attempt_at: Option<NaiveDateTime>,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRecipient>,
     /// How many recipients have it already.
     pub delivered: usize,
 }
 
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    pub status: Status,
+pub struct AttemptOutcome {
+    pub status: EmailStatus,
     pub attempts: i64,
     /// The start of the time allowed for retries. `None` until there was an attempt while the clock
     /// was trusted.
@@ -49,7 +49,7 @@ pub struct Outcome {
     pub retry_in: Option<TimeDelta>,
     /// The recipients that still have to get it.
     pub remaining: Vec<String>,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRecipient>,
     pub reply: String,
 }
 
@@ -61,7 +61,7 @@ impl Before {
         now: Option<NaiveDateTime>,
         recipients: &[Address],
         fates: &[Fate],
-    ) -> Outcome {
+    ) -> AttemptOutcome {
         let is_over = self.is_over(now);
         let (mut refused, mut remaining, mut delivered) =
             (self.refused, Vec::new(), self.delivered);
@@ -83,7 +83,7 @@ impl Before {
                 }
                 Fate::Deferred(words) | Fate::Refused(words) | Fate::PutOff(words) => {
                     reply.clone_from(words);
-                    refused.push(Refused {
+                    refused.push(RefusedRecipient {
                         email,
                         reply: words.clone(),
                     });
@@ -91,11 +91,11 @@ impl Before {
             }
         }
         let status = match (remaining.is_empty(), delivered) {
-            (false, _) => Status::Deferred,
-            (true, 0) => Status::Failed,
-            (true, _) => Status::Delivered,
+            (false, _) => EmailStatus::Deferred,
+            (true, 0) => EmailStatus::Failed,
+            (true, _) => EmailStatus::Delivered,
         };
-        Outcome {
+        AttemptOutcome {
             status,
             attempts: self.attempts + 1,
             first_attempt_at: self.first_attempt_at.or(now),
@@ -114,15 +114,15 @@ impl Before {
         recipients: &[Address],
         trouble: &Trouble,
         retry_in: Duration,
-    ) -> Outcome {
+    ) -> AttemptOutcome {
         let words = trouble.sentence();
         let is_away = matches!(trouble, Trouble::Unreachable(_));
         if is_away && self.is_over(now) {
             let fates = vec![Fate::Deferred(words); recipients.len()];
             return self.then(now, recipients, &fates);
         }
-        Outcome {
-            status: Status::Deferred,
+        AttemptOutcome {
+            status: EmailStatus::Deferred,
             attempts: self.attempts,
             // The time during which this server was refused does not count.
             first_attempt_at: self.first_attempt_at.or(now).filter(|_| is_away),
@@ -134,9 +134,9 @@ impl Before {
     }
 
     /// When the email cannot become a message at all.
-    pub fn then_never(self, why: &Unsendable) -> Outcome {
-        Outcome {
-            status: Status::Failed,
+    pub fn then_never(self, why: &Unsendable) -> AttemptOutcome {
+        AttemptOutcome {
+            status: EmailStatus::Failed,
             attempts: self.attempts,
             first_attempt_at: self.first_attempt_at,
             retry_in: None,
@@ -198,7 +198,10 @@ mod tests {
             Fate::Deferred("450 later".into()),
         ];
         let outcome = before(2, 1).then(Some(clock::now()), &to, &fates);
-        assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+        assert_eq!(
+            (outcome.status, outcome.attempts),
+            (EmailStatus::Deferred, 3)
+        );
         assert_eq!(outcome.remaining, ["bob2@example.org"]);
         assert_eq!(outcome.refused.len(), 1);
         assert_eq!(outcome.reply, "450 later");
@@ -210,9 +213,12 @@ mod tests {
         let to: [Address; 1] = addresses();
         let fates = [Fate::Deferred("450 later".into())];
         let outcome = before(3, 47).then(Some(clock::now()), &to, &fates);
-        assert_eq!(outcome.status, Status::Deferred);
+        assert_eq!(outcome.status, EmailStatus::Deferred);
         let outcome = before(3, 48).then(Some(clock::now()), &to, &fates);
-        assert_eq!((outcome.status, outcome.retry_in), (Status::Failed, None));
+        assert_eq!(
+            (outcome.status, outcome.retry_in),
+            (EmailStatus::Failed, None)
+        );
         assert_eq!(outcome.reply, "450 later");
         assert_eq!(outcome.refused[0].reply, "450 later");
 
@@ -223,7 +229,7 @@ mod tests {
         };
         assert_eq!(
             late.then(Some(clock::now()), &to, &fates).status,
-            Status::Delivered
+            EmailStatus::Delivered
         );
     }
 
@@ -232,7 +238,7 @@ mod tests {
         let to: [Address; 1] = addresses();
         let fates = [Fate::Deferred("450 later".into())];
         let outcome = before(3, 1_000).then(None, &to, &fates);
-        assert_eq!(outcome.status, Status::Deferred);
+        assert_eq!(outcome.status, EmailStatus::Deferred);
         let away = Trouble::Unreachable("no connection".into());
         let first = Before {
             first_attempt_at: None,
@@ -241,7 +247,7 @@ mod tests {
         let outcome = first.then_trouble(None, &to, &away, Duration::from_secs(1));
         assert_eq!(
             (outcome.status, outcome.first_attempt_at),
-            (Status::Deferred, None)
+            (EmailStatus::Deferred, None)
         );
     }
 
@@ -251,13 +257,19 @@ mod tests {
         let wait = Duration::from_secs(30);
         let away = Trouble::Unreachable("no connection".into());
         let outcome = before(3, 1).then_trouble(Some(clock::now()), &to, &away, wait);
-        assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+        assert_eq!(
+            (outcome.status, outcome.attempts),
+            (EmailStatus::Deferred, 3)
+        );
         assert_eq!(outcome.retry_in, Some(TimeDelta::seconds(30)));
         let outcome = before(3, 48).then_trouble(Some(clock::now()), &to, &away, wait);
-        assert_eq!(outcome.status, Status::Failed);
+        assert_eq!(outcome.status, EmailStatus::Failed);
         for refusal in [Trouble::NotLetIn, Trouble::Refuses("554 no".into())] {
             let outcome = before(3, 1_000).then_trouble(Some(clock::now()), &to, &refusal, wait);
-            assert_eq!((outcome.status, outcome.attempts), (Status::Deferred, 3));
+            assert_eq!(
+                (outcome.status, outcome.attempts),
+                (EmailStatus::Deferred, 3)
+            );
             // Once the relay accepts this server, there is time for more attempts.
             assert_eq!(outcome.first_attempt_at, None);
         }

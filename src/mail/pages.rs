@@ -5,7 +5,7 @@ use askama::Template;
 use chrono::NaiveDateTime;
 use serde::Deserialize;
 
-use super::queue::{Verdict, store as queue_store};
+use super::queue::{TaskVerdict, store as queue_store};
 use super::store::{self, Sent};
 use crate::accounts::event::{Action, NewEvent};
 use crate::accounts::session::{Acting, SignedIn};
@@ -14,7 +14,7 @@ use crate::clock;
 use crate::db;
 use crate::http::choice::Choice;
 use crate::http::{Context, Error, Explanation, page};
-use crate::outbox::{Arrivals, Status};
+use crate::outbox::{Arrivals, EmailStatus};
 
 const PER_PAGE: usize = 50;
 
@@ -34,7 +34,7 @@ pub struct Query {
 struct IndexPage {
     user: User,
     emails: Vec<Sent>,
-    status: Option<Status>,
+    status: Option<EmailStatus>,
     has_relay: bool,
     /// Whether there are newer emails than these.
     is_continued: bool,
@@ -57,7 +57,7 @@ impl IndexPage {
     /// The statuses to filter by.
     fn statuses(&self) -> Vec<Choice> {
         let any = Choice::new("", "Any status", false);
-        let statuses = Status::ALL.into_iter().map(|status| {
+        let statuses = EmailStatus::ALL.into_iter().map(|status| {
             let is_chosen = self.status == Some(status);
             Choice::new(status.as_str(), status.label(), is_chosen)
         });
@@ -75,7 +75,7 @@ pub async fn index(
     SignedIn(user): SignedIn,
     query: web::Query<Query>,
 ) -> Result<HttpResponse, Error> {
-    let (status, before) = (Status::parse(&query.status), query.before.parse().ok());
+    let (status, before) = (EmailStatus::parse(&query.status), query.before.parse().ok());
     let account = user.account;
     let mut emails = context
         .db
@@ -149,7 +149,7 @@ pub async fn retry(
     };
     let verdict = session.write(&context.db, retry).await??;
     let came_of_it = match verdict.ok_or(Error::NotFound)? {
-        Verdict::Done => RETRIED,
+        TaskVerdict::Done => RETRIED,
         _ => LEFT_ALONE,
     };
     arrivals.wake();
@@ -160,13 +160,13 @@ pub async fn retry(
 impl Sent {
     /// The relay's reply, for an email that was not delivered.
     fn shown_reply(&self) -> Option<&str> {
-        let is_told = matches!(self.status, Status::Deferred | Status::Failed);
+        let is_told = matches!(self.status, EmailStatus::Deferred | EmailStatus::Failed);
         self.reply.as_deref().filter(|_| is_told)
     }
 
     fn retry_label(&self) -> &'static str {
         match self.status {
-            Status::Deferred => "Try now",
+            EmailStatus::Deferred => "Try now",
             _ => "Send again",
         }
     }
@@ -179,11 +179,11 @@ impl Sent {
     }
 
     fn next_attempt(&self) -> Option<&NaiveDateTime> {
-        (self.status == Status::Deferred).then_some(&self.next_attempt_at)
+        (self.status == EmailStatus::Deferred).then_some(&self.next_attempt_at)
     }
 }
 
-impl Status {
+impl EmailStatus {
     /// The style of the badge on the page.
     fn badge(self) -> &'static str {
         match self {
@@ -195,7 +195,7 @@ impl Status {
     }
 }
 
-fn path(status: Option<Status>, before: Option<i64>) -> String {
+fn path(status: Option<EmailStatus>, before: Option<i64>) -> String {
     let status = status.map(|status| format!("status={}", status.as_str()));
     let before = before.map(|id| format!("before={id}"));
     let query: Vec<String> = status.into_iter().chain(before).collect();

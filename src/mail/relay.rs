@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::mime::Mail;
 use super::reply::{self, About, Step};
-use super::smtp::{Connection, Failure};
+use super::smtp::{Connection, SmtpFailure};
 use crate::outbox::store::RELAY_REFUSES;
 use crate::relay_url::{RelayUrl, is_whole_name};
 
@@ -72,7 +72,7 @@ impl Trouble {
     }
 }
 
-impl Failure {
+impl SmtpFailure {
     /// What the failure means for an email.
     ///
     /// # Errors
@@ -294,8 +294,8 @@ fn settle(fates: Vec<Option<Fate>>, fate: &Fate) -> Vec<Fate> {
 
 async fn step<T>(
     limit: Duration,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    let too_late = |_| Err(Failure::Lost("no answer in time".to_owned()));
+    work: impl Future<Output = Result<T, SmtpFailure>>,
+) -> Result<T, SmtpFailure> {
+    let too_late = |_| Err(SmtpFailure::Lost("no answer in time".to_owned()));
     timeout(limit, work).await.unwrap_or_else(too_late)
 }

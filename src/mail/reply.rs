@@ -32,7 +32,7 @@ pub enum About {
 
 /// The second and third number of an enhanced status code (RFC 3463). The first one only repeats
 /// the first digit of the reply's code.
-type Status = (u16, u16);
+type EmailStatus = (u16, u16);
 
 /// Codes with which a relay requires a login or encryption (RFC 4954, 6, RFC 3207, 4).
 const ASKS_FOR_LOGIN: [u16; 4] = [530, 534, 535, 538];
@@ -161,7 +161,7 @@ fn about_without_status(
 
 /// The enhanced status code of a reply, after the reply's code: `550 5.1.1 …`, `550-5.1.1 …`, or,
 /// in qmail's form, `553 … (#5.7.1)`.
-fn status_of(reply: &str) -> Option<Status> {
+fn status_of(reply: &str) -> Option<EmailStatus> {
     let rest = reply.get(4..).unwrap_or_default();
     let first = rest.split_whitespace().next();
     first.and_then(parse_status).or_else(|| {
@@ -170,7 +170,7 @@ fn status_of(reply: &str) -> Option<Status> {
     })
 }
 
-fn parse_status(word: &str) -> Option<Status> {
+fn parse_status(word: &str) -> Option<EmailStatus> {
     let mut numbers = word.trim_end_matches([':', ',', ';']).split('.');
     let mut next = || numbers.next()?.parse::<u16>().ok();
     let (class, subject, detail) = (next()?, next()?, next()?);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::attempt::Outcome;
+use super::attempt::AttemptOutcome;
 use super::store;
 use crate::db::{self, Connection, Db, Share};
 
@@ -27,7 +27,7 @@ struct Waiting {
 struct AttemptResult {
     email: i64,
     claim: String,
-    outcome: Outcome,
+    outcome: AttemptOutcome,
 }
 
 impl Results {
@@ -40,7 +40,7 @@ impl Results {
         db: &Db,
         email: i64,
         claim: &str,
-        outcome: &Outcome,
+        outcome: &AttemptOutcome,
     ) -> db::Result<bool> {
         let (stored, answer) = oneshot::channel();
         let result = AttemptResult {

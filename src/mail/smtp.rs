@@ -35,7 +35,7 @@ pub struct Reply {
 
 /// Why a command did not succeed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum SmtpFailure {
     /// The relay says so: its code, and its words as one line.
     Refused(u16, String),
     /// It does not offer what is needed.
@@ -59,7 +59,7 @@ impl Connection {
     ///
     /// # Errors
     /// If the relay cannot be reached, is not encrypted as asked, or refuses the greeting.
-    pub async fn open(url: &RelayUrl, us: &str) -> Result<Self, Failure> {
+    pub async fn open(url: &RelayUrl, us: &str) -> Result<Self, SmtpFailure> {
         let tcp = TcpStream::connect((url.host.as_str(), url.port)).await?;
         // A message's last part must not wait until the relay has confirmed the one before.
         tcp.set_nodelay(true)?;
@@ -91,7 +91,7 @@ impl<S: Stream> Connection<S> {
     ///
     /// # Errors
     /// If it offers neither, or refuses.
-    pub async fn log_in(&mut self, login: &Login) -> Result<(), Failure> {
+    pub async fn log_in(&mut self, login: &Login) -> Result<(), SmtpFailure> {
         let (user, password) = (&login.user, login.password.expose_secret());
         let encode = |text: &str| STANDARD.encode(text);
         if self.offers_login("PLAIN") {
@@ -102,7 +102,7 @@ impl<S: Stream> Connection<S> {
             self.command(&encode(user), 3).await?;
             self.command(&encode(password), 2).await?;
         } else {
-            return Err(Failure::Lacking("it offers no login by PLAIN or LOGIN"));
+            return Err(SmtpFailure::Lacking("it offers no login by PLAIN or LOGIN"));
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl<S: Stream> Connection<S> {
     ///
     /// # Errors
     /// If the reply is another one.
-    pub async fn command(&mut self, command: &str, class: u16) -> Result<Reply, Failure> {
+    pub async fn command(&mut self, command: &str, class: u16) -> Result<Reply, SmtpFailure> {
         self.expect_silence()?;
         self.write(format!("{command}\r\n").as_bytes()).await?;
         self.reply(class).await
@@ -138,7 +138,7 @@ impl<S: Stream> Connection<S> {
     ///
     /// # Errors
     /// If the relay does not take it.
-    pub async fn message(&mut self, content: &[u8]) -> Result<Reply, Failure> {
+    pub async fn message(&mut self, content: &[u8]) -> Result<Reply, SmtpFailure> {
         self.expect_silence()?;
         let mut stuffed = Vec::with_capacity(PART + PART / 8);
         let mut is_line_start = true;
@@ -159,11 +159,11 @@ impl<S: Stream> Connection<S> {
         self.reply(2).await
     }
 
-    async fn greeting(&mut self) -> Result<(), Failure> {
+    async fn greeting(&mut self) -> Result<(), SmtpFailure> {
         self.reply(2).await.map(drop)
     }
 
-    async fn hello(&mut self, us: &str) -> Result<(), Failure> {
+    async fn hello(&mut self, us: &str) -> Result<(), SmtpFailure> {
         let reply = self.command(&format!("EHLO {us}"), 2).await?;
         let lines = reply.lines.iter().skip(1);
         self.extensions = lines.map(|line| line.to_ascii_uppercase()).collect();
@@ -171,30 +171,32 @@ impl<S: Stream> Connection<S> {
     }
 
     /// What came before a command is no answer to it, and before TLS it may come from anybody.
-    fn expect_silence(&self) -> Result<(), Failure> {
+    fn expect_silence(&self) -> Result<(), SmtpFailure> {
         match self.stream.buffer() {
             [] => Ok(()),
-            _ => Err(Failure::Lost("it answered before it was asked".to_owned())),
+            _ => Err(SmtpFailure::Lost(
+                "it answered before it was asked".to_owned(),
+            )),
         }
     }
 
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), SmtpFailure> {
         self.stream.write_all(bytes).await?;
         Ok(self.stream.flush().await?)
     }
 
-    async fn reply(&mut self, class: u16) -> Result<Reply, Failure> {
+    async fn reply(&mut self, class: u16) -> Result<Reply, SmtpFailure> {
         let reply = self.read_reply().await?;
         match reply.code / 100 {
             found if found == class => Ok(reply),
-            4 | 5 => Err(Failure::Refused(reply.code, reply.words())),
-            _ => Err(Failure::Lost(format!("unexpected: {}", reply.words()))),
+            4 | 5 => Err(SmtpFailure::Refused(reply.code, reply.words())),
+            _ => Err(SmtpFailure::Lost(format!("unexpected: {}", reply.words()))),
         }
     }
 
     /// RFC 5321, 4.2.1: the last line has no hyphen after its code. A line without a code belongs to
     /// the text, as other mail servers read it.
-    async fn read_reply(&mut self) -> Result<Reply, Failure> {
+    async fn read_reply(&mut self) -> Result<Reply, SmtpFailure> {
         let mut lines = Vec::new();
         let mut room = MAX_REPLY;
         loop {
@@ -207,7 +209,7 @@ impl<S: Stream> Connection<S> {
                 } else {
                     "it hung up"
                 };
-                return Err(Failure::Lost(why.to_owned()));
+                return Err(SmtpFailure::Lost(why.to_owned()));
             }
             if line.last() == Some(&b'\r') {
                 line.pop();
@@ -232,36 +234,36 @@ impl Reply {
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for SmtpFailure {
     fn from(error: std::io::Error) -> Self {
         Self::Lost(tidy(&error.to_string()))
     }
 }
 
 /// Asks for TLS (RFC 3207) and returns the connection on which it begins.
-async fn start_tls(tcp: TcpStream, us: &str) -> Result<TcpStream, Failure> {
+async fn start_tls(tcp: TcpStream, us: &str) -> Result<TcpStream, SmtpFailure> {
     let mut plain = Connection::over(tcp);
     plain.greeting().await?;
     plain.hello(us).await?;
     if !plain.offers("STARTTLS") {
-        return Err(Failure::Lacking("it does not offer STARTTLS"));
+        return Err(SmtpFailure::Lacking("it does not offer STARTTLS"));
     }
     plain.command("STARTTLS", 2).await?;
     plain.expect_silence()?;
     Ok(plain.stream.into_inner())
 }
 
-async fn encrypted(tcp: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, Failure> {
+async fn encrypted(tcp: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, SmtpFailure> {
     // Read each time, so that renewed certificates are used.
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|_| Failure::Lacking("this build has no usable TLS"))?
+        .map_err(|_| SmtpFailure::Lacking("this build has no usable TLS"))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned())
-        .map_err(|_| Failure::Lacking("its name cannot be that of a certificate"))?;
+        .map_err(|_| SmtpFailure::Lacking("its name cannot be that of a certificate"))?;
     Ok(TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await?)
@@ -313,7 +315,7 @@ fn tidy(words: &str) -> String {
 mod tests {
     use super::*;
 
-    async fn read(bytes: &'static [u8]) -> Result<Reply, Failure> {
+    async fn read(bytes: &'static [u8]) -> Result<Reply, SmtpFailure> {
         let stream = tokio::io::join(bytes, tokio::io::sink());
         Connection::over(stream).read_reply().await
     }
@@ -343,11 +345,11 @@ mod tests {
     #[tokio::test]
     async fn half_a_reply_is_none_and_a_long_one_ends() {
         for bytes in [&b""[..], b"250", b"250-a\r\n", b"250 ok\r", b"nonsense\r\n"] {
-            assert!(matches!(read(bytes).await, Err(Failure::Lost(_))));
+            assert!(matches!(read(bytes).await, Err(SmtpFailure::Lost(_))));
         }
         let endless = b"250-".repeat(MAX_REPLY as usize).leak();
         let lost = read(endless).await.unwrap_err();
-        assert!(matches!(lost, Failure::Lost(why) if why == "its reply is too long"));
+        assert!(matches!(lost, SmtpFailure::Lost(why) if why == "its reply is too long"));
     }
 
     #[test]

@@ -6,11 +6,11 @@ use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Timestamp};
 
-use super::attempt::{Outcome, Refused};
+use super::attempt::{AttemptOutcome, RefusedRecipient};
 use super::queue::{State, Task};
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
-use crate::outbox::{Status, store as outbox_store};
+use crate::outbox::{EmailStatus, store as outbox_store};
 use crate::schema::{accounts, api_keys, emails};
 
 /// An email to be sent.
@@ -25,14 +25,14 @@ pub struct Outgoing {
     pub first_attempt_at: Option<NaiveDateTime>,
     /// The recipients that still have to get it; `None`: all.
     pub remaining: Option<Vec<String>>,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRecipient>,
 }
 
 /// An email as its account sees it.
 #[derive(Debug)]
 pub struct Sent {
     pub id: i64,
-    pub status: Status,
+    pub status: EmailStatus,
     pub created_at: NaiveDateTime,
     pub next_attempt_at: NaiveDateTime,
     pub sender: Option<String>,
@@ -40,7 +40,7 @@ pub struct Sent {
     pub recipients: Option<i64>,
     pub key_id: i64,
     pub key_name: String,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRecipient>,
     pub reply: Option<String>,
     /// Whether there is somebody who did not get it and can be sent it again.
     pub can_be_retried: bool,
@@ -96,7 +96,7 @@ pub fn list_turns_of_any_account(
         }
     };
     // SQLite numbers the parameters by their first occurrence, so they must be bound in this order.
-    let (held, deferred) = (Status::Held.as_str(), Status::Deferred.as_str());
+    let (held, deferred) = (EmailStatus::Held.as_str(), EmailStatus::Deferred.as_str());
     // Asked once for an account, not for each of its emails.
     let lives = "waiting.account_id NOT IN (SELECT id FROM accounts WHERE deleted_at IS NOT NULL)";
     let query = sql_query(format!(
@@ -213,7 +213,7 @@ pub fn settle_of_any_account(
     conn: &mut Connection,
     id: i64,
     claim: &str,
-    outcome: &Outcome,
+    outcome: &AttemptOutcome,
 ) -> db::Result<bool> {
     let now = db::stamp(conn)?;
     let json = |list: serde_json::Result<String>| list.expect("a list of strings");
@@ -267,7 +267,7 @@ pub fn put_off_of_any_account(
     let now = db::stamp(conn)?;
     diesel::update(claimed(id, claim))
         .set((
-            emails::status.eq(Status::Deferred.as_str()),
+            emails::status.eq(EmailStatus::Deferred.as_str()),
             emails::claim.eq(None::<String>),
             emails::next_attempt_at.eq(now + rest),
             emails::reply.eq(why),
@@ -356,7 +356,7 @@ pub fn forget_of_any_account(conn: &mut Connection, ids: &[i64]) -> db::Result<u
 pub fn list(
     conn: &mut Connection,
     account: AccountId,
-    status: Option<Status>,
+    status: Option<EmailStatus>,
     before: Option<i64>,
     limit: i64,
 ) -> db::Result<Vec<Sent>> {
@@ -497,7 +497,7 @@ struct SentRow {
 
 impl From<SentRow> for Sent {
     fn from(row: SentRow) -> Self {
-        let status = Status::parse(&row.status).unwrap_or(Status::Held);
+        let status = EmailStatus::parse(&row.status).unwrap_or(EmailStatus::Held);
         let refused = refused_of(row.refused);
         let state = State {
             status,
@@ -533,7 +533,7 @@ fn claimed<'a>(id: i64, claim: &'a str) -> _ {
         .filter(emails::claim.eq(claim))
 }
 
-fn refused_of(json: Option<String>) -> Vec<Refused> {
+fn refused_of(json: Option<String>) -> Vec<RefusedRecipient> {
     json.and_then(|json| serde_json::from_str(&json).ok())
         .unwrap_or_default()
 }
@@ -547,7 +547,7 @@ pub fn withhold_unsent_of_any_account(conn: &mut Connection) -> db::Result<usize
     Ok(
         diesel::update(emails::table.filter(emails::ended_at.is_null()))
             .set((
-                emails::status.eq(Status::Failed.as_str()),
+                emails::status.eq(EmailStatus::Failed.as_str()),
                 emails::ended_at.eq(now),
                 emails::claim.eq(None::<String>),
                 emails::reply.eq(WITHHELD),

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::attempt::{Before, Outcome};
+use super::attempt::{AttemptOutcome, Before};
 use super::mime::{self, Mail, STACK_BYTES, Signature, Unsendable};
 use super::relay::{Fate, Relay, Trouble};
 use super::reply::without_addresses;
@@ -32,7 +32,7 @@ use crate::domains::store::{self as domains_store, Signing};
 use crate::emails::message::Message;
 use crate::logging::Outage;
 use crate::metrics::Metrics;
-use crate::outbox::{Arrivals, Status};
+use crate::outbox::{Arrivals, EmailStatus};
 use crate::relay_url::RelayUrl;
 use crate::secret::SecretRing;
 use crate::token;
@@ -467,9 +467,9 @@ impl Worker {
             let unless_ended = end.name();
             let outcome = end.outcome(now);
             self.metrics.attempted(match outcome.status {
-                Status::Delivered => DELIVERED,
-                Status::Failed => FAILED,
-                Status::Held | Status::Deferred => unless_ended,
+                EmailStatus::Delivered => DELIVERED,
+                EmailStatus::Failed => FAILED,
+                EmailStatus::Held | EmailStatus::Deferred => unless_ended,
             });
             self.store(id, &claim, &outcome, until).await;
         };
@@ -478,7 +478,7 @@ impl Worker {
     }
 
     /// Retries until the lease ends: an email whose result is not stored would be sent again.
-    async fn store(&self, id: i64, claim: &str, outcome: &Outcome, until: Instant) {
+    async fn store(&self, id: i64, claim: &str, outcome: &AttemptOutcome, until: Instant) {
         loop {
             match self.results.store(&self.db, id, claim, outcome).await {
                 Ok(true) => {
@@ -637,7 +637,7 @@ enum End {
 
 impl End {
     /// `now`: none while the clock is in doubt.
-    fn outcome(self, now: Option<NaiveDateTime>) -> Outcome {
+    fn outcome(self, now: Option<NaiveDateTime>) -> AttemptOutcome {
         match self {
             Self::Unsendable(before, why) => before.then_never(&why),
             Self::Answered(before, recipients, fates) => before.then(now, &recipients, &fates),

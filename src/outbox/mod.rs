@@ -6,5 +6,5 @@ pub mod store;
 mod volume;
 
 pub use arrivals::Arrivals;
-pub use status::Status;
+pub use status::EmailStatus;
 pub use volume::{Volume, daily_label};

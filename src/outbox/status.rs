@@ -2,7 +2,7 @@
 
 /// The delivery status of an email.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum EmailStatus {
     /// Not tried yet.
     Held,
     /// To be retried.
@@ -12,7 +12,7 @@ pub enum Status {
     Failed,
 }
 
-impl Status {
+impl EmailStatus {
     pub const ALL: [Self; 4] = [Self::Held, Self::Deferred, Self::Delivered, Self::Failed];
 
     /// The spelling in the column and in page addresses.

@@ -14,7 +14,7 @@ use super::event::Actor;
 use super::password::{Busy, Password};
 use super::session::{SignedIn, devices_of, sign_in, sign_out};
 use super::setup_code::SetupCode;
-use super::sign_in::{Place, SignInGuard};
+use super::sign_in::{SignInGuard, SignInPlace};
 use super::store::{self, CreateAccountError, NewAccount};
 use super::title::Title;
 use crate::config::{Signup, is_loopback_authority};
@@ -244,7 +244,7 @@ pub async fn login(
     let next = page::local_path(form.next.as_deref()).to_owned();
     let proven = match Email::parse(&form.email) {
         Ok(email) => {
-            let place = Place {
+            let place = SignInPlace {
                 address: client_address(&request),
                 devices: &devices_of(&request),
             };

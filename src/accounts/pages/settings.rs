@@ -9,9 +9,9 @@ use serde::Deserialize;
 use crate::accounts::password::Password;
 use crate::accounts::session::{Acting, SignedIn, ThisSession, go_on, sign_out};
 use crate::accounts::sign_in::SignInGuard;
-use crate::accounts::store::sessions::{self, Ended, Renewal, Session, SessionId};
+use crate::accounts::store::sessions::{self, Renewal, Session, SessionEnd, SessionId};
 use crate::accounts::store::{self, Credentials, PasswordError, User};
-use crate::accounts::throttle::Counter;
+use crate::accounts::throttle::ThrottleCounter;
 use crate::accounts::title::Title;
 use crate::db::Share;
 use crate::http::{Context, Error, client_address, page};
@@ -151,7 +151,7 @@ pub async fn change_password(
 ) -> Result<HttpResponse, Error> {
     #[rustfmt::skip]
     let Acting { user, actor, session } = acting;
-    let counter = Counter::of_session(&session.id);
+    let counter = ThrottleCounter::of_session(&session.id);
     let from = client_address(&request);
     guard.admit_session(counter, from)?;
     let (email, current) = (&user.email, &form.current);
@@ -234,9 +234,9 @@ pub async fn end_session(
         })
         .await??;
     match ended {
-        Ended::Now => Ok(page::redirect(&request, "/settings?notice=ended")),
-        Ended::Before => Ok(page::redirect(&request, "/settings?notice=gone")),
-        Ended::NotTheirs => Err(Error::NotFound),
+        SessionEnd::Now => Ok(page::redirect(&request, "/settings?notice=ended")),
+        SessionEnd::Before => Ok(page::redirect(&request, "/settings?notice=gone")),
+        SessionEnd::NotTheirs => Err(Error::NotFound),
     }
 }
 

@@ -4,7 +4,7 @@ use chrono::{NaiveDateTime, TimeDelta};
 use diesel::Connection as _;
 use diesel::prelude::*;
 
-use crate::accounts::throttle::{self, Counter};
+use crate::accounts::throttle::{self, ThrottleCounter};
 use crate::clock;
 use crate::db::{self, Connection, is_unique_violation};
 use crate::schema::login_attempts;
@@ -16,7 +16,7 @@ const MOST_COUNTERS: i64 = 100_000;
 
 /// Counts a password check before it is made, so that parallel guesses count too. Returns the
 /// seconds to wait if there were too many.
-pub fn begin_attempt(conn: &mut Connection, counter: &Counter) -> db::Result<Option<i64>> {
+pub fn begin_attempt(conn: &mut Connection, counter: &ThrottleCounter) -> db::Result<Option<i64>> {
     let now = clock::now();
     if let Some(now) = db::trusted_now(conn)? {
         diesel::delete(login_attempts::table.filter(login_attempts::next_at.lt(now - FORGIVEN)))
@@ -67,7 +67,7 @@ pub fn begin_attempt(conn: &mut Connection, counter: &Counter) -> db::Result<Opt
 }
 
 /// Forgets failures, because the password was right or was reset.
-pub fn forget_attempts(conn: &mut Connection, counter: &Counter) -> db::Result<()> {
+pub fn forget_attempts(conn: &mut Connection, counter: &ThrottleCounter) -> db::Result<()> {
     diesel::delete(login_attempts::table.filter(login_attempts::counter_hash.eq(counter.as_ref())))
         .execute(conn)?;
     Ok(())

@@ -9,7 +9,7 @@ use super::users::{Credentials, User, rehash_password};
 use super::{events, sessions};
 use crate::accounts::email::Email;
 use crate::accounts::event::{Action, Actor, NewEvent};
-use crate::accounts::throttle::Counter;
+use crate::accounts::throttle::ThrottleCounter;
 use crate::db::{self, Connection};
 use crate::schema::users;
 
@@ -54,7 +54,7 @@ pub fn set_password(
     };
     events::record(conn, AccountId(account_id), actor, event)?;
     sessions::delete_all(conn, user_id)?;
-    forget_attempts(conn, &Counter::of_email(email))?;
+    forget_attempts(conn, &ThrottleCounter::of_email(email))?;
     Ok(true)
 }
 

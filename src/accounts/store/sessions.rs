@@ -69,7 +69,7 @@ pub struct Session {
 
 /// The result of ending a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum SessionEnd {
     Now,
     Before,
     /// It belongs to another person, and continues.
@@ -221,7 +221,7 @@ pub fn end_elsewhere(
     user: &User,
     id: SessionId,
     actor: &Actor,
-) -> db::Result<Ended> {
+) -> db::Result<SessionEnd> {
     let ended: Option<(String, String)> = diesel::delete(
         live()
             .filter(sessions::id_hash.eq(&id.0[..]))
@@ -236,8 +236,8 @@ pub fn end_elsewhere(
             .filter(sessions::user_id.ne(user.id));
         return Ok(
             match diesel::select(diesel::dsl::exists(of_others)).get_result(conn)? {
-                true => Ended::NotTheirs,
-                false => Ended::Before,
+                true => SessionEnd::NotTheirs,
+                false => SessionEnd::Before,
             },
         );
     };
@@ -246,7 +246,7 @@ pub fn end_elsewhere(
         user_agent,
     };
     record_end(conn, user, &device.to_string(), actor)?;
-    Ok(Ended::Now)
+    Ok(SessionEnd::Now)
 }
 
 /// Ends all of a person's sessions except one. Returns how many were live.

@@ -10,7 +10,7 @@ use self::secret_file::SecretFiles;
 use super::database::find_account;
 use super::domain::{domain_limit_reached, make_domain_key, verified_elsewhere};
 use super::key::arguments::{edit_refusal, refuse_senders_outside, scope_of};
-use super::outcome::{Failure, Outcome, failure, print};
+use super::outcome::{CommandFailure, CommandResult, failure, print};
 use crate::accounts::event::Actor;
 use crate::accounts::store::{self as accounts_store, AccountId};
 use crate::clock;
@@ -43,18 +43,18 @@ enum Undo {
 
 impl From<db::Error> for Undo {
     fn from(error: db::Error) -> Self {
-        Failure::from(error).into()
+        CommandFailure::from(error).into()
     }
 }
 
-impl From<Failure> for Undo {
-    fn from(failure: Failure) -> Self {
+impl From<CommandFailure> for Undo {
+    fn from(failure: CommandFailure) -> Self {
         Self::Problems(vec![failure.0])
     }
 }
 
 /// Applies everything that the file declares, or changes nothing.
-pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> Outcome {
+pub fn run(args: &ApplyArgs, config: &Config, db: &Db) -> CommandResult {
     let name = args.file.display();
     let text = std::fs::read_to_string(&args.file)
         .map_err(|e| format!("the file {name} cannot be read: {e}"))?;
@@ -99,7 +99,7 @@ fn make_domain_keys(
 ) -> Result<Vec<Option<SealedKey>>, String> {
     let known = db.read_blocking(|conn| {
         let account = find_account(conn, &declaration.account)?;
-        domains_store::list(conn, account).map_err(Failure::from)
+        domains_store::list(conn, account).map_err(CommandFailure::from)
     });
     // A missing account is reported later, together with all other problems.
     let known = known.unwrap_or_default();
@@ -126,7 +126,7 @@ fn in_file(args: &ApplyArgs, problems: Vec<String>) -> String {
     problems.collect::<Vec<_>>().join("\nerror: ")
 }
 
-fn tell(changes: &[String]) -> Outcome {
+fn tell(changes: &[String]) -> CommandResult {
     if changes.is_empty() {
         return print("Nothing to change.");
     }
@@ -150,7 +150,7 @@ fn apply(
     for (entry, key) in declaration.domains.iter().zip(domain_keys) {
         match apply_domain(conn, config, account, entry, key.as_ref()) {
             Ok(change) => changes.extend(change),
-            Err(Failure(why)) => problems.push(format!("line {}: {why}", entry.line)),
+            Err(CommandFailure(why)) => problems.push(format!("line {}: {why}", entry.line)),
         }
     }
     let mut there = There {
@@ -164,7 +164,9 @@ fn apply(
     for entry in &declaration.keys {
         match there.apply_key(conn, entry) {
             Ok(change) => changes.extend(change.map(|change| format!("{entry}: {change}"))),
-            Err(Failure(why)) => problems.push(format!("line {}: {entry}: {why}", entry.line)),
+            Err(CommandFailure(why)) => {
+                problems.push(format!("line {}: {entry}: {why}", entry.line))
+            }
         }
     }
     match problems.is_empty() {
@@ -179,7 +181,7 @@ fn apply_domain(
     account: AccountId,
     entry: &DomainEntry,
     key: Option<&SealedKey>,
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, CommandFailure> {
     let (name, actor) = (&entry.name, Actor::operator());
     let known = domains_store::find_by_name(conn, account, name)?;
     let is_verified = known.as_ref().map(|domain| domain.status.is_verified());
@@ -222,7 +224,7 @@ impl There<'_> {
         &mut self,
         conn: &mut Connection,
         entry: &KeyEntry,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, CommandFailure> {
         let scope = match &entry.domains {
             None => NewScope::AllDomains,
             Some(names) => scope_of(names, &self.domains)?,
@@ -235,7 +237,7 @@ impl There<'_> {
     }
 
     /// The live key of a name; of several, the successor of the others.
-    fn find(&self, entry: &KeyEntry) -> Result<Option<Key>, Failure> {
+    fn find(&self, entry: &KeyEntry) -> Result<Option<Key>, CommandFailure> {
         let now = clock::now();
         let mut keys: Vec<&Key> = self
             .live
@@ -248,7 +250,7 @@ impl There<'_> {
         match keys[..] {
             [] => Ok(None),
             [key] => Ok(Some(key.clone())),
-            _ => Err(Failure(
+            _ => Err(CommandFailure(
                 "the account has several live keys with this name: rename or delete all but one"
                     .to_owned(),
             )),
@@ -271,7 +273,7 @@ impl There<'_> {
         conn: &mut Connection,
         entry: &KeyEntry,
         scope: NewScope,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, CommandFailure> {
         let new = NewKey {
             name: entry.name.clone(),
             description: entry.description.clone().unwrap_or_default(),
@@ -281,7 +283,7 @@ impl There<'_> {
         };
         refuse_senders_outside(&new.rule, &new.scope, &self.domains)?;
         let path = entry.secret_file.as_ref().ok_or_else(|| {
-            Failure("a new key needs a secret_file, to which it is written".to_owned())
+            CommandFailure("a new key needs a secret_file, to which it is written".to_owned())
         })?;
         let (secret, actor) = (PlainKey::generate(), Actor::operator());
         let key = store::create(conn, self.account, &new, &secret, self.limit, &actor)
@@ -293,7 +295,7 @@ impl There<'_> {
             true => secret_file::check(path),
             false => self.files.write(path, &secret),
         }
-        .map_err(Failure)?;
+        .map_err(CommandFailure)?;
         let paused = entry.is_paused.filter(|paused| *paused);
         let paused = paused.map_or("", |_| ", paused");
         Ok(format!("created{paused}, in {}", path.display()))
@@ -305,7 +307,7 @@ impl There<'_> {
         entry: &KeyEntry,
         scope: NewScope,
         key: &Key,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, CommandFailure> {
         let edit = Edit {
             name: KeyName::known(&key.name),
             description: match &entry.description {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::clock;
-use crate::mail::attempt::Refused;
+use crate::mail::attempt::RefusedRecipient;
 use crate::mail::queue::store::Details;
 
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ pub struct EmailJson<'a> {
     has_content: bool,
     /// Those that still have to get it; `null`: all, if it has not ended.
     remaining: Option<&'a [String]>,
-    refused: &'a [Refused],
+    refused: &'a [RefusedRecipient],
     reply: Option<&'a str>,
 }
 

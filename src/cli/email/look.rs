@@ -4,12 +4,12 @@ use std::fmt::Display;
 
 use super::json::EmailJson;
 use super::select::{Filters, Search};
-use crate::cli::outcome::{Failure, Outcome, print};
+use crate::cli::outcome::{CommandFailure, CommandResult, print};
 use crate::clock;
 use crate::db::Db;
 use crate::mail::queue::Selection;
 use crate::mail::queue::store::{self, Details};
-use crate::outbox::Status;
+use crate::outbox::EmailStatus;
 use crate::visible::visible;
 
 /// Emails read at a time.
@@ -36,7 +36,7 @@ pub struct ShowArgs {
     json: bool,
 }
 
-pub fn list(db: &Db, args: &ListArgs) -> Outcome {
+pub fn list(db: &Db, args: &ListArgs) -> CommandResult {
     let selection = args.filters.selection(db, &[])?;
     let ids = newest(db, &selection, args.limit as usize)?;
     if args.json {
@@ -46,7 +46,7 @@ pub fn list(db: &Db, args: &ListArgs) -> Outcome {
     for batch in ids.chunks(BATCH) {
         let mut emails = db
             .read_blocking(|conn| store::list_of_any_account(conn, batch))
-            .map_err(Failure::from)?;
+            .map_err(CommandFailure::from)?;
         emails.reverse();
         for email in &emails {
             match (args.json, is_first) {
@@ -61,7 +61,7 @@ pub fn list(db: &Db, args: &ListArgs) -> Outcome {
 }
 
 /// The numbers of the newest of the selected emails, newest first.
-fn newest(db: &Db, selection: &Selection, most: usize) -> Result<Vec<i64>, Failure> {
+fn newest(db: &Db, selection: &Selection, most: usize) -> Result<Vec<i64>, CommandFailure> {
     let mut found = Vec::new();
     for ids in Search::new(db, selection)?.backwards() {
         found.extend(ids?.into_iter().rev());
@@ -102,10 +102,10 @@ fn recipients(email: &Details) -> String {
     }
 }
 
-pub fn show(db: &Db, args: &ShowArgs) -> Outcome {
+pub fn show(db: &Db, args: &ShowArgs) -> CommandResult {
     let found = db
         .read_blocking(|conn| store::list_of_any_account(conn, &[args.id]))
-        .map_err(Failure::from)?;
+        .map_err(CommandFailure::from)?;
     let email = found
         .first()
         .ok_or_else(|| format!("there is no email {}", args.id))?;
@@ -115,7 +115,7 @@ pub fn show(db: &Db, args: &ShowArgs) -> Outcome {
     }
 }
 
-fn tell(email: &Details) -> Outcome {
+fn tell(email: &Details) -> CommandResult {
     let line = |what: &str, value: &dyn Display| print(format_args!("{what:<12} {value}"));
     line("Email", &format_args!("{} {}", email.id, email.message_id))?;
     line("Status", &status(email))?;
@@ -128,7 +128,7 @@ fn tell(email: &Details) -> Outcome {
     match (email.ended_at, email.state.status) {
         (Some(at), _) => line("Ended", &clock::rfc3339(&at))?,
         (None, _) if email.state.is_under_way => {}
-        (None, Status::Held) => line("Next", &"as soon as a server delivers")?,
+        (None, EmailStatus::Held) => line("Next", &"as soon as a server delivers")?,
         (None, _) => line("Next", &clock::rfc3339(&email.next_attempt_at))?,
     }
     line(

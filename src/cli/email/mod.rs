@@ -7,7 +7,7 @@ mod work;
 
 use clap::Subcommand;
 
-use super::outcome::Outcome;
+use super::outcome::CommandResult;
 use crate::db::Db;
 use crate::mail::queue::Task;
 
@@ -27,7 +27,7 @@ pub enum Command {
 
 impl Command {
     /// What is wrong with several arguments together.
-    pub fn check(&self) -> Outcome {
+    pub fn check(&self) -> CommandResult {
         match self {
             Self::Retry(args) | Self::Cancel(args) | Self::Purge(args) => args.check(),
             Self::List(_) | Self::Show(_) => Ok(()),
@@ -35,7 +35,7 @@ impl Command {
     }
 }
 
-pub fn run(command: &Command, db: &Db) -> Outcome {
+pub fn run(command: &Command, db: &Db) -> CommandResult {
     match command {
         Command::List(args) => look::list(db, args),
         Command::Show(args) => look::show(db, args),

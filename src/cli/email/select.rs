@@ -7,10 +7,10 @@ use chrono::TimeDelta;
 
 use crate::accounts::email::Email;
 use crate::cli::database::find_account;
-use crate::cli::outcome::Failure;
+use crate::cli::outcome::CommandFailure;
 use crate::db::{self, Db};
 use crate::mail::queue::{Selection, store};
-use crate::outbox::Status;
+use crate::outbox::EmailStatus;
 
 /// Numbers of emails looked through per query, so that none takes long.
 const STEP: i64 = 10_000;
@@ -22,7 +22,7 @@ pub struct Filters {
     account: Option<Email>,
     /// Only emails that are held, deferred, delivered or failed; repeat for more
     #[arg(long = "state", value_name = "STATE", value_parser = status)]
-    statuses: Vec<Status>,
+    statuses: Vec<EmailStatus>,
     /// Only emails to this address; of emails whose content is deleted, only the first recipient and
     /// those refused are known
     #[arg(long, value_name = "ADDRESS", value_parser = Email::parse)]
@@ -38,8 +38,8 @@ pub struct Filters {
     newer_than: Option<TimeDelta>,
 }
 
-fn status(text: &str) -> Result<Status, String> {
-    Status::parse(text).ok_or_else(|| "say held, deferred, delivered or failed".to_owned())
+fn status(text: &str) -> Result<EmailStatus, String> {
+    EmailStatus::parse(text).ok_or_else(|| "say held, deferred, delivered or failed".to_owned())
 }
 
 fn age(text: &str) -> Result<TimeDelta, String> {
@@ -64,7 +64,7 @@ impl Filters {
             && self.newer_than.is_none()
     }
 
-    pub fn selection(&self, db: &Db, ids: &[i64]) -> Result<Selection, Failure> {
+    pub fn selection(&self, db: &Db, ids: &[i64]) -> Result<Selection, CommandFailure> {
         db.read_blocking(|conn| {
             let account = self.account.as_ref();
             let account = account.map(|email| find_account(conn, email)).transpose()?;

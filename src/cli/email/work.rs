@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::select::{Filters, Search};
 use crate::accounts::event::{Action, Actor, NewEvent};
 use crate::accounts::store::{AccountId, events};
-use crate::cli::outcome::{Failure, Outcome, print};
+use crate::cli::outcome::{CommandFailure, CommandResult, print};
 use crate::db::{self, Connection, Db};
-use crate::mail::queue::{Selection, Tally, Task, store};
+use crate::mail::queue::{Selection, Task, TaskTally, store};
 
 /// Emails per transaction.
 const BATCH: usize = 100;
@@ -34,7 +34,7 @@ pub struct WorkArgs {
 
 impl WorkArgs {
     /// Nothing is ever done with all emails by mistake.
-    pub fn check(&self) -> Outcome {
+    pub fn check(&self) -> CommandResult {
         let is_narrowed = !self.ids.is_empty() || !self.filters.is_empty();
         match (self.all, is_narrowed) {
             (true, true) => Err("--all cannot be used with numbers or filters".to_owned()),
@@ -44,7 +44,7 @@ impl WorkArgs {
     }
 }
 
-pub fn run(db: &Db, task: Task, args: &WorkArgs) -> Outcome {
+pub fn run(db: &Db, task: Task, args: &WorkArgs) -> CommandResult {
     let selection = args.filters.selection(db, &args.ids)?;
     let mut work = Work {
         db,
@@ -52,7 +52,7 @@ pub fn run(db: &Db, task: Task, args: &WorkArgs) -> Outcome {
         args,
         selection: &selection,
         told: HashSet::new(),
-        tally: Tally::default(),
+        tally: TaskTally::default(),
     };
     let ended = work.run();
     let told = work.tell();
@@ -67,11 +67,11 @@ struct Work<'a> {
     selection: &'a Selection,
     /// The accounts whose activity has it.
     told: HashSet<AccountId>,
-    tally: Tally,
+    tally: TaskTally,
 }
 
 impl Work<'_> {
-    fn run(&mut self) -> Result<(), Failure> {
+    fn run(&mut self) -> Result<(), CommandFailure> {
         for ids in Search::new(self.db, self.selection)? {
             for batch in ids?.chunks(BATCH) {
                 if self.args.dry_run {
@@ -100,7 +100,7 @@ impl Work<'_> {
 
     fn change(&mut self, batch: &[i64]) -> db::Result<()> {
         let (tally, accounts) = self.db.write_blocking(|conn| {
-            let (mut tally, mut accounts) = (Tally::default(), HashSet::new());
+            let (mut tally, mut accounts) = (TaskTally::default(), HashSet::new());
             for id in batch {
                 let done = store::do_of_any_account(conn, self.task, *id, self.selection)?;
                 let Some((account, verdict)) = done else {
@@ -141,7 +141,7 @@ impl Work<'_> {
         Ok(events::record(conn, account, &Actor::operator(), event)?)
     }
 
-    fn tell(&self) -> Outcome {
+    fn tell(&self) -> CommandResult {
         let emails = match self.tally.done() {
             1 => "1 email".to_owned(),
             count => format!("{count} emails"),

@@ -1,7 +1,7 @@
 //! What the key commands share: parsing arguments, and the reasons for refusing them.
 
 use crate::accounts::email::Email;
-use crate::cli::outcome::{Failure, failure};
+use crate::cli::outcome::{CommandFailure, failure};
 use crate::clock;
 use crate::domains::name::DomainName;
 use crate::domains::store::Domain;
@@ -19,7 +19,7 @@ pub struct KeyArgs {
 }
 
 /// The key, if it is live.
-pub fn live(id: i64, found: Found) -> Result<Key, Failure> {
+pub fn live(id: i64, found: Found) -> Result<Key, CommandFailure> {
     match found {
         Found::Live(key) => Ok(key),
         Found::Ended(key) => Err(has_ended(&key)),
@@ -27,25 +27,25 @@ pub fn live(id: i64, found: Found) -> Result<Key, Failure> {
     }
 }
 
-pub fn no_such_key(id: i64) -> Failure {
-    Failure(format!("the account has no key {id}"))
+pub fn no_such_key(id: i64) -> CommandFailure {
+    CommandFailure(format!("the account has no key {id}"))
 }
 
-pub fn has_ended(key: &Key) -> Failure {
+pub fn has_ended(key: &Key) -> CommandFailure {
     let end = key.end_by(clock::now());
     let how = end.map_or("ended", |end| match end.how {
         EndedHow::Expired => "expired",
         EndedHow::Deleted => "been deleted",
         EndedHow::Stopped => "been stopped",
     });
-    Failure(format!("the key {} has {how} already", key.id))
+    CommandFailure(format!("the key {} has {how} already", key.id))
 }
 
-pub fn edit_refusal(id: i64, why: EditError) -> Failure {
+pub fn edit_refusal(id: i64, why: EditError) -> CommandFailure {
     match why {
         EditError::NoSuchKey => no_such_key(id),
         EditError::Ended(key) => has_ended(&key),
-        EditError::Changed => Failure(format!(
+        EditError::Changed => CommandFailure(format!(
             "somebody changed the key {id} at the same time: look at it and try again"
         )),
         EditError::UnknownDomain => failure(why),
@@ -54,11 +54,12 @@ pub fn edit_refusal(id: i64, why: EditError) -> Failure {
 }
 
 /// The scope with these domains of an account, or the first domain that it does not have.
-pub fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewScope, Failure> {
+pub fn scope_of(names: &[DomainName], domains: &[Domain]) -> Result<NewScope, CommandFailure> {
     let mut ids = Vec::new();
     for name in names {
         let found = domains.iter().find(|domain| domain.name == name.as_ref());
-        let domain = found.ok_or_else(|| Failure(format!("the account has no domain {name}")))?;
+        let domain =
+            found.ok_or_else(|| CommandFailure(format!("the account has no domain {name}")))?;
         if !ids.contains(&domain.id) {
             ids.push(domain.id);
         }
@@ -80,10 +81,10 @@ pub fn refuse_senders_outside(
     rule: &Rule,
     scope: &NewScope,
     domains: &[Domain],
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     match rule.sender_outside(scope, domains) {
         None => Ok(()),
-        Some(sender) => Err(Failure(format!(
+        Some(sender) => Err(CommandFailure(format!(
             "the sender {sender} is not at any of the key's domains"
         ))),
     }

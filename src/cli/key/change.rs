@@ -4,7 +4,7 @@ use super::arguments::{KeyArgs, edit_refusal, live, refuse_senders_outside, scop
 use super::rule_flags::RuleChangeFlags;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
-use crate::cli::outcome::{Failure, Outcome, print};
+use crate::cli::outcome::{CommandFailure, CommandResult, print};
 use crate::db::{Db, Share};
 use crate::domains::name::DomainName;
 use crate::domains::store as domains_store;
@@ -43,7 +43,7 @@ pub struct EditArgs {
     pub rule: RuleChangeFlags,
 }
 
-pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
+pub fn edit(db: &Db, args: &EditArgs) -> CommandResult {
     let rule = args.rule.change()?;
     let names = &args.domains;
     let id = args.key.id;
@@ -76,12 +76,12 @@ pub fn edit(db: &Db, args: &EditArgs) -> Outcome {
         let version = before.version();
         let actor = Actor::operator();
         let after = store::edit(conn, account, id, Some(&version), &edit, &actor);
-        Ok::<_, Failure>((before, after.map_err(|why| edit_refusal(id, why))?))
+        Ok::<_, CommandFailure>((before, after.map_err(|why| edit_refusal(id, why))?))
     })?;
     tell(&before, &after)
 }
 
-fn tell(before: &Key, after: &Key) -> Outcome {
+fn tell(before: &Key, after: &Key) -> CommandResult {
     match &store::describe_changes(before, after)[..] {
         "" => print("Nothing to change."),
         changes => print(format_args!("Changed the key {}: {changes}.", after.id)),

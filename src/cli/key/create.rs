@@ -5,7 +5,7 @@ use super::rule_flags::NewRuleFlags;
 use crate::accounts::email::Email;
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
-use crate::cli::outcome::{Failure, Outcome, failure, hand_over};
+use crate::cli::outcome::{CommandFailure, CommandResult, failure, hand_over};
 use crate::config::Config;
 use crate::db::Db;
 use crate::domains::name::DomainName;
@@ -44,7 +44,7 @@ pub struct CreateArgs {
     pub rule: NewRuleFlags,
 }
 
-pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
+pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> CommandResult {
     let secret = PlainKey::generate();
     let rule = args.rule.change()?.applied_to(&Rule::default());
     db.write_blocking(|conn| {
@@ -65,7 +65,7 @@ pub fn create(config: &Config, db: &Db, args: &CreateArgs) -> Outcome {
         let (limit, actor) = (config.key_limit, Actor::operator());
         store::create(conn, account, &new, &secret, limit, &actor).map_err(failure)?;
         // Before the commit: a key that could not be printed must not be created.
-        hand_over(secret.expose()).map_err(Failure)
+        hand_over(secret.expose()).map_err(CommandFailure)
     })?;
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::accounts::event::{Filter, actor_label};
 use crate::accounts::store::events::{self, Event};
 use crate::accounts::store::{self as accounts_store, AccountStatus};
 use crate::cli::database::find_account;
-use crate::cli::outcome::{Failure, Outcome, failure, print};
+use crate::cli::outcome::{CommandFailure, CommandResult, failure, print};
 use crate::clock;
 use crate::db::{Db, Share};
 use crate::keys::find::{Other, identify};
@@ -54,7 +54,7 @@ pub struct FindArgs {
     account: Email,
 }
 
-pub fn list(db: &Db, args: &ListArgs) -> Outcome {
+pub fn list(db: &Db, args: &ListArgs) -> CommandResult {
     let which = match args.ended {
         true => Which::Ended,
         false => Which::Live,
@@ -62,7 +62,7 @@ pub fn list(db: &Db, args: &ListArgs) -> Outcome {
     let (keys, status) = db.write_urgently_blocking(Share::Half, |conn| {
         let account = find_account(conn, &args.account)?;
         let keys = store::list(conn, account, which, i64::MAX, 0)?;
-        Ok::<_, Failure>((keys, accounts_store::find(conn, account)?.status))
+        Ok::<_, CommandFailure>((keys, accounts_store::find(conn, account)?.status))
     })?;
     if args.json {
         let keys: Vec<KeyJson> = keys.iter().map(|key| KeyJson::of(key, status)).collect();
@@ -94,7 +94,7 @@ struct Shown {
     events: Vec<Event>,
 }
 
-pub fn show(db: &Db, args: &ShowArgs) -> Outcome {
+pub fn show(db: &Db, args: &ShowArgs) -> CommandResult {
     let id = args.key.id;
     let shown = db.write_urgently_blocking(Share::Half, |conn| {
         let account = find_account(conn, &args.key.account)?;
@@ -124,7 +124,7 @@ pub fn show(db: &Db, args: &ShowArgs) -> Outcome {
     tell(&shown)
 }
 
-fn tell(shown: &Shown) -> Outcome {
+fn tell(shown: &Shown) -> CommandResult {
     let key = &shown.key;
     let line = |what: &str, value: &dyn Display| print(format_args!("{what:<12} {value}"));
     line("Key", &format_args!("{} {}", key.id, key.truncated))?;
@@ -251,12 +251,12 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-pub fn find(db: &Db, args: &FindArgs) -> Outcome {
+pub fn find(db: &Db, args: &FindArgs) -> CommandResult {
     let pasted = read_pasted()?;
     let (mut findings, status) = db.write_urgently_blocking(Share::Half, |conn| {
         let account = find_account(conn, &args.account)?;
         let findings = identify(conn, account, pasted.expose_secret())?;
-        Ok::<_, Failure>((findings, accounts_store::find(conn, account)?.status))
+        Ok::<_, CommandFailure>((findings, accounts_store::find(conn, account)?.status))
     })?;
     findings.sort(status);
     let others = findings.others.iter().map(Other::sentence);

@@ -12,7 +12,7 @@ use clap::Subcommand;
 
 use self::arguments::{KeyArgs, live};
 use super::database::find_account;
-use super::outcome::{Failure, Outcome, print};
+use super::outcome::{CommandFailure, CommandResult, print};
 use crate::accounts::event::Actor;
 use crate::accounts::store::AccountId;
 use crate::config::Config;
@@ -48,7 +48,7 @@ pub enum Command {
 
 impl Command {
     /// What is wrong with several arguments together.
-    pub fn check(&self) -> Outcome {
+    pub fn check(&self) -> CommandResult {
         match self {
             Self::Create(args) => args.rule.change().map(drop),
             Self::Edit(args) => args.rule.change().map(drop),
@@ -57,7 +57,7 @@ impl Command {
     }
 }
 
-pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
+pub fn run(command: Command, config: &Config, db: &Db) -> CommandResult {
     match command {
         Command::Create(args) => create::create(config, db, &args),
         Command::List(args) => look::list(db, &args),
@@ -85,7 +85,7 @@ pub fn run(command: Command, config: &Config, db: &Db) -> Outcome {
     }
 }
 
-fn delete(db: &Db, args: &KeyArgs) -> Outcome {
+fn delete(db: &Db, args: &KeyArgs) -> CommandResult {
     let key = change_key(db, args, (Share::All, store::delete))?;
     print(format_args!("Deleted {} “{}”.", key.truncated, key.name))
 }
@@ -93,10 +93,14 @@ fn delete(db: &Db, args: &KeyArgs) -> Outcome {
 /// A change that takes only the key.
 type Change = fn(&mut Connection, AccountId, i64, &Actor) -> db::Result<Found>;
 
-fn change_key(db: &Db, args: &KeyArgs, (share, change): (Share, Change)) -> Result<Key, Failure> {
+fn change_key(
+    db: &Db,
+    args: &KeyArgs,
+    (share, change): (Share, Change),
+) -> Result<Key, CommandFailure> {
     let found = db.write_urgently_blocking(share, |conn| {
         let account = find_account(conn, &args.account)?;
-        change(conn, account, args.id, &Actor::operator()).map_err(Failure::from)
+        change(conn, account, args.id, &Actor::operator()).map_err(CommandFailure::from)
     })?;
     live(args.id, found)
 }

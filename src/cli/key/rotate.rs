@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use super::arguments::{KeyArgs, has_ended, live, no_such_key};
 use crate::accounts::event::Actor;
 use crate::cli::database::find_account;
-use crate::cli::outcome::{Failure, Outcome, failure, hand_over, print};
+use crate::cli::outcome::{CommandFailure, CommandResult, failure, hand_over, print};
 use crate::config::Config;
 use crate::db::{Db, Share};
 use crate::keys::expiry::Expiry;
@@ -73,7 +73,7 @@ impl Quiet {
     }
 }
 
-pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> Outcome {
+pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> CommandResult {
     let rotation = Rotation {
         overlap: args.overlap.time(),
         stops_when_quiet: args.quiet.map(Quiet::time),
@@ -87,34 +87,34 @@ pub fn rotate(config: &Config, db: &Db, args: &RotateArgs) -> Outcome {
         store::rotate(conn, account, id, &rotation, &secret, limit, &actor)
             .map_err(|why| refusal(id, why))?;
         // Before the commit: a key that could not be printed must not replace one.
-        hand_over(secret.expose()).map_err(Failure)
+        hand_over(secret.expose()).map_err(CommandFailure)
     })?;
     Ok(())
 }
 
-fn refusal(id: i64, why: RotateError) -> Failure {
+fn refusal(id: i64, why: RotateError) -> CommandFailure {
     match why {
         RotateError::NoSuchKey => no_such_key(id),
         RotateError::Ended(key) => has_ended(&key),
         RotateError::AlreadyRotated(key) => match key.successor {
-            Some(new) => Failure(format!(
+            Some(new) => CommandFailure(format!(
                 "the key {id} has been replaced already, by the key {} ({})",
                 new.id, new.truncated
             )),
-            None => Failure(format!("the key {id} has been replaced already")),
+            None => CommandFailure(format!("the key {id} has been replaced already")),
         },
         RotateError::Create(why) => failure(why),
     }
 }
 
 /// Stops only replaced keys: ending any other key means deleting it.
-pub fn stop(db: &Db, args: &KeyArgs) -> Outcome {
+pub fn stop(db: &Db, args: &KeyArgs) -> CommandResult {
     let id = args.id;
     let key = db.write_urgently_blocking(Share::All, |conn| {
         let account = find_account(conn, &args.account)?;
         let key = live(id, store::find(conn, account, id)?)?;
         if key.successor.is_none() && key.stops_at.is_none() && key.stops_when_quiet.is_none() {
-            return Err(Failure(format!(
+            return Err(CommandFailure(format!(
                 "no other key replaces the key {id}: to end it, delete it"
             )));
         }

@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 
 use super::columns::{EndColumns, PausedColumns, TruncatedColumns};
-use super::{DomainRow, End, Key, SHOWN_AFTER_END, Standing, Status, find_all};
+use super::{DomainRow, End, Key, KeyStatus, SHOWN_AFTER_END, Standing, find_all};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};
@@ -126,7 +126,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn status(&self, account: AccountStatus, can_send: bool, now: NaiveDateTime) -> Status {
+    fn status(&self, account: AccountStatus, can_send: bool, now: NaiveDateTime) -> KeyStatus {
         let end = End::by(now, self.end.clone().into(), self.expires_at, self.stops_at);
         Standing::of(end, self.paused.clone().into(), account, can_send)
             .until(now, self.expires_at, self.stops_at)

@@ -25,7 +25,7 @@ use self::columns::{EndColumns, PausedColumns, ScopeColumns};
 use super::rule::Rule;
 use super::scope::{Scope, ScopedDomain};
 use super::secret::{KeyHash, Truncated};
-pub use super::standing::{End, EndedHow, Paused, Standing, Status};
+pub use super::standing::{End, EndedHow, KeyStatus, Paused, Standing};
 use crate::accounts::store::{AccountId, AccountStatus};
 use crate::clock;
 use crate::db::{self, Connection};

@@ -10,4 +10,4 @@ pub mod store;
 mod tally;
 
 pub use recorder::Usage;
-pub use tally::{Calls, Refused, Use};
+pub use tally::{Calls, RefusedKey, Use};

@@ -14,7 +14,7 @@ use chrono::{DurationRound, NaiveDateTime, TimeDelta};
 
 use super::outcome::Outcome;
 use super::store;
-use super::tally::{Calls, Refused, Use};
+use super::tally::{Calls, RefusedKey, Use};
 use crate::clock;
 use crate::db::{self, Db};
 use crate::http::keep_user_agent;
@@ -41,7 +41,7 @@ const CHUNK_OF_REFUSED: usize = 1_000;
 
 /// A refused key that never was one.
 const UNKNOWN: &str = "unknown";
-/// Refused before a key was looked for.
+/// RefusedKey before a key was looked for.
 const MISSING: &str = "missing";
 const MALFORMED: &str = "malformed";
 
@@ -58,7 +58,7 @@ struct Gathered {
     recent: HashMap<i64, Recent>,
     /// Counts other than those in `recent`.
     calls: HashMap<Calls, i64>,
-    refused: HashMap<Refused, i64>,
+    refused: HashMap<RefusedKey, i64>,
 }
 
 /// The latest use of a key, and how many of its latest calls had the same outcome within the same
@@ -137,7 +137,7 @@ impl Usage {
     pub fn record_refusal(&self, hash: KeyHash) {
         let hour = hour_of(clock::now());
         let refused = &mut self.lock().refused;
-        add(refused, Refused { hash, hour }, 1, MOST_REFUSED);
+        add(refused, RefusedKey { hash, hour }, 1, MOST_REFUSED);
     }
 
     /// Counts a call without anything that could be a key.
@@ -222,7 +222,7 @@ impl Gathered {
 struct Batch {
     uses: Vec<(i64, Use)>,
     calls: Vec<(Calls, i64)>,
-    refused: Vec<(Refused, i64)>,
+    refused: Vec<(RefusedKey, i64)>,
 }
 
 impl Batch {

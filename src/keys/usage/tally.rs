@@ -28,7 +28,7 @@ pub struct Calls {
 /// Calls with a key that did not work. The key and the reason are looked up when the calls are
 /// written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Refused {
+pub struct RefusedKey {
     pub hash: KeyHash,
     pub hour: NaiveDateTime,
 }

@@ -6,4 +6,4 @@ pub mod store;
 mod task;
 
 pub use selection::Selection;
-pub use task::{State, Tally, Task, Verdict};
+pub use task::{State, Task, TaskTally, TaskVerdict};

@@ -3,14 +3,14 @@
 use chrono::NaiveDateTime;
 
 use crate::accounts::store::AccountId;
-use crate::outbox::Status;
+use crate::outbox::EmailStatus;
 
 /// What is true of the emails that are meant; what is empty says nothing.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
     pub ids: Vec<i64>,
     pub account: Option<AccountId>,
-    pub statuses: Vec<Status>,
+    pub statuses: Vec<EmailStatus>,
     /// In lower case: one of its recipients.
     pub recipient: Option<String>,
     pub key_id: Option<i64>,
@@ -20,7 +20,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    pub fn allows(&self, status: Status) -> bool {
+    pub fn allows(&self, status: EmailStatus) -> bool {
         self.statuses.is_empty() || self.statuses.contains(&status)
     }
 }

@@ -8,13 +8,13 @@ use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 
 use super::selection::Selection;
-use super::task::{State, Task, Verdict};
+use super::task::{State, Task, TaskVerdict};
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
 use crate::emails::message::Message;
-use crate::mail::attempt::Refused;
+use crate::mail::attempt::RefusedRecipient;
 use crate::mail::mime;
-use crate::outbox::Status;
+use crate::outbox::EmailStatus;
 use crate::outbox::store as outbox_store;
 use crate::schema::{accounts, api_keys, emails};
 
@@ -114,7 +114,7 @@ fn is_to(conn: &mut Connection, id: i64, wanted: &str) -> db::Result<bool> {
         .first(conn)
         .optional()?
         .unwrap_or_default();
-    let refused = list::<Refused>(refused.as_deref()).unwrap_or_default();
+    let refused = list::<RefusedRecipient>(refused.as_deref()).unwrap_or_default();
     let mut all = recipients(content.as_deref()).unwrap_or_default();
     all.extend(refused.into_iter().map(|refused| refused.email));
     Ok(all.iter().any(|email| email.eq_ignore_ascii_case(wanted)))
@@ -223,7 +223,7 @@ impl StateRow {
     fn read(self, now: NaiveDateTime, needed_since: Option<NaiveDateTime>) -> State {
         let is_leased = self.next_attempt_at > now;
         State {
-            status: Status::parse(&self.status).unwrap_or(Status::Held),
+            status: EmailStatus::parse(&self.status).unwrap_or(EmailStatus::Held),
             is_under_way: self.claim.is_some() && is_leased,
             is_cut_off: self.claim.is_some() && !is_leased,
             attempts: self.attempts,
@@ -255,7 +255,7 @@ pub fn try_of_any_account(
     task: Task,
     id: i64,
     selection: &Selection,
-) -> db::Result<Option<Verdict>> {
+) -> db::Result<Option<TaskVerdict>> {
     let now = db::stamp(conn)?;
     let found = find_state(conn, id, now)?;
     let found = found.filter(|(_, state)| selection.allows(state.status));
@@ -269,7 +269,7 @@ pub fn do_of_any_account(
     task: Task,
     id: i64,
     selection: &Selection,
-) -> db::Result<Option<(AccountId, Verdict)>> {
+) -> db::Result<Option<(AccountId, TaskVerdict)>> {
     lock(conn, id)?;
     let now = db::stamp(conn)?;
     let found = find_state(conn, id, now)?;
@@ -309,7 +309,7 @@ pub fn retry_one(
     conn: &mut Connection,
     account: AccountId,
     id: i64,
-) -> db::Result<Option<(String, Verdict)>> {
+) -> db::Result<Option<(String, TaskVerdict)>> {
     let first: Option<Option<String>> = emails::table
         .filter(emails::account_id.eq(account.0))
         .filter(emails::id.eq(id))
@@ -341,7 +341,7 @@ fn retry(conn: &mut Connection, id: i64, email: &State, now: NaiveDateTime) -> d
     let remaining = recipients.map(|list| serde_json::to_string(&list).expect("strings"));
     diesel::update(emails::table.find(id))
         .set((
-            emails::status.eq(Status::Deferred.as_str()),
+            emails::status.eq(EmailStatus::Deferred.as_str()),
             emails::claim.eq(None::<String>),
             emails::ended_at.eq(None::<NaiveDateTime>),
             emails::next_attempt_at.eq(now),
@@ -360,16 +360,16 @@ fn cancel(conn: &mut Connection, id: i64, email: &State, now: NaiveDateTime) -> 
     let remaining = email.remaining.as_ref().unwrap_or(&all);
     let is_delivered = all.len() > remaining.len() + email.refused.len();
     let reply = if email.is_cut_off { CUT_OFF } else { CANCELLED };
-    let cancelled = remaining.iter().map(|email| Refused {
+    let cancelled = remaining.iter().map(|email| RefusedRecipient {
         email: email.clone(),
         reply: reply.to_owned(),
     });
-    let refused: Vec<Refused> = email.refused.iter().cloned().chain(cancelled).collect();
+    let refused: Vec<RefusedRecipient> = email.refused.iter().cloned().chain(cancelled).collect();
     let refused = serde_json::to_string(&refused).expect("strings");
     let status = if is_delivered {
-        Status::Delivered
+        EmailStatus::Delivered
     } else {
-        Status::Failed
+        EmailStatus::Failed
     };
     diesel::update(emails::table.find(id))
         .set((

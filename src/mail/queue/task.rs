@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::mail::attempt::Refused;
-use crate::outbox::Status;
+use crate::mail::attempt::RefusedRecipient;
+use crate::outbox::EmailStatus;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
@@ -18,7 +18,7 @@ pub enum Task {
 /// What matters about an email at the moment when something is done with it.
 #[derive(Debug)]
 pub struct State {
-    pub status: Status,
+    pub status: EmailStatus,
     /// A server is sending it right now.
     pub is_under_way: bool,
     /// A server was sending it and was cut off: the relay may have it.
@@ -27,14 +27,14 @@ pub struct State {
     pub has_content: bool,
     /// The recipients that still have to get it; `None`: all.
     pub remaining: Option<Vec<String>>,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedRecipient>,
     /// Its row is needed for the totals.
     pub is_needed: bool,
 }
 
 /// Whether the task is done, or why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum TaskVerdict {
     Done,
     /// Cancelled, but an attempt was cut off.
     DonePerhapsSent,
@@ -51,7 +51,7 @@ pub enum Verdict {
     Needed,
 }
 
-impl Verdict {
+impl TaskVerdict {
     pub fn is_done(self) -> bool {
         matches!(self, Self::Done | Self::DonePerhapsSent)
     }
@@ -80,34 +80,34 @@ impl Verdict {
 }
 
 impl Task {
-    pub fn verdict(self, email: &State) -> Verdict {
+    pub fn verdict(self, email: &State) -> TaskVerdict {
         match self {
-            _ if email.is_under_way => Verdict::UnderWay,
+            _ if email.is_under_way => TaskVerdict::UnderWay,
             Self::Retry => retry_verdict(email),
-            Self::Cancel if has_ended(email) => Verdict::Ended,
-            Self::Cancel if email.is_cut_off => Verdict::DonePerhapsSent,
-            Self::Cancel => Verdict::Done,
-            Self::Purge if !has_ended(email) => Verdict::NotEnded,
-            Self::Purge if email.is_needed => Verdict::Needed,
-            Self::Purge => Verdict::Done,
+            Self::Cancel if has_ended(email) => TaskVerdict::Ended,
+            Self::Cancel if email.is_cut_off => TaskVerdict::DonePerhapsSent,
+            Self::Cancel => TaskVerdict::Done,
+            Self::Purge if !has_ended(email) => TaskVerdict::NotEnded,
+            Self::Purge if email.is_needed => TaskVerdict::Needed,
+            Self::Purge => TaskVerdict::Done,
         }
     }
 }
 
 fn has_ended(email: &State) -> bool {
-    matches!(email.status, Status::Delivered | Status::Failed)
+    matches!(email.status, EmailStatus::Delivered | EmailStatus::Failed)
 }
 
-fn retry_verdict(email: &State) -> Verdict {
+fn retry_verdict(email: &State) -> TaskVerdict {
     match email.status {
-        Status::Held => Verdict::Waiting,
-        _ if !email.has_content => Verdict::NoContent,
-        Status::Deferred => Verdict::Done,
-        _ if !email.refused.is_empty() => Verdict::Done,
-        Status::Delivered => Verdict::Delivered,
+        EmailStatus::Held => TaskVerdict::Waiting,
+        _ if !email.has_content => TaskVerdict::NoContent,
+        EmailStatus::Deferred => TaskVerdict::Done,
+        _ if !email.refused.is_empty() => TaskVerdict::Done,
+        EmailStatus::Delivered => TaskVerdict::Delivered,
         // It could not become a message. If the relay answered before that, some may have it.
-        Status::Failed if email.attempts > 0 => Verdict::Unclear,
-        Status::Failed => Verdict::Done,
+        EmailStatus::Failed if email.attempts > 0 => TaskVerdict::Unclear,
+        EmailStatus::Failed => TaskVerdict::Done,
     }
 }
 
@@ -129,10 +129,10 @@ impl State {
 
 /// How many emails met which verdict.
 #[derive(Debug, Default)]
-pub struct Tally(BTreeMap<Verdict, usize>);
+pub struct TaskTally(BTreeMap<TaskVerdict, usize>);
 
-impl Tally {
-    pub fn add(&mut self, verdict: Verdict) {
+impl TaskTally {
+    pub fn add(&mut self, verdict: TaskVerdict) {
         *self.0.entry(verdict).or_default() += 1;
     }
 
@@ -149,9 +149,9 @@ impl Tally {
     }
 
     /// What else there is to say, with the number of emails.
-    pub fn remarks(&self) -> impl Iterator<Item = (Verdict, usize)> {
+    pub fn remarks(&self) -> impl Iterator<Item = (TaskVerdict, usize)> {
         let all = self.0.iter().map(|(verdict, count)| (*verdict, *count));
-        all.filter(|(verdict, _)| *verdict != Verdict::Done)
+        all.filter(|(verdict, _)| *verdict != TaskVerdict::Done)
     }
 }
 
@@ -159,7 +159,7 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn state(status: Status) -> State {
+    fn state(status: EmailStatus) -> State {
         State {
             status,
             is_under_way: false,
@@ -172,8 +172,8 @@ mod tests {
         }
     }
 
-    fn refused(emails: &[&str]) -> Vec<Refused> {
-        let refused = |email: &&str| Refused {
+    fn refused(emails: &[&str]) -> Vec<RefusedRecipient> {
+        let refused = |email: &&str| RefusedRecipient {
             email: (*email).to_owned(),
             reply: "550 no".to_owned(),
         };
@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn nothing_is_done_with_an_email_under_way() {
         for task in [Task::Retry, Task::Cancel, Task::Purge] {
-            for status in Status::ALL {
+            for status in EmailStatus::ALL {
                 let email = State {
                     is_under_way: true,
                     ..state(status)
                 };
-                assert_eq!(task.verdict(&email), Verdict::UnderWay);
+                assert_eq!(task.verdict(&email), TaskVerdict::UnderWay);
             }
         }
     }
@@ -197,42 +197,45 @@ mod tests {
     fn a_retry_is_for_those_alone_who_did_not_get_it() {
         let delivered = State {
             refused: refused(&["a@x.test", "b@x.test"]),
-            ..state(Status::Delivered)
+            ..state(EmailStatus::Delivered)
         };
-        assert_eq!(Task::Retry.verdict(&delivered), Verdict::Done);
+        assert_eq!(Task::Retry.verdict(&delivered), TaskVerdict::Done);
         let both = Some(vec!["a@x.test".to_owned(), "b@x.test".to_owned()]);
         assert_eq!(delivered.recipients_of_retry(), both);
 
         let deferred = State {
             remaining: Some(vec!["a@x.test".to_owned()]),
             refused: refused(&["b@x.test"]),
-            ..state(Status::Deferred)
+            ..state(EmailStatus::Deferred)
         };
         assert_eq!(deferred.recipients_of_retry(), both);
         let put_off = State {
             remaining: None,
-            ..state(Status::Deferred)
+            ..state(EmailStatus::Deferred)
         };
         assert_eq!(put_off.recipients_of_retry(), None);
 
         assert_eq!(
-            Task::Retry.verdict(&state(Status::Delivered)),
-            Verdict::Delivered
+            Task::Retry.verdict(&state(EmailStatus::Delivered)),
+            TaskVerdict::Delivered
         );
-        assert_eq!(Task::Retry.verdict(&state(Status::Held)), Verdict::Waiting);
+        assert_eq!(
+            Task::Retry.verdict(&state(EmailStatus::Held)),
+            TaskVerdict::Waiting
+        );
     }
 
     #[test]
     fn an_email_that_became_no_message_is_retried_only_if_nobody_can_have_it() {
         let untried = State {
             attempts: 0,
-            ..state(Status::Failed)
+            ..state(EmailStatus::Failed)
         };
-        assert_eq!(Task::Retry.verdict(&untried), Verdict::Done);
+        assert_eq!(Task::Retry.verdict(&untried), TaskVerdict::Done);
         assert_eq!(untried.recipients_of_retry(), None);
         assert_eq!(
-            Task::Retry.verdict(&state(Status::Failed)),
-            Verdict::Unclear
+            Task::Retry.verdict(&state(EmailStatus::Failed)),
+            TaskVerdict::Unclear
         );
     }
 
@@ -240,28 +243,37 @@ mod tests {
     fn a_cancelled_email_is_never_said_to_be_unsent() {
         let cut_off = State {
             is_cut_off: true,
-            ..state(Status::Held)
+            ..state(EmailStatus::Held)
         };
-        assert_eq!(Task::Cancel.verdict(&cut_off), Verdict::DonePerhapsSent);
+        assert_eq!(Task::Cancel.verdict(&cut_off), TaskVerdict::DonePerhapsSent);
         assert_eq!(
-            Task::Cancel.verdict(&state(Status::Deferred)),
-            Verdict::Done
+            Task::Cancel.verdict(&state(EmailStatus::Deferred)),
+            TaskVerdict::Done
         );
-        assert_eq!(Task::Cancel.verdict(&state(Status::Failed)), Verdict::Ended);
+        assert_eq!(
+            Task::Cancel.verdict(&state(EmailStatus::Failed)),
+            TaskVerdict::Ended
+        );
     }
 
     #[test]
     fn only_what_has_ended_and_is_not_needed_is_deleted() {
-        assert_eq!(Task::Purge.verdict(&state(Status::Held)), Verdict::NotEnded);
         assert_eq!(
-            Task::Purge.verdict(&state(Status::Deferred)),
-            Verdict::NotEnded
+            Task::Purge.verdict(&state(EmailStatus::Held)),
+            TaskVerdict::NotEnded
         );
-        assert_eq!(Task::Purge.verdict(&state(Status::Failed)), Verdict::Done);
+        assert_eq!(
+            Task::Purge.verdict(&state(EmailStatus::Deferred)),
+            TaskVerdict::NotEnded
+        );
+        assert_eq!(
+            Task::Purge.verdict(&state(EmailStatus::Failed)),
+            TaskVerdict::Done
+        );
         let young = State {
             is_needed: true,
-            ..state(Status::Failed)
+            ..state(EmailStatus::Failed)
         };
-        assert_eq!(Task::Purge.verdict(&young), Verdict::Needed);
+        assert_eq!(Task::Purge.verdict(&young), TaskVerdict::Needed);
     }
 }

@@ -7,7 +7,7 @@ use diesel::sql_types::{BigInt, Text};
 
 use crate::accounts::store::AccountId;
 use crate::db::{self, Connection};
-use crate::outbox::status::Status;
+use crate::outbox::status::EmailStatus;
 use crate::schema::emails;
 
 /// The beginning of the reply stored with an email that waits because the relay refuses this
@@ -22,7 +22,7 @@ const LOOKED_AT: i64 = 100;
 pub fn refusal_by_relay(conn: &mut Connection, account: AccountId) -> db::Result<Option<String>> {
     let replies: Vec<Option<String>> = emails::table
         .filter(emails::account_id.eq(account.0))
-        .filter(emails::status.eq(Status::Deferred.as_str()))
+        .filter(emails::status.eq(EmailStatus::Deferred.as_str()))
         .order((emails::created_at.desc(), emails::id.desc()))
         .limit(LOOKED_AT)
         .select(emails::reply)
@@ -66,13 +66,13 @@ pub fn count_waiting_of_any_account(conn: &mut Connection, most: i64) -> db::Res
         .select(emails::next_attempt_at)
         .first(conn)
         .optional()?;
-    let number = |status: Status| {
+    let number = |status: EmailStatus| {
         let of_status = counted.iter().find(|of| of.status == status.as_str());
         of_status.map_or(0, |of| of.number)
     };
     Ok(Waiting {
-        held: number(Status::Held),
-        deferred: number(Status::Deferred),
+        held: number(EmailStatus::Held),
+        deferred: number(EmailStatus::Deferred),
         oldest_due: due_first.map_or(TimeDelta::zero(), |at| now - at),
     })
 }
@@ -85,7 +85,7 @@ pub fn count_waiting_emails(
 ) -> db::Result<usize> {
     let ids: Vec<i64> = emails::table
         .filter(emails::account_id.eq(account.0))
-        .filter(emails::status.eq_any([Status::Held.as_str(), Status::Deferred.as_str()]))
+        .filter(emails::status.eq_any([EmailStatus::Held.as_str(), EmailStatus::Deferred.as_str()]))
         .limit(most)
         .select(emails::id)
         .load(conn)?;

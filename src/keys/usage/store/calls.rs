@@ -13,7 +13,7 @@ use crate::db::{self, Connection};
 use crate::keys::standing::{ACTIVE, EndedHow};
 use crate::keys::usage::history::{self, History, Span};
 use crate::keys::usage::outcome::Outcome;
-use crate::keys::usage::tally::{Calls, Refused};
+use crate::keys::usage::tally::{Calls, RefusedKey};
 use crate::schema::{accounts, api_key_calls, api_keys};
 
 const KEPT: TimeDelta = TimeDelta::days(90);
@@ -87,7 +87,7 @@ pub fn count_calls_of_any_account(conn: &mut Connection, calls: &[(Calls, i64)])
 /// the key never was one.
 pub fn count_refused_of_any_account(
     conn: &mut Connection,
-    refused: &[(Refused, i64)],
+    refused: &[(RefusedKey, i64)],
 ) -> db::Result<Vec<(Option<Outcome>, i64)>> {
     let mut hashes: Vec<&[u8]> = refused.iter().map(|(of, _)| of.hash.as_ref()).collect();
     hashes.dedup();
@@ -108,7 +108,7 @@ pub fn count_refused_of_any_account(
         .collect();
     calls.sort_unstable();
     count_calls_of_any_account(conn, &calls)?;
-    let why = |(of, number): &(Refused, i64)| {
+    let why = |(of, number): &(RefusedKey, i64)| {
         let known = known.get(of.hash.as_ref());
         (known.map(|(_, outcome)| *outcome), *number)
     };
