@@ -149,7 +149,7 @@ mod tests {
     fn a_round_without_a_place_is_no_turn() {
         let mut turns = Turns::default();
         let mut next = |taken: usize| {
-            let mut places = Places::new(PLACES - taken, [1; 4].into_iter().take(taken));
+            let mut places = Places::new(PLACES, [1; 4].into_iter().take(taken));
             let (picked, _) = turns.pick(&[turn(1, Some(10), Some(11))], &mut places);
             emails(&picked)
         };

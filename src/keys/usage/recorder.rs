@@ -41,7 +41,7 @@ const CHUNK_OF_REFUSED: usize = 1_000;
 
 /// A refused key that never was one.
 const UNKNOWN: &str = "unknown";
-/// RefusedKey before a key was looked for.
+/// Refused before a key was looked for.
 const MISSING: &str = "missing";
 const MALFORMED: &str = "malformed";
 
