@@ -23,24 +23,21 @@ where
     B: MessageBody + 'static,
 {
     let is_https = Context::of(request.request()).config.is_https();
-    let kind = match log::is_of_api(request.path()) {
-        true => headers::Answer::Api,
-        false => headers::Answer::Page,
-    };
+    let is_of_api = log::is_of_api(request.path());
     route_head_as_get(&mut request);
     let answer = panics::caught(app.call(request));
     async move {
         match answer.await {
             Ok(answer) => {
                 let mut answer = answer.map_into_boxed_body();
-                headers::insert(answer.headers_mut(), kind, is_https);
+                headers::insert(answer.headers_mut(), is_of_api, is_https);
                 close_if_due(&mut answer);
                 Ok(answer)
             }
             // If a middleware fails, the request is lost, but not the answer.
             Err(error) => {
                 let mut answer = error.error_response();
-                headers::insert(answer.headers_mut(), kind, is_https);
+                headers::insert(answer.headers_mut(), is_of_api, is_https);
                 Err(InternalError::from_response(error.to_string(), answer).into())
             }
         }

@@ -1,7 +1,7 @@
 //! The security headers of every answer. Pages get all of them; answers of the API, which browsers neither
 //! show nor run, those that protect if one is opened as a page all the same.
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 type Header = (HeaderName, HeaderValue);
 
@@ -57,17 +57,13 @@ const HSTS: Header = header(
     "max-age=31536000; includeSubDomains",
 );
 
-/// What kind of answer it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    Page,
-    Api,
-}
-
-pub(super) fn insert(headers: &mut HeaderMap, answer: Answer, is_https: bool) {
-    let (always, on_https) = match answer {
-        Answer::Page => (&OF_PAGES[..], &OF_PAGES_ON_HTTPS[..]),
-        Answer::Api => (&OF_API[..], &OF_API_ON_HTTPS[..]),
+/// `is_of_api`: of the API by its path. What is JSON elsewhere is for programs, too.
+pub(super) fn insert(headers: &mut HeaderMap, is_of_api: bool, is_https: bool) {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let is_json = kind.is_some_and(|kind| kind.starts_with(b"application/json"));
+    let (always, on_https) = match is_of_api || is_json {
+        true => (&OF_API[..], &OF_API_ON_HTTPS[..]),
+        false => (&OF_PAGES[..], &OF_PAGES_ON_HTTPS[..]),
     };
     let on_https = on_https.iter().filter(|_| is_https);
     for (name, value) in always.iter().chain(on_https) {

@@ -538,7 +538,7 @@ both! {
         }
         let page = owner.get(&format!("/activity{key}&kind=key&who=ada")).body;
         for text in ["<option value=\"key\" selected>", "name=\"who\" value=\"ada\"",
-            &format!("name=\"key\" value=\"{id}\""), "Only one key is shown: <bdi>Payroll (tsend_",
+            &format!("name=\"key\" value=\"{id}\""), "Only the activity of one key is shown: <bdi>Payroll (tsend_",
             &format!("href=\"/activity.csv?kind=key&#38;who=ada&#38;key={id}\"")]
         {
             assert!(page.contains(text), "{text} {page}");

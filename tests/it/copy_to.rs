@@ -170,7 +170,7 @@ fn a_move_that_fails_or_is_killed_leaves_postgres_empty() {
     let database = Database::with_journal(Backend::Sqlite);
     let (mut dashboard, ..) = furnished(&database);
     assert!(dashboard.terminate());
-    let target = target_of(&database);
+    let mut target = target_of(&database);
     let copy = ["copy-to", &target.url];
 
     target.execute("CREATE TABLE other (id BIGINT)");
@@ -200,7 +200,10 @@ fn a_move_that_fails_or_is_killed_leaves_postgres_empty() {
     let triggers =
         "SELECT string_agg(tgname::text || tgenabled::text, ',' ORDER BY tgname) FROM pg_trigger";
     // The sums tell when something is kept otherwise than it was.
+    // An empty database beside a journal that is not empty would be refused.
+    let journal = target.journal.take();
     cli(&target, &["migrate"], "").unwrap();
+    target.journal = journal;
     let working = target.text(triggers);
     let exact = |places: u8| {
         target.execute(&format!(

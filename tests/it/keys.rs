@@ -206,7 +206,7 @@ both! {
             let form = [&[("nonce", nonce.as_str()), ("name", name)], &*scope(&domain)].concat();
             let answer = owner.post("/api-keys", &form);
             assert_eq!(answer.status, 422);
-            assert!(answer.body.contains("or at least one of your domains."));
+            assert!(answer.body.contains("or select at least one domain."));
             assert!(answer.body.contains("name=\"scope\" value=\"domains\" checked>"));
             assert!(!answer.body.contains("value=\"all\" checked"));
         }
