@@ -328,13 +328,6 @@ impl Config {
     /// A sentence for each setting that is valid and dangerous.
     pub fn dangers(&self) -> Vec<String> {
         let mut dangers = Vec::new();
-        if self.journal.is_none() {
-            dangers.push(
-                "there is no journal of ends: after a restore, nobody knows which keys have ended \
-                 since the backup; name a file in TOSEND_JOURNAL"
-                    .to_owned(),
-            );
-        }
         if !self.is_https() && !self.is_loopback() {
             dangers.push(
                 "served without https: cookies and keys travel unencrypted. Put a proxy with TLS \

@@ -139,6 +139,11 @@ fn warn(config: &Config) {
     for danger in config.dangers() {
         tracing::warn!("{danger}");
     }
+    if config.journal.is_none() {
+        tracing::warn!(
+            "there is no journal of ends: after a restore, nobody knows which keys have ended since the backup; name a file in TOSEND_JOURNAL"
+        );
+    }
     match &config.relay {
         Some(relay) => tracing::info!("emails are delivered through the relay {relay}"),
         None => tracing::info!(

@@ -31,7 +31,7 @@ pub use full_disk::WriteFault;
 pub use pool::{Db, PoolState, name_of, watched};
 pub use presence::Alone;
 pub use reserve::Share;
-pub use sqlite_file::{SqliteFile, SqliteIdentity};
+pub use sqlite_file::SqliteFile;
 
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;

@@ -16,7 +16,6 @@ use super::journal::{self, ChangeId, Journal};
 use super::place::Place;
 use super::presence::{Told, tell_of_server};
 use super::reserve::{Reserve, Share};
-use super::sqlite_file::SqliteIdentity;
 use super::{Connection, DatabaseUrl, Error, Result, backup, clock_watch};
 
 /// How long a request waits for a free connection before it is answered 503.
@@ -192,20 +191,6 @@ impl Db {
         let conn = establish_as(&self.url, Access::Read, self.is_server);
         let conn = conn.map_err(|e| Error::Unavailable(e.to_string()))?;
         self.check_place().map(|()| conn)
-    }
-
-    /// Which file has the name of the database now; `None` with PostgreSQL.
-    ///
-    /// # Errors
-    /// If none has.
-    pub fn sqlite_identity(&self) -> Result<Option<SqliteIdentity>> {
-        match &self.url {
-            DatabaseUrl::Sqlite(file) => match file.identity() {
-                Ok(identity) => Ok(Some(identity)),
-                Err(error) => Err(Error::Unavailable(error.to_string())),
-            },
-            DatabaseUrl::Postgres(_) => Ok(None),
-        }
     }
 
     /// Whether SQLite's file is the one that was opened: costs a `stat`. Every read and write asks this.

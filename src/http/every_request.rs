@@ -30,7 +30,8 @@ where
         match answer.await {
             Ok(answer) => {
                 let mut answer = answer.map_into_boxed_body();
-                headers::insert(answer.headers_mut(), is_of_api, is_https);
+                let for_programs = is_of_api || headers::is_error_in_json(answer.response());
+                headers::insert(answer.headers_mut(), for_programs, is_https);
                 close_if_due(&mut answer);
                 Ok(answer)
             }

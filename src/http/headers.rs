@@ -1,6 +1,7 @@
 //! The security headers of every answer. Pages get all of them; answers of the API, which browsers neither
 //! show nor run, those that protect if one is opened as a page all the same.
 
+use actix_web::HttpResponse;
 use actix_web::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 type Header = (HeaderName, HeaderValue);
@@ -57,11 +58,9 @@ const HSTS: Header = header(
     "max-age=31536000; includeSubDomains",
 );
 
-/// `is_of_api`: of the API by its path. What is JSON elsewhere is for programs, too.
-pub(super) fn insert(headers: &mut HeaderMap, is_of_api: bool, is_https: bool) {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let is_json = kind.is_some_and(|kind| kind.starts_with(b"application/json"));
-    let (always, on_https) = match is_of_api || is_json {
+/// `for_programs`: an answer in the form of the API.
+pub(super) fn insert(headers: &mut HeaderMap, for_programs: bool, is_https: bool) {
+    let (always, on_https) = match for_programs {
         true => (&OF_API[..], &OF_API_ON_HTTPS[..]),
         false => (&OF_PAGES[..], &OF_PAGES_ON_HTTPS[..]),
     };
@@ -69,4 +68,11 @@ pub(super) fn insert(headers: &mut HeaderMap, is_of_api: bool, is_https: bool) {
     for (name, value) in always.iter().chain(on_https) {
         headers.insert(name.clone(), value.clone());
     }
+}
+
+/// Whether it is an error that a program is told outside the API. Other JSON there is for people who are
+/// signed in, such as an export.
+pub(super) fn is_error_in_json<B>(answer: &HttpResponse<B>) -> bool {
+    let kind = answer.headers().get(CONTENT_TYPE);
+    answer.status().is_client_error() && kind.is_some_and(|kind| kind == "application/json")
 }

@@ -132,7 +132,7 @@ both! {
         until_all(&app.database, "status = 'delivered'");
         assert_eq!(relay.got().last().unwrap().to, ["full@example.org"]);
         assert_eq!(relay.got().len(), 3);
-        assert!(owner.get("/activity/emails?retry=done").body.contains("sent again now"));
+        assert!(owner.get("/activity/emails?retry=done").body.contains("is being sent again"));
         assert!(owner.get("/activity").body.contains("<bdi>bob@example.org</bdi>"));
         let answer = owner.post(path, &[]);
         assert_eq!(answer.header("location"), Some("/activity/emails?retry=not-needed"));

@@ -712,8 +712,8 @@ fn a_memory_that_looks_at_numbers_only_is_found_out_on_postgres() {
     assert_eq!(verdict_after_restoring(Some(Flaw::NumbersOnly)), 200);
 }
 
-/// What a node says of a key that works, and then is paused in another file that takes the place of the
-/// database.
+/// What a node says, once, of a key that works, and then is paused in another file that takes the place of
+/// the database.
 fn verdict_after_mv(flaw: Option<Flaw>) -> u16 {
     let app = node(Database::new(Backend::Sqlite), flaw);
     let owner = app.owner();
@@ -731,17 +731,21 @@ fn verdict_after_mv(flaw: Option<Flaw>) -> u16 {
         std::fs::remove_file(path).unwrap();
     }
     std::fs::rename(&other, app.database.file()).unwrap();
-    verdict(&app, &key)
+    let answer = app.program(&key).try_verify();
+    answer.expect("an answer").status
 }
 
 #[test]
 fn another_sqlite_file_in_the_place_of_the_database_is_noticed_on_sqlite() {
-    assert_eq!(verdict_after_mv(None), 403);
+    assert_eq!(verdict_after_mv(None), 503);
 }
 
 #[test]
 fn a_memory_that_is_blind_to_the_file_is_found_out_on_sqlite() {
-    assert_eq!(verdict_after_mv(Some(Flaw::BlindToFile)), 200);
+    // 503 also if the machine is too slow.
+    until("it is found out", || {
+        verdict_after_mv(Some(Flaw::BlindToFile)) == 200
+    });
 }
 
 /// Ways to keep a change of a key from being recorded.

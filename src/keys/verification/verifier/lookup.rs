@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::memory::Memory;
 use crate::db::journal::{Belonging, Journal};
 use crate::db::verdict_changes::{Changes, Position, Reader};
-use crate::db::{self, Connection, Db, SqliteIdentity};
+use crate::db::{self, Connection, Db};
 use crate::keys::secret::KeyHash;
 use crate::keys::verification::store::{LiveKey, look_up_of_any_account};
 
@@ -95,8 +95,6 @@ impl Remembering {
 /// A connection, and what is remembered of what it said.
 struct Known {
     conn: Connection,
-    /// Which file the connection has open, if it is SQLite's.
-    file: Option<SqliteIdentity>,
     /// `None`: the database does not record all changes, so that nothing can be remembered.
     reader: Option<Reader>,
     checked: Instant,
@@ -173,11 +171,9 @@ impl Lookup for DbLookup {
 
 impl Known {
     fn connect(db: &Db, most: usize) -> db::Result<Self> {
-        let file = db.sqlite_identity()?;
         let conn = db.connect()?;
         let mut known = Self {
             conn,
-            file,
             reader: None,
             checked: Instant::now(),
             remembering: Remembering::new(most),
@@ -205,11 +201,7 @@ impl Known {
 
     fn ask(&mut self, db: &Db, hashes: &[KeyHash]) -> db::Result<Answers> {
         // No query can see that another file has the name now.
-        if db.sqlite_identity()? != self.file {
-            return Err(db::Error::Unavailable(
-                "another file is in its place".into(),
-            ));
-        }
+        db.check_place()?;
         let journal = db.journal().map(|journal| (&**journal, journal.known()));
         if self.reader.is_none() && self.checked.elapsed() >= CHECK {
             self.check_triggers(db)?;
