@@ -129,6 +129,7 @@ impl Database {
             .env_clear()
             .env("TOSEND_DATABASE_URL", &self.url)
             .env("TOSEND_SECRET_FILE", self.folder.join("secret"))
+            .env("TOSEND_JOURNAL", self.folder.join("ends"))
             .env("TOSEND_KEY_LIMIT", "100000")
             .env("TOSEND_LOG", "warn")
             .current_dir(&self.folder);
